@@ -1,0 +1,1 @@
+"""What an inference engine is, and one adapter per engine."""

@@ -1,0 +1,1 @@
+"""The edge: the OpenAI surface, keys, relay, and the `sluice` command."""

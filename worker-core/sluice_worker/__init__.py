@@ -1,0 +1,1 @@
+"""The from-scratch inference engine and its HTTP server."""

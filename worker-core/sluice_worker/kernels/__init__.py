@@ -1,0 +1,1 @@
+"""The few operations everything is computed with, behind one protocol."""

@@ -1,0 +1,1 @@
+"""Building blocks of a decoder; they call kernels and never mention a device."""

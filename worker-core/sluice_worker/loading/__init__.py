@@ -1,0 +1,1 @@
+"""From a model folder or hub name to tensors and a tokenizer."""

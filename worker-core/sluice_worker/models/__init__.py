@@ -1,0 +1,1 @@
+"""Decoders, assembled from layers by config flags."""

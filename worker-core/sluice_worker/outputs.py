@@ -1,0 +1,97 @@
+"""What crosses between the engine and whoever drives it: one request in, deltas out, ids only.
+
+These structs are msgpack frames on the socket between the server process and the engine process, and plain
+objects when the engine runs in-process.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from sluice_worker.sampling_params import SamplingParams
+
+FinishReason = Literal["stop", "length", "abort"]
+
+
+class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One sequence to generate (the server fans `n > 1` out into n of these)."""
+
+    request_id: str
+    prompt_token_ids: list[int]
+    params: SamplingParams
+    cache_salt: str = ""
+    """Requests share cached prefixes only within the same salt (a tenant)."""
+
+
+class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
+    """Log-probabilities at one output position, of the model's distribution before temperature and penalties."""
+
+    logprob: float
+    """Of the chosen token."""
+    top_token_ids: list[int]
+    top_logprobs: list[float]
+
+
+class SequenceDelta(msgspec.Struct, frozen=True, kw_only=True):
+    """What one step added to one sequence."""
+
+    request_id: str
+    new_token_ids: list[int]
+    """Includes the stop token when one ended the sequence."""
+    logprobs: list[TokenLogprobs] | None = None
+    """One per new token when asked for."""
+    finish_reason: FinishReason | None = None
+    stop_token_id: int | None = None
+    """The token that ended it, when `finish_reason` is `stop`."""
+    num_cached_tokens: int = 0
+    """Prompt tokens that came from the prefix cache."""
+
+
+class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
+    """Gauges and monotonic counters, sent with every step."""
+
+    num_running: int = 0
+    num_waiting: int = 0
+    kv_blocks_total: int = 0
+    kv_blocks_used: int = 0
+    """Referenced by a live request; cached-but-free blocks do not count."""
+    kv_blocks_cached: int = 0
+    """Free, but holding a prefix that may be hit."""
+    prompt_tokens_total: int = 0
+    """Prompt tokens computed or taken from the cache, counted once a request."""
+    cached_tokens_total: int = 0
+    """Prompt tokens taken from the prefix cache."""
+    generation_tokens_total: int = 0
+    preemptions_total: int = 0
+    steps_total: int = 0
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What `GET /model` reports, and what the server needs to validate requests."""
+
+    model: str
+    architecture: str
+    vocab_size: int
+    eos_token_ids: list[int]
+    max_model_len: int
+    """Tokens of prompt plus output that one sequence may have: the context, or all KV blocks if fewer."""
+    device: str
+    dtype: str
+    quantization: str
+    max_num_seqs: int
+    max_num_batched_tokens: int
+    block_size: int
+    num_kv_blocks: int
+    kv_bytes_per_token: int
+    num_parameters: int
+    kernels: str
+    """`reference`, `cpu` or `cuda`."""
+
+
+class StepOutputs(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything one engine step produced."""
+
+    deltas: list[SequenceDelta]
+    stats: EngineStats

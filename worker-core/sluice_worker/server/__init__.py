@@ -1,0 +1,1 @@
+"""The HTTP process: OpenAI surface, templates, tokenizing, detokenizing, stop strings."""
