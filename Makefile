@@ -1,0 +1,46 @@
+# Everything a newcomer needs is `make run` and `make test`; `make help` lists the rest.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+VENV ?= .venv
+SETUP := VENV=$(VENV) ops/dev/setup.sh
+SOURCES := router engines gateway worker-core bench tests ops
+PACKAGES := router/sluice_router engines/sluice_engines gateway/sluice_gateway \
+            worker-core/sluice_worker worker-core/training bench/sluice_bench
+TESTS ?=
+ARGS ?=
+
+.PHONY: help run test lint format types bench lock clean
+
+help:  ## List the targets.
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+run:  ## Install what is missing, then start gateway and worker (SLUICE_PORT=8000, ARGS="--help").
+	@$(SETUP) run && exec $(VENV)/bin/sluice serve $(ARGS)
+
+test:  ## Install what is missing, then run every test (TESTS=router/tests for a part).
+	@$(SETUP) test && $(VENV)/bin/pytest $(TESTS) $(ARGS)
+
+lint:  ## Style, types, import direction, lock file.
+	@$(SETUP) test
+	$(VENV)/bin/ruff check $(SOURCES)
+	$(VENV)/bin/ruff format --check $(SOURCES)
+	$(VENV)/bin/mypy $(PACKAGES)
+	$(VENV)/bin/lint-imports
+	$(VENV)/bin/python ops/dev/lock.py --check
+
+format:  ## Rewrite the sources in the project's style.
+	@$(SETUP) test
+	$(VENV)/bin/ruff check --fix $(SOURCES)
+	$(VENV)/bin/ruff format $(SOURCES)
+
+bench:  ## Measure gateway and worker, write docs/reports/baseline.md (ARGS="--quick" for a trial).
+	@$(SETUP) test && $(VENV)/bin/sluice-bench baseline $(ARGS)
+
+lock:  ## Write constraints.txt from what is installed.
+	@$(SETUP) test && $(VENV)/bin/python ops/dev/lock.py
+
+clean:  ## Remove the virtual environment and all caches.
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
