@@ -25,7 +25,7 @@ def canonical(name: str) -> str:
 
 
 def installed() -> dict[str, str]:
-    """Name to version of everything in this environment but the project itself. Local labels (`+cpu`) are cut."""
+    """Name to version of everything in this environment but the project itself; `+cpu` and the like are cut."""
     found = {canonical(d.metadata["Name"]): d.version.split("+")[0] for d in metadata.distributions()}
     return {name: version for name, version in found.items() if name not in NOT_LOCKED}
 
@@ -40,7 +40,9 @@ def locked() -> dict[str, str]:
 def differences(have: dict[str, str], want: dict[str, str]) -> list[str]:
     """One sentence for each distribution on which the environment and the lock file disagree."""
     missing = [f"{n}=={v} is installed and not in the lock file" for n, v in have.items() if n not in want]
-    unused = [f"{n}=={v} is in the lock file and nothing installs it" for n, v in want.items() if n not in have]
+    unused = [
+        f"{n}=={v} is in the lock file and nothing installs it" for n, v in want.items() if n not in have
+    ]
     other = [
         f"{n} is locked at {want[n]} and {v} is installed" for n, v in have.items() if want.get(n, v) != v
     ]

@@ -4,7 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 
-level=${1:?usage: setup.sh run|test}
+level=${1:-}
+[[ "$level" =~ ^(run|test)$ ]] || { echo "usage: setup.sh run|test" >&2; exit 2; }
 venv=${VENV:-.venv}
 minimum_disk_mb=${SLUICE_MINIMUM_DISK_MB:-3000}
 run_parts=(router engines gateway worker-core)

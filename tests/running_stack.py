@@ -1,0 +1,93 @@
+"""Starting and stopping the whole stack as a user does, for tests that drive it from outside."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import psutil
+
+ROOT = Path(__file__).resolve().parents[1]
+READY_WITHIN_S = 120.0
+STOPPED_WITHIN_S = 10.0
+
+
+@dataclass(frozen=True)
+class Stack:
+    """A running `sluice serve`."""
+
+    process: subprocess.Popen[bytes]
+    url: str
+    log: Path
+
+    def worker_processes(self) -> list[psutil.Process]:
+        """The managed worker's processes, HTTP server first."""
+        children = psutil.Process(self.process.pid).children(recursive=True)
+        return [p for p in children if any("sluice_worker" in a or "sluice-worker" in a for a in p.cmdline())]
+
+    def metric(self, name: str) -> float:
+        """Sum of a metric's samples over all labels."""
+        lines = httpx.get(f"{self.url}/metrics").text.splitlines()
+        values = [ln.rsplit(" ", 1)[1] for ln in lines if ln.split("{")[0].split(" ")[0] == name]
+        assert values, f"{name} is not on /metrics"
+        return sum(float(value) for value in values)
+
+
+def free_port() -> int:
+    """A TCP port nobody listens on now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Block until `/ready` answers 200; fail with the log when the process ends or time runs out."""
+    deadline = time.monotonic() + READY_WITHIN_S
+    while time.monotonic() < deadline:
+        assert process.poll() is None, f"it ended with {process.returncode}:\n{log.read_text()}"
+        try:
+            if httpx.get(f"{url}/ready", timeout=2).status_code == 200:
+                return
+        except httpx.TransportError:
+            pass
+        time.sleep(0.1)
+    raise AssertionError(f"not ready after {READY_WITHIN_S:g} s:\n{log.read_text()}")
+
+
+def start(command: list[str], directory: Path, **environment: str) -> Stack:
+    """Start `command` in a session of its own and wait until the gateway is ready."""
+    port = free_port()
+    log = directory / "stack.log"
+    process = subprocess.Popen(
+        command,
+        cwd=ROOT,
+        stdout=log.open("wb"),
+        stderr=subprocess.STDOUT,
+        env={**os.environ, "SLUICE_PORT": str(port), **environment},
+        start_new_session=True,
+    )
+    stack = Stack(process, f"http://127.0.0.1:{port}", log)
+    wait_until_ready(stack.url, process, log)
+    return stack
+
+
+def interrupt(stack: Stack) -> list[psutil.Process]:
+    """Press Ctrl-C, wait for the end, and return the processes that outlived it."""
+    family = [*psutil.Process(stack.process.pid).children(recursive=True)]
+    os.killpg(stack.process.pid, signal.SIGINT)
+    try:
+        stack.process.wait(STOPPED_WITHIN_S)
+    finally:
+        _, alive = psutil.wait_procs(family, timeout=0.5)
+        for process in alive:
+            process.kill()
+        if stack.process.poll() is None:
+            stack.process.kill()
+            stack.process.wait()
+    return alive
