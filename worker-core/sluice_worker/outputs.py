@@ -26,7 +26,7 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
-    """Log-probabilities at one output position, of the model's distribution before temperature and penalties."""
+    """Log-probabilities at one output position: the model's own, before temperature and penalties."""
 
     logprob: float
     """Of the chosen token."""
