@@ -9,7 +9,7 @@ Times are seconds on whatever monotonic clock the caller passes in.
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 
 import msgspec
 
@@ -17,7 +17,7 @@ QUANTS: tuple[str, ...] = ("none", "awq", "int8", "int4", "fp8")
 """Valid values of the `X-Quant` header."""
 
 
-class Outcome(str, Enum):
+class Outcome(StrEnum):
     """How a request's stay in the router ended. Low cardinality: safe as a metric label."""
 
     DISPATCHED = "dispatched"

@@ -1,0 +1,132 @@
+"""Which endpoints could serve a request, and which of them should: pure functions over values.
+
+Rules. A request may go to an endpoint that matches its backend, kind, quantization, needs and model. An
+endpoint without a model list accepts any model, but gives way to endpoints that name the one asked for, so
+that a catch-all backend never answers in place of the real one. Among those with room the least loaded wins:
+own requests in flight plus those the engine reports as waiting, relative to the endpoint's size; equals take
+turns. Health and room are no part of the match: a busy or broken endpoint is still a candidate to wait for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import msgspec
+
+from sluice_router.replica import Replica
+from sluice_router.types import Endpoint, RequestFacts
+
+
+class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
+    """Why no configured endpoint can serve a request, whatever its health."""
+
+    field: str
+    """What to change in the request: `backend`, `kind`, `quant`, `needs` or `model`."""
+    message: str
+    """One sentence for the user, naming what would be accepted."""
+    valid: tuple[str, ...]
+    """Accepted values; for `needs`, the features asked for, which no endpoint has together."""
+
+
+def serves_backend(endpoint: Endpoint, facts: RequestFacts) -> bool:
+    """Whether the endpoint belongs to the backend asked for, if one was."""
+    return facts.backend is None or endpoint.backend == facts.backend
+
+
+def serves_kind(endpoint: Endpoint, facts: RequestFacts) -> bool:
+    """Whether the endpoint has the API asked for."""
+    return facts.kind in endpoint.capabilities.endpoints
+
+
+def serves_quant(endpoint: Endpoint, facts: RequestFacts) -> bool:
+    """Whether the endpoint runs the quantization asked for, if one was."""
+    return facts.quant is None or endpoint.quant == facts.quant
+
+
+def serves_needs(endpoint: Endpoint, facts: RequestFacts) -> bool:
+    """Whether the endpoint has every optional feature the request uses."""
+    return all(getattr(endpoint.capabilities, need) for need in facts.needs)
+
+
+def serves_model(endpoint: Endpoint, facts: RequestFacts) -> bool:
+    """Whether the endpoint names the model, or accepts any."""
+    return not endpoint.models or facts.model in endpoint.models
+
+
+_RULES: tuple[tuple[str, Callable[[Endpoint, RequestFacts], bool]], ...] = (
+    ("backend", serves_backend),
+    ("model", serves_model),
+    ("kind", serves_kind),
+    ("quant", serves_quant),
+    ("needs", serves_needs),
+)
+"""In the order in which a user would want to hear of a failure."""
+
+
+def candidates(endpoints: Iterable[Endpoint], facts: RequestFacts) -> tuple[Endpoint, ...]:
+    """Endpoints that may serve the request, in the given order; empty when none is configured for it."""
+    matching = [e for e in endpoints if all(rule(e, facts) for _, rule in _RULES)]
+    naming = [e for e in matching if facts.model in e.models]
+    return tuple(naming or matching)
+
+
+def mismatch(endpoints: Iterable[Endpoint], facts: RequestFacts) -> Mismatch | None:
+    """The first rule that leaves no endpoint, or `None` when `candidates` would find one."""
+    remaining = list(endpoints)
+    for field, rule in _RULES:
+        kept = [e for e in remaining if rule(e, facts)]
+        if not kept:
+            return _describe(field, remaining, facts)
+        remaining = kept
+    return None
+
+
+def _describe(field: str, remaining: Sequence[Endpoint], facts: RequestFacts) -> Mismatch:
+    where = f" on backend '{facts.backend}'" if facts.backend and field != "backend" else ""
+    if field == "backend":
+        valid = unique(e.backend for e in remaining)
+        message = f"There is no backend '{facts.backend}'; valid ones are: {', '.join(valid)}."
+    elif field == "model":
+        valid = unique(model for e in remaining for model in e.models)
+        message = f"The model '{facts.model}' is not served{where}; available: {', '.join(valid)}."
+    elif field == "kind":
+        valid = unique(kind for e in remaining for kind in sorted(e.capabilities.endpoints))
+        message = (
+            f"'{facts.kind}' is not offered{where} for model '{facts.model}'; offered: {', '.join(valid)}."
+        )
+    elif field == "quant":
+        valid = unique(e.quant for e in remaining)
+        message = f"Quantization '{facts.quant}' is not served{where}; available: {', '.join(valid)}."
+    else:
+        valid = tuple(sorted(facts.needs))
+        message = f"No endpoint{where} for model '{facts.model}' supports all of: {', '.join(valid)}."
+    return Mismatch(field=field, message=message, valid=valid)
+
+
+def unique(values: Iterable[str]) -> tuple[str, ...]:
+    """The values without repetitions, in the order of first appearance."""
+    return tuple(dict.fromkeys(values))
+
+
+def least_loaded(replicas: Iterable[Replica], now: float, load_ttl_s: float) -> Replica | None:
+    """The available replica with the smallest relative load; `None` when none is available.
+
+    Readings older than `load_ttl_s` count as unknown. Equal loads take turns.
+    """
+
+    def load(replica: Replica) -> tuple[float, int]:
+        occupied = replica.in_flight + replica.reported_waiting(now, load_ttl_s)
+        return occupied / replica.endpoint.max_in_flight, replica.last_placed
+
+    return min((r for r in replicas if r.available), key=load, default=None)
+
+
+def estimate_wait_s(ahead: int, replicas: Iterable[Replica], unknown_s: float) -> float:
+    """Seconds until `ahead` waiting requests and one more have left, at the replicas' observed drain rate.
+
+    `unknown_s` when nothing has been observed yet. Whole seconds from 1 to 60: what `Retry-After` can say and
+    the OpenAI SDKs obey.
+    """
+    drain_per_s = sum(r.drain_per_s for r in replicas if r.healthy)
+    wait_s = (ahead + 1) / drain_per_s if drain_per_s > 0 else unknown_s
+    return float(min(60, max(1, -int(-wait_s // 1))))

@@ -1,0 +1,114 @@
+"""What the router knows of one endpoint: the ledger of its own requests, and the engine's last reading.
+
+Invariant: `0 <= in_flight <= endpoint.max_in_flight`. Does not know which requests are in flight, nor why an
+endpoint is unhealthy: both are the caller's.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from sluice_router.types import Endpoint, EngineLoad, Usage
+
+SERVICE_TIME_WEIGHT = 0.1
+"""Weight of the newest request in the moving average of service times."""
+
+
+class ReplicaSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """One endpoint's state at one moment, for metrics and the admin view."""
+
+    endpoint: Endpoint
+    """With the models last discovered."""
+    healthy: bool
+    in_flight: int
+    load: EngineLoad | None
+    """The last reading, however old; `None` before the first."""
+    mean_service_s: float | None
+    """Moving average from placement to settlement; `None` before the first settlement."""
+    settled: int
+    """Requests that gave their slot back, whatever their end."""
+    usage: Usage
+    """Sum of all settled usages."""
+
+
+class Replica:
+    """Mutable state of one endpoint. Only the router changes it."""
+
+    __slots__ = (
+        "_load",
+        "_load_at",
+        "endpoint",
+        "healthy",
+        "in_flight",
+        "last_placed",
+        "mean_service_s",
+        "settled",
+        "usage",
+    )
+
+    def __init__(self, endpoint: Endpoint, order: int = 0) -> None:
+        """Healthy and empty. `order` decides whose turn is first among replicas that never had one."""
+        self.endpoint = endpoint
+        self.healthy = True
+        self.in_flight = 0
+        self.last_placed = order
+        self.mean_service_s: float | None = None
+        self.settled = 0
+        self.usage = Usage()
+        self._load: EngineLoad | None = None
+        self._load_at = 0.0
+
+    @property
+    def available(self) -> bool:
+        """Whether it may be given one more request."""
+        return self.healthy and self.in_flight < self.endpoint.max_in_flight
+
+    @property
+    def drain_per_s(self) -> float:
+        """Requests a second that leave it at its present occupancy (Little's law); 0 while unknown."""
+        return self.in_flight / self.mean_service_s if self.mean_service_s else 0.0
+
+    def record_load(self, load: EngineLoad, now: float) -> None:
+        """Keep the engine's reading taken at `now`."""
+        self._load, self._load_at = load, now
+
+    def reported_waiting(self, now: float, ttl_s: float) -> int:
+        """Requests the engine said are waiting inside it; 0 when unknown or older than `ttl_s`."""
+        if self._load is None or self._load.waiting is None or now - self._load_at > ttl_s:
+            return 0
+        return self._load.waiting
+
+    def occupy(self, order: int) -> None:
+        """Take one slot. `order` grows with every placement and makes equals take turns."""
+        self.in_flight += 1
+        self.last_placed = order
+
+    def vacate(self) -> None:
+        """Give back one slot."""
+        self.in_flight -= 1
+        self.settled += 1
+
+    def record_service(self, service_s: float, usage: Usage | None) -> None:
+        """Learn from one request that ran for `service_s`, with `usage` if it became known."""
+        if self.mean_service_s is None:
+            self.mean_service_s = service_s
+        else:
+            self.mean_service_s += SERVICE_TIME_WEIGHT * (service_s - self.mean_service_s)
+        if usage is not None:
+            self.usage = Usage(
+                prompt_tokens=self.usage.prompt_tokens + usage.prompt_tokens,
+                completion_tokens=self.usage.completion_tokens + usage.completion_tokens,
+                cached_tokens=self.usage.cached_tokens + usage.cached_tokens,
+            )
+
+    def snapshot(self) -> ReplicaSnapshot:
+        """A frozen copy."""
+        return ReplicaSnapshot(
+            endpoint=self.endpoint,
+            healthy=self.healthy,
+            in_flight=self.in_flight,
+            load=self._load,
+            mean_service_s=self.mean_service_s,
+            settled=self.settled,
+            usage=self.usage,
+        )
