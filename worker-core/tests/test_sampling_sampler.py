@@ -88,6 +88,18 @@ def test_the_same_seed_repeats_and_another_seed_does_not() -> None:
     assert text(1) != text(2)
 
 
+def test_a_long_tail_of_unlikely_tokens_is_drawn_as_often_as_its_mass_says() -> None:
+    tail = 20_000
+    logits = torch.cat([torch.zeros(1), torch.full((tail,), -11.0)])  # the tail holds a quarter of the mass
+    rows = [SamplingRow(SamplingParams(seed=2), (), range(position)) for position in range(400)]
+
+    drawn = [token.token_id for token in Sampler(tail + 1).sample(logits.expand(400, tail + 1), rows)]
+
+    mass = tail * math.exp(-11.0) / (1 + tail * math.exp(-11.0))
+    deviation = math.sqrt(400 * mass * (1 - mass))
+    assert sum(token_id > 0 for token_id in drawn) == pytest.approx(400 * mass, abs=3 * deviation)
+
+
 def test_top_p_looks_beyond_its_first_candidates_when_the_distribution_is_flat() -> None:
     flat = torch.arange(2000).float().flip(0) * 1e-4
     rows = [SamplingRow(SamplingParams(top_p=0.9, seed=5), (), range(p)) for p in range(3000)]
