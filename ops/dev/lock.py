@@ -14,7 +14,7 @@ LOCK = Path(__file__).resolve().parents[2] / "constraints.txt"
 OURS = {"sluice-router", "sluice-engines", "sluice-gateway", "sluice-worker", "sluice-bench"}
 NOT_LOCKED = OURS | {"pip", "setuptools", "wheel"}
 HEADER = """\
-# The lock file: every version the project and its tests install. Written by `make lock`, checked by `make lint`.
+# Every version that the project and its tests install. `make lock` writes this file, `make lint` checks it.
 # torch is pinned here because an open range brings several gigabytes of CUDA libraries on Linux.
 """
 
@@ -25,7 +25,7 @@ def canonical(name: str) -> str:
 
 
 def installed() -> dict[str, str]:
-    """Name to version of everything in this environment but the project itself; `+cpu` and the like are cut."""
+    """Name to version of all in this environment but the project itself; labels like `+cpu` are cut."""
     found = {canonical(d.metadata["Name"]): d.version.split("+")[0] for d in metadata.distributions()}
     return {name: version for name, version in found.items() if name not in NOT_LOCKED}
 
