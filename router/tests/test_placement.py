@@ -1,0 +1,106 @@
+"""The rules of the match and of the choice."""
+
+from __future__ import annotations
+
+import pytest
+
+from sluice_router.placement import candidates, estimate_wait_s, least_loaded, mismatch
+from sluice_router.replica import Replica
+from sluice_router.types import Capabilities, Endpoint, RequestFacts
+
+FACTS = RequestFacts(request_id="r", kind="chat", model="tiny")
+WORKER = Endpoint(id="w", backend="worker", url="http://w", models=("tiny",))
+QUANTIZED = Endpoint(id="q", backend="worker", url="http://q", models=("tiny",), quant="int8")
+ANYTHING = Endpoint(id="x", backend="echo", url="http://x")
+EMBEDDER = Endpoint(
+    id="e",
+    backend="embedder",
+    url="http://e",
+    models=("vec",),
+    capabilities=Capabilities(endpoints=frozenset({"embeddings"})),
+)
+ALL = (WORKER, QUANTIZED, ANYTHING, EMBEDDER)
+
+
+def ids(**changes: object) -> list[str]:
+    facts = RequestFacts(**{"request_id": "r", "kind": "chat", "model": "tiny", **changes})
+    return [e.id for e in candidates(ALL, facts)]
+
+
+def test_every_endpoint_that_names_the_model_is_a_candidate():
+    assert ids() == ["w", "q"]
+
+
+def test_an_endpoint_for_any_model_gives_way_to_those_that_name_it():
+    assert ids(model="unheard-of") == ["x"]
+    assert ids(backend="echo") == ["x"]
+
+
+def test_backend_quant_kind_and_needs_narrow_the_choice():
+    assert ids(quant="int8") == ["q"]
+    assert ids(kind="embeddings", model="vec") == ["e"]
+    assert ids(needs=frozenset({"images"})) == []
+    assert ids(backend="worker", model="vec") == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "field", "names"),
+    [
+        ({"backend": "nowhere"}, "backend", ("worker", "echo", "embedder")),
+        ({"backend": "worker", "model": "huge"}, "model", ("tiny",)),
+        ({"backend": "worker", "quant": "fp8"}, "quant", ("none", "int8")),
+        ({"backend": "worker", "kind": "embeddings"}, "kind", ("chat", "completions")),
+        ({"needs": frozenset({"tools", "images"})}, "needs", ("images", "tools")),
+    ],
+)
+def test_a_mismatch_names_what_to_change_and_what_would_do(changes, field, names):
+    facts = RequestFacts(**{"request_id": "r", "kind": "chat", "model": "tiny", **changes})
+
+    found = mismatch(ALL, facts)
+
+    assert found is not None
+    assert found.field == field
+    assert found.valid == names
+    assert all(name in found.message for name in names)
+
+
+def test_a_router_without_endpoints_still_gives_a_reason():
+    found = mismatch((), FACTS)
+
+    assert found is not None
+    assert found.message.endswith(".")
+
+
+def replica(name: str, in_flight: int, size: int, last: int = 0) -> Replica:
+    made = Replica(Endpoint(id=name, backend="worker", url=f"http://{name}", max_in_flight=size))
+    made.in_flight, made.last_placed = in_flight, last
+    return made
+
+
+def test_load_is_relative_to_the_size_of_the_endpoint():
+    small, large = replica("small", 1, 2), replica("large", 3, 16)
+
+    assert least_loaded([small, large], 0.0, 10.0) is large
+
+
+def test_among_equals_the_one_not_used_for_longest_is_chosen():
+    assert (
+        least_loaded([replica("a", 1, 4, last=9), replica("b", 1, 4, last=3)], 0.0, 10.0).endpoint.id == "b"
+    )
+
+
+def test_full_and_unhealthy_replicas_are_not_chosen():
+    full, ill = replica("full", 2, 2), replica("ill", 0, 2)
+    ill.healthy = False
+
+    assert least_loaded([full, ill], 0.0, 10.0) is None
+
+
+def test_the_wait_is_the_queue_over_the_drain_rate_in_whole_seconds_up_to_a_minute():
+    busy = replica("busy", 4, 4)
+    busy.mean_service_s = 2.0
+
+    assert estimate_wait_s(0, [busy], 30.0) == 1.0
+    assert estimate_wait_s(6, [busy], 30.0) == 4.0
+    assert estimate_wait_s(1000, [busy], 30.0) == 60.0
+    assert estimate_wait_s(3, [], 30.0) == 30.0

@@ -1,0 +1,87 @@
+"""The waiting room by itself."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sluice_router.queue import WaitingQueue
+
+A, B, AB = frozenset("a"), frozenset("b"), frozenset("ab")
+
+
+def queue_of(*entries: tuple[int, frozenset[str]]) -> WaitingQueue[str]:
+    queue: WaitingQueue[str] = WaitingQueue()
+    for at, (order, lane) in enumerate(entries):
+        queue.push(order, f"item {order}", lane, deadline=float(at))
+    return queue
+
+
+def test_an_endpoint_gets_the_oldest_of_all_lanes_that_include_it():
+    queue = queue_of((1, B), (2, AB), (3, A))
+
+    assert queue.oldest_for("a") == "item 2"
+    assert queue.oldest_for("b") == "item 1"
+    assert queue.oldest_for("c") is None
+
+
+def test_an_item_pushed_late_with_an_early_order_goes_to_the_front():
+    queue = queue_of((5, A), (6, A), (2, A), (4, A))
+
+    assert list(queue) == ["item 2", "item 4", "item 5", "item 6"]
+
+
+def test_a_removed_item_leaves_nothing_behind():
+    queue = queue_of((1, A), (2, A))
+
+    for order in (1, 2, 2, 99):
+        queue.remove(order)
+
+    assert len(queue) == 0
+    assert not queue._lanes
+    assert queue.next_deadline() is None
+
+
+def test_a_moved_item_keeps_its_order_and_deadline():
+    queue = queue_of((1, A), (2, B), (3, B))
+
+    queue.move(1, B)
+
+    assert queue.oldest_for("a") is None
+    assert queue.oldest_for("b") == "item 1"
+    assert queue.next_deadline() == 0.0
+
+
+def test_moving_within_one_lane_changes_nothing():
+    queue = queue_of((1, A), (2, A))
+
+    queue.move(1, A)
+
+    assert list(queue) == ["item 1", "item 2"]
+
+
+def test_expired_lists_the_late_ones_earliest_first_and_keeps_them():
+    queue = queue_of((3, A), (1, B), (2, A))
+
+    assert queue.expired(1.0) == ["item 3", "item 1"]
+    assert len(queue) == 3
+
+
+def test_overlap_counts_every_item_that_competes_for_an_endpoint():
+    queue = queue_of((1, A), (2, B), (3, AB))
+
+    assert queue.count_overlapping(A) == 2
+    assert queue.count_overlapping(AB) == 3
+
+
+@given(st.permutations(range(12)), st.lists(st.sampled_from([A, B, AB]), min_size=12, max_size=12))
+def test_draining_an_endpoint_always_yields_ascending_orders(orders, lanes):
+    queue = queue_of(*zip(orders, lanes, strict=True))
+
+    drained = []
+    while (item := queue.oldest_for("a")) is not None:
+        drained.append(int(item.split()[1]))
+        queue.remove(drained[-1])
+
+    assert drained == sorted(o for o, lane in zip(orders, lanes, strict=True) if "a" in lane)
+    assert len(queue) == sum(lane == B for lane in lanes)
