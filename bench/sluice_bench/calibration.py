@@ -1,0 +1,121 @@
+"""Is this run's client good enough to be believed? Asked in every run, of the client in its own run.
+
+While the load runs, the same event loop also sends a few requests a second to a null server in another
+process. What those take is an upper bound on what client, loopback and scheduler add to any latency here;
+how late requests were dispatched is the other half. Nothing is subtracted. A run in which either is more
+than `LIMIT_SHARE` of the p99 latency that it reports is void: its figures say more of the client than of
+the server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import msgspec
+
+from sluice_bench import arrivals
+from sluice_bench.answers import read_answers
+from sluice_bench.client import (
+    Exchange,
+    LoadPlan,
+    LoadRun,
+    OpenLoop,
+    Target,
+    frozen_gc,
+    new_event_loop,
+)
+from sluice_bench.metrics import dispatch_lag_s, e2e_s, percentile, ttft_service_s, ttft_user_s
+from sluice_bench.records import RequestRecord
+from sluice_bench.workload import Asking, Shape, chat_requests
+
+LIMIT_SHARE = 0.02
+"""Of the p99 of user TTFT (plain answers: of E2E)."""
+
+PROBES_PER_S = 20.0
+
+_PROBE_SHAPE = Shape(prompt_words=12, output_tokens=1)
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+    """The client's own error in one run, milliseconds. A p99 of few observations is their maximum."""
+
+    probes: int
+    null_p50_ms: float
+    null_p99_ms: float
+    """Of the null server's TTFT, client and loopback included."""
+    dispatch_lag_p99_ms: float
+    reference_p99_ms: float | None
+    """The run's own p99 that the error is held against; `None` when nothing completed."""
+    limit_share: float = LIMIT_SHARE
+
+    @property
+    def error_ms(self) -> float:
+        """The larger of the two bounds."""
+        return max(self.null_p99_ms, self.dispatch_lag_p99_ms)
+
+    @property
+    def void(self) -> bool:
+        """True when the error is too large a share of what was measured, or there is nothing to hold it to."""
+        return self.reference_p99_ms is None or self.error_ms > self.limit_share * self.reference_p99_ms
+
+
+class CalibratedRun(msgspec.Struct, frozen=True):
+    """Records of a run, and what its client was worth."""
+
+    records: list[RequestRecord]
+    calibration: Calibration
+
+
+def run_calibrated(
+    plan: LoadPlan, null_server: Target, on_progress: Callable[[int], None] | None = None
+) -> CalibratedRun:
+    """Carry out `plan` with probes to `null_server` beside it. Raises `OSError` when a server is not there."""
+    with frozen_gc(), asyncio.Runner(loop_factory=new_event_loop) as runner:
+        exchanges, probes = runner.run(_run_both(plan, null_server, on_progress))
+    records = read_answers(exchanges)
+    return CalibratedRun(records, calibrate(records, read_answers(probes)))
+
+
+async def _run_both(
+    plan: LoadPlan, null_server: Target, on_progress: Callable[[int], None] | None
+) -> tuple[list[Exchange], list[Exchange]]:
+    probe_run = LoadRun(_probe_plan(plan, null_server))
+    probing = asyncio.create_task(probe_run.run())
+    try:
+        exchanges = await LoadRun(plan, on_progress=on_progress).run()
+    finally:
+        probe_run.stop()
+        probes = await probing
+    return exchanges, probes
+
+
+def _probe_plan(plan: LoadPlan, null_server: Target) -> LoadPlan:
+    count = round(min(plan.hard_stop_s, 3600) * PROBES_PER_S) + 1
+    requests = chat_requests(null_server, _PROBE_SHAPE, Asking(model="null"), 1, seed=0) * count
+    loop = OpenLoop(arrivals.constant(PROBES_PER_S, count))
+    return LoadPlan(target=null_server, requests=requests, loop=loop, warm_connections=1)
+
+
+def calibrate(records: Sequence[RequestRecord], probes: Sequence[RequestRecord]) -> Calibration:
+    """Compare a run with its probes. Raises `ValueError` when no probe completed."""
+    answered = [value for probe in probes if (value := ttft_service_s(probe)) is not None]
+    lags = [value for record in records if (value := dispatch_lag_s(record)) is not None]
+    reference = [value for record in records if (value := _reference_s(record)) is not None]
+    return Calibration(
+        probes=len(answered),
+        null_p50_ms=_percentile_ms(answered, 0.5),
+        null_p99_ms=_percentile_ms(answered, 0.99),
+        dispatch_lag_p99_ms=_percentile_ms(lags, 0.99) if lags else 0.0,
+        reference_p99_ms=_percentile_ms(reference, 0.99) if reference else None,
+    )
+
+
+def _reference_s(record: RequestRecord) -> float | None:
+    if record.failure is not None:
+        return None
+    return ttft_user_s(record) if record.stream else e2e_s(record)
+
+
+def _percentile_ms(values: Sequence[float], share: float) -> float:
+    return percentile([(value, 1) for value in values], share) * 1000

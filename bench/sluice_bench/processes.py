@@ -1,0 +1,178 @@
+"""Servers as child processes: started on a free port, waited for, their CPU time read, always ended.
+
+CPU time is user + system of the whole process tree, ended children included, from the operating system's
+counters (10 ms steps on Linux): it is steadier than latency on a busy machine. `ForeignCpu` tells how much
+of the machine somebody else used meanwhile, which is what makes a latency untrustworthy.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import psutil
+
+_TAIL_LINES = 15
+
+
+class ServerFailed(Exception):
+    """A child did not become ready; the message ends with its last output."""
+
+
+def free_port() -> int:
+    """A TCP port on loopback that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+class ServerProcess:
+    """A server running as a child. A context manager: leaving it ends the whole process group."""
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        port: int,
+        log_path: Path,
+        ready_path: str = "/health",
+        ready_within_s: float = 120.0,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.command = tuple(command)
+        self.url = f"http://127.0.0.1:{port}"
+        self._log_path = log_path
+        self._ready_url = self.url + ready_path
+        self._ready_within_s = ready_within_s
+        self._environment = {**os.environ, **(environment or {})}
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        """Start, and wait until it is ready. Raises `ServerFailed`."""
+        with self._log_path.open("wb") as log:
+            self._process = subprocess.Popen(
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=self._environment,
+                start_new_session=True,
+            )
+        try:
+            self._wait_until_ready(self._process)
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    def _wait_until_ready(self, process: subprocess.Popen[bytes]) -> None:
+        give_up = time.monotonic() + self._ready_within_s
+        while time.monotonic() < give_up:
+            if process.poll() is not None:
+                raise ServerFailed(
+                    f"{self.command[0]} ended with status {process.returncode}:\n{self.tail()}"
+                )
+            if _answers(self._ready_url):
+                return
+            time.sleep(0.1)
+        raise ServerFailed(f"{self._ready_url} was not ready in {self._ready_within_s:g} s:\n{self.tail()}")
+
+    def tail(self) -> str:
+        """The last lines that the child wrote."""
+        lines = self._log_path.read_text(errors="replace").splitlines()
+        return "\n".join(lines[-_TAIL_LINES:])
+
+    def cpu_s(self) -> float:
+        """User + system CPU seconds of the tree since it started."""
+        return tree_cpu_s(self._running().pid)
+
+    def resident_bytes(self) -> int:
+        """Resident memory of the tree (shared pages counted once per process)."""
+        return sum(process.memory_info().rss for process in _tree(self._running().pid))
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise ServerFailed(f"{self.command[0]} is not running")
+        return self._process
+
+    def stop(self) -> None:
+        """End the process group: politely, then after 10 s by force. Idempotent."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        _signal_group(process.pid, signal.SIGTERM)
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            pass
+        finally:
+            _signal_group(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+def _answers(url: str) -> bool:
+    try:
+        with urlopen(url, timeout=2) as response:
+            return bool(200 <= response.status < 300)
+    except (URLError, OSError):
+        return False
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return
+
+
+def _tree(pid: int) -> list[psutil.Process]:
+    root = psutil.Process(pid)
+    return [root, *root.children(recursive=True)]
+
+
+def tree_cpu_s(pid: int) -> float:
+    """User + system CPU seconds of a process, its living descendants and its ended children."""
+    total = 0.0
+    for process in _tree(pid):
+        try:
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        total += times.user + times.system + times.children_user + times.children_system
+    return total
+
+
+class ForeignCpu:
+    """CPU used by processes that are not ours between construction and `cores()`."""
+
+    def __init__(self, own_pid: int) -> None:
+        self._own_pid = own_pid
+        self._started_s = time.monotonic()
+        self._busy_s = _machine_busy_s()
+        self._own_s = tree_cpu_s(own_pid)
+
+    def cores(self) -> float:
+        """Average number of cores that others kept busy; never negative."""
+        wall = max(1e-9, time.monotonic() - self._started_s)
+        others = (_machine_busy_s() - self._busy_s) - (tree_cpu_s(self._own_pid) - self._own_s)
+        return max(0.0, others / wall)
+
+
+def _machine_busy_s() -> float:
+    times = psutil.cpu_times()
+    idle = times.idle + getattr(times, "iowait", 0.0)
+    guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
+    return float(sum(times) - idle - guests - getattr(times, "steal", 0.0))

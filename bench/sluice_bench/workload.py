@@ -1,0 +1,101 @@
+"""What is asked: seeded requests in OpenAI's format, as bytes, all built before a run.
+
+No two prompts of a workload share a beginning, so a prefix cache helps nobody by accident; the same seed
+gives the same bytes on any machine. Output length is fixed with `ignore_eos` where the server knows it, so
+that two servers do the same work; what the server really produced is in its usage and in the record.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from sluice_bench.client import Target, WireRequest, http_request
+
+_VOCABULARY = """
+river stone maple lantern harbour window silver orchard meadow copper thunder garden paper winter
+candle forest bridge velvet morning anchor pebble mirror feather market button island ladder saddle
+barrel engine cotton pocket ribbon tunnel valley walnut basket cradle dragon ember falcon goblet
+hammer ivory jacket kettle
+"""
+_WORDS = tuple(_VOCABULARY.split())
+
+
+class Shape(msgspec.Struct, frozen=True, kw_only=True):
+    """How long prompts and answers are."""
+
+    prompt_words: int
+    """About 1.3 tokens each with a common tokenizer; the exact number is in the server's usage."""
+    output_tokens: int
+
+
+SUITES: dict[str, Shape] = {
+    "short": Shape(prompt_words=96, output_tokens=64),
+    "long": Shape(prompt_words=768, output_tokens=256),
+}
+"""Named shapes of `sluice-bench run --suite`."""
+
+
+class Asking(msgspec.Struct, frozen=True, kw_only=True):
+    """How requests are put to a server."""
+
+    model: str
+    stream: bool = True
+    api_key: str | None = None
+    ignore_eos: bool = False
+    """An extension of vLLM's and Sluice's worker; servers of OpenAI's own API refuse it."""
+    headers: tuple[tuple[str, str], ...] = ()
+    """More headers, e.g. `X-Backend`."""
+
+
+def chat_requests(target: Target, shape: Shape, asking: Asking, count: int, seed: int) -> list[WireRequest]:
+    """`count` chat requests with distinct prompts."""
+    source = random.Random(seed)
+    bodies = [
+        {"messages": [{"role": "user", "content": _prompt(source, index, shape.prompt_words)}]}
+        for index in range(count)
+    ]
+    return [_wire(target, "/v1/chat/completions", body, shape.output_tokens, asking) for body in bodies]
+
+
+def token_requests(
+    target: Target, prompts: Sequence[Sequence[int]], output_tokens: int, asking: Asking
+) -> list[WireRequest]:
+    """Completion requests whose prompts are token ids: lengths are exact, whatever the tokenizer."""
+    bodies = [{"prompt": list(prompt)} for prompt in prompts]
+    return [_wire(target, "/v1/completions", body, output_tokens, asking) for body in bodies]
+
+
+def random_token_prompts(count: int, length: int, low: int, high: int, seed: int) -> list[tuple[int, ...]]:
+    """`count` prompts of `length` ids in `[low, high)`, drawn independently."""
+    source = random.Random(seed)
+    return [tuple(source.randrange(low, high) for _ in range(length)) for _ in range(count)]
+
+
+def _prompt(source: random.Random, index: int, words: int) -> str:
+    """Starts with its own number, so that it shares no prefix with another."""
+    drawn = " ".join(source.choice(_WORDS) for _ in range(max(0, words - 12)))
+    return f"Note {source.randrange(10**6)}-{index}. Write a short story with these words: {drawn}"
+
+
+def _wire(
+    target: Target,
+    path: str,
+    body: Mapping[str, object],
+    output_tokens: int,
+    asking: Asking,
+) -> WireRequest:
+    fields: dict[str, object] = {"model": asking.model, **body}
+    fields |= {"max_tokens": output_tokens, "temperature": 0}
+    if asking.stream:
+        fields |= {"stream": True, "stream_options": {"include_usage": True}}
+    if asking.ignore_eos:
+        fields["ignore_eos"] = True
+    headers = list(asking.headers)
+    if asking.api_key is not None:
+        headers.append(("Authorization", f"Bearer {asking.api_key}"))
+    return WireRequest(
+        http_request(target, "POST", path, msgspec.json.encode(fields), headers), asking.stream
+    )
