@@ -1,1 +1,1 @@
-"""The few operations everything is computed with, behind one protocol."""
+"""The operations a model asks of a device, behind one interface."""

@@ -1,1 +1,1 @@
-"""Building blocks of a decoder; they call kernels and never mention a device."""
+"""The parts of a decoder, each reading its own weights and calling kernels."""

@@ -1,1 +1,1 @@
-"""From a model folder or hub name to tensors and a tokenizer."""
+"""From a model's name to its files, its shape and its weights."""

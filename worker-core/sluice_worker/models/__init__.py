@@ -1,1 +1,1 @@
-"""Decoders, assembled from layers by config flags."""
+"""Model architectures: one decoder, configured by flags, and the table that finds it."""

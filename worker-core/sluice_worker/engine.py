@@ -1,0 +1,214 @@
+"""The loop: schedule, run, update, report. One call of `step` is one pass of the model over a flat batch.
+
+Single-threaded and blocking: whoever drives it (a process of its own, a test, `generate`) calls `step` while
+there is unfinished work. It speaks token ids only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from sluice_worker.block_pool import BlockPool
+from sluice_worker.config import EngineConfig
+from sluice_worker.device import set_threads
+from sluice_worker.errors import RequestError, RequestTooLongError
+from sluice_worker.kv_cache import KVCache
+from sluice_worker.loading.loader import LoadedModel, load_model
+from sluice_worker.outputs import (
+    EngineRequest,
+    EngineStats,
+    FinishReason,
+    ModelInfo,
+    SequenceDelta,
+    StepOutputs,
+    TokenLogprobs,
+)
+from sluice_worker.request import Request
+from sluice_worker.runner import Runner
+from sluice_worker.sampling.row import SampledToken
+from sluice_worker.sampling.sampler import Sampler
+from sluice_worker.sampling_params import SamplingParams
+from sluice_worker.scheduler import Scheduler
+
+
+class Generation(msgspec.Struct, frozen=True, kw_only=True):
+    """A finished sequence, as `Engine.generate` returns it."""
+
+    token_ids: list[int]
+    """Output only, the stop token included."""
+    logprobs: list[TokenLogprobs]
+    finish_reason: FinishReason
+    num_cached_tokens: int
+
+
+class Engine:
+    """One model, its KV cache, and the requests in flight."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        """Load the model and allocate the cache. Raises `ModelLoadError` or `ConfigError`."""
+        set_threads(config.threads)
+        loaded = load_model(config)
+        self._loaded = loaded
+        self._info = _model_info(config, loaded)
+        self._pool = BlockPool(loaded.num_blocks, loaded.block_size)
+        self._scheduler = Scheduler(
+            self._pool,
+            max_num_seqs=config.max_num_seqs,
+            max_num_batched_tokens=config.max_num_batched_tokens,
+            max_chunk=config.max_chunk,
+            enable_prefix_caching=config.enable_prefix_caching,
+        )
+        cache = KVCache(
+            loaded.config,
+            loaded.kernels,
+            num_blocks=loaded.num_blocks,
+            block_size=loaded.block_size,
+            dtype=loaded.dtype,
+            device=loaded.device,
+        )
+        self._runner = Runner(loaded.model, cache, Sampler(loaded.config.vocab_size), loaded.device)
+        self._prompt_tokens = 0
+        self._cached_tokens = 0
+        self._generation_tokens = 0
+        self._steps = 0
+
+    def add_request(self, request: EngineRequest) -> None:
+        """Queue a request.
+
+        Raises `RequestTooLongError` when the prompt leaves no room for an output token, `RequestError` for an
+        empty prompt, unknown token ids, no tokens to generate, or an id that is in use.
+        """
+        self._validate(request)
+        self._scheduler.add(Request(request))
+
+    def abort(self, request_id: str) -> bool:
+        """Forget a request and free its blocks at once; no delta follows. `False` when it is not known."""
+        return self._scheduler.abort(request_id)
+
+    def has_unfinished(self) -> bool:
+        """Whether `step` would compute anything."""
+        return bool(self._scheduler.num_running or self._scheduler.num_waiting)
+
+    def step(self) -> StepOutputs:
+        """Compute one step and report what it added. Without work, an empty report."""
+        step = self._scheduler.schedule()
+        if not step:
+            return StepOutputs(deltas=[], stats=self.stats())
+        sampled = self._runner.run(step)
+        self._scheduler.advance(step)
+        self._steps += 1
+        deltas = [self._update(request, token) for request, token in sampled]
+        return StepOutputs(deltas=deltas, stats=self.stats())
+
+    def generate(self, prompts: Sequence[Sequence[int]], params: SamplingParams) -> list[Generation]:
+        """Generate for all prompts and return when all are done. For offline use, with no other requests."""
+        collected: dict[str, list[SequenceDelta]] = {}
+        for index, prompt in enumerate(prompts):
+            request_id = f"generate-{index}"
+            collected[request_id] = []
+            self.add_request(
+                EngineRequest(request_id=request_id, prompt_token_ids=list(prompt), params=params)
+            )
+        while self.has_unfinished():
+            for delta in self.step().deltas:
+                collected[delta.request_id].append(delta)
+        return [_generation(deltas) for deltas in collected.values()]
+
+    def stats(self) -> EngineStats:
+        """Gauges and counters as of now."""
+        return EngineStats(
+            num_running=self._scheduler.num_running,
+            num_waiting=self._scheduler.num_waiting,
+            kv_blocks_total=self._pool.num_blocks,
+            kv_blocks_used=self._pool.num_used,
+            kv_blocks_cached=self._pool.num_cached,
+            prompt_tokens_total=self._prompt_tokens,
+            cached_tokens_total=self._cached_tokens,
+            generation_tokens_total=self._generation_tokens,
+            preemptions_total=self._scheduler.num_preemptions,
+            steps_total=self._steps,
+        )
+
+    def model_info(self) -> ModelInfo:
+        """What is loaded, and its limits."""
+        return self._info
+
+    def check_integrity(self) -> None:
+        """Raise `IntegrityError` when blocks and requests contradict each other. For tests and debugging."""
+        self._scheduler.check_integrity()
+
+    def _validate(self, request: EngineRequest) -> None:
+        prompt = request.prompt_token_ids
+        vocab_size, limit = self._info.vocab_size, self._info.max_model_len
+        if not prompt:
+            raise RequestError("The prompt is empty; it needs at least one token.")
+        if len(prompt) >= limit:
+            raise RequestTooLongError(
+                f"The prompt has {len(prompt)} tokens; this model takes {limit} tokens of prompt and output "
+                "together. Shorten the prompt."
+            )
+        if min(prompt) < 0 or max(prompt) >= vocab_size:
+            raise RequestError(f"The prompt has token ids outside the vocabulary [0, {vocab_size}).")
+        if request.params.max_tokens < 1:
+            raise RequestError(f"max_tokens is {request.params.max_tokens}; it must be at least 1.")
+        if request.request_id in self._scheduler:
+            raise RequestError(f"A request with the id {request.request_id} is already in flight.")
+
+    def _update(self, request: Request, sampled: SampledToken) -> SequenceDelta:
+        """Append a sampled token, and take the request out when that ends it."""
+        if not request.output_token_ids:
+            self._prompt_tokens += len(request.prompt_token_ids)
+            self._cached_tokens += request.num_cached_tokens or 0
+        request.append(sampled.token_id)
+        self._generation_tokens += 1
+        reason = self._finish_reason(request)
+        if reason is not None:
+            self._scheduler.finish(request)
+        return SequenceDelta(
+            request_id=request.request_id,
+            new_token_ids=[sampled.token_id],
+            logprobs=None if sampled.logprobs is None else [sampled.logprobs],
+            finish_reason=reason,
+            stop_token_id=sampled.token_id if reason == "stop" else None,
+            num_cached_tokens=request.num_cached_tokens or 0,
+        )
+
+    def _finish_reason(self, request: Request) -> FinishReason | None:
+        params, output = request.params, request.output_token_ids
+        if output[-1] in params.stop_token_ids and len(output) > params.min_tokens:
+            return "stop"
+        if len(output) >= params.max_tokens or len(request.tokens) >= self._info.max_model_len:
+            return "length"
+        return None
+
+
+def _generation(deltas: list[SequenceDelta]) -> Generation:
+    last = deltas[-1]
+    return Generation(
+        token_ids=[token for delta in deltas for token in delta.new_token_ids],
+        logprobs=[entry for delta in deltas for entry in delta.logprobs or ()],
+        finish_reason=last.finish_reason or "abort",
+        num_cached_tokens=last.num_cached_tokens,
+    )
+
+
+def _model_info(config: EngineConfig, loaded: LoadedModel) -> ModelInfo:
+    return ModelInfo(
+        model=loaded.folder.name,
+        architecture=loaded.config.architecture,
+        vocab_size=loaded.config.vocab_size,
+        eos_token_ids=list(loaded.config.eos_token_ids),
+        max_model_len=loaded.max_model_len,
+        device=loaded.device.type,
+        dtype=str(loaded.dtype).removeprefix("torch."),
+        quantization="none",
+        max_num_seqs=config.max_num_seqs,
+        max_num_batched_tokens=config.max_num_batched_tokens,
+        block_size=loaded.block_size,
+        num_kv_blocks=loaded.num_blocks,
+        kv_bytes_per_token=loaded.config.kv_bytes_per_token(loaded.dtype.itemsize),
+        num_parameters=loaded.num_parameters,
+        kernels=loaded.kernels.name,
+    )

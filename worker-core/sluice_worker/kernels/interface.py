@@ -1,0 +1,110 @@
+"""What a model may ask of a device: about a dozen operations, and nothing else.
+
+A backend is one class with these methods. `reference` is the specification: another backend must agree with
+it within rounding, and keep each row's result independent of the other rows of the batch.
+
+Shapes: T rows (tokens) in a step, H query heads, G kv heads, D head dimension, S slots in the KV cache.
+Activations are in the model's dtype; sums, norms, rotations and softmax are computed in float32 and rounded
+once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from sluice_worker.batch import QueryRange
+
+
+class LayerCache(NamedTuple):
+    """Keys and values of one layer. The layout belongs to the backend that allocated it."""
+
+    keys: Tensor
+    values: Tensor
+
+
+class CacheShape(NamedTuple):
+    """Size of one layer's cache."""
+
+    num_blocks: int
+    block_size: int
+    num_kv_heads: int
+    head_dim: int
+
+
+class QKNorm(NamedTuple):
+    """RMS norm of each query and key head before rotation."""
+
+    q_weight: Tensor
+    """[D]."""
+    k_weight: Tensor
+    """[D]."""
+    eps: float
+
+
+class Kernels(Protocol):
+    """The operations of one backend. `Any` marks what only the backend itself looks into."""
+
+    name: str
+    """`reference`, `cpu` or `cuda`."""
+
+    def allocate_cache(self, shape: CacheShape, dtype: torch.dtype, device: torch.device) -> LayerCache:
+        """The KV cache of one layer, zeroed: G * D numbers per slot, once for keys and once for values."""
+
+    def pack(self, weight: Tensor, bias: Tensor | None) -> Any:
+        """Bring a weight [out, in] and its bias [out] into the form `linear` wants. Done once, at load."""
+
+    def linear(self, x: Tensor, packed: Any) -> Tensor:
+        """`x @ weight.T + bias`: [T, in] to [T, out]."""
+
+    def embed(self, token_ids: Tensor, weight: Tensor) -> Tensor:
+        """Rows of `weight` [vocab, hidden] for `token_ids` [T]: [T, hidden]."""
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """`x / sqrt(mean(x^2) + eps) * weight` over the last dimension."""
+
+    def add_rms_norm(self, x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+        """`(rms_norm(x + residual), x + residual)`, each [T, hidden]."""
+
+    def rope_and_cache(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        cos_sin: Tensor,
+        positions: Tensor,
+        slots: Tensor,
+        cache: LayerCache,
+        qk_norm: QKNorm | None = None,
+    ) -> Tensor:
+        """Normalize (if asked) and rotate query and key, write key and value to their slots.
+
+        `query` [T, H, D], `key` and `value` [T, G, D], `cos_sin` float32 [positions, D] (cosines of the D/2
+        frequencies, then sines; row p is position p), `positions` and `slots` [T]. Returns the rotated query
+        [T, H, D]. The halves of a head rotate against each other, as in Hugging Face checkpoints.
+        """
+
+    def plan_attention(
+        self,
+        queries: Sequence[QueryRange],
+        block_size: int,
+        windows: frozenset[int | None],
+        device: torch.device,
+    ) -> Any:
+        """Prepare, once a step, what `attention` needs in every layer. `windows`: all that layers use."""
+
+    def attention(self, query: Tensor, cache: LayerCache, plan: Any, window: int | None) -> Tensor:
+        """Causal attention of `query` [T, H, D] over each row's own cached sequence: [T, H, D].
+
+        Scores are scaled by `1 / sqrt(D)`. Query head h reads kv head `h // (H / G)`. With a window of w, a
+        row sees the last w tokens, itself included.
+        """
+
+    def silu_mul(self, gate_up: Tensor) -> Tensor:
+        """`silu(gate) * up` for [T, 2 * I] holding gate then up: [T, I]."""
+
+    def copy_blocks(self, cache: LayerCache, sources: Sequence[int], targets: Sequence[int]) -> None:
+        """Copy whole blocks within one layer; no target is also a source."""

@@ -1,0 +1,25 @@
+"""The gated feed-forward network (Shazeer, "GLU variants improve transformer", 2020; SiLU gate)."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from sluice_worker.config import ModelConfig
+from sluice_worker.kernels.interface import Kernels
+from sluice_worker.layers.linear import load_linear
+from sluice_worker.loading.checkpoint import Checkpoint
+
+
+class GatedMLP:
+    """`down(silu(gate(x)) * up(x))`, with gate and up in one product."""
+
+    def __init__(self, config: ModelConfig, kernels: Kernels, checkpoint: Checkpoint, prefix: str) -> None:
+        self._kernels = kernels
+        inner, hidden, bias = config.intermediate_size, config.hidden_size, config.mlp_bias
+        gate_up = [(f"{prefix}.gate_proj", inner), (f"{prefix}.up_proj", inner)]
+        self._gate_up = load_linear(kernels, checkpoint, gate_up, hidden, bias)
+        self._down = load_linear(kernels, checkpoint, [(f"{prefix}.down_proj", hidden)], inner, bias)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """[T, hidden] to [T, hidden]."""
+        return self._down(self._kernels.silu_mul(self._gate_up(x)))

@@ -1,0 +1,87 @@
+"""From a model's name to a model ready to compute: one function, in the order things can fail.
+
+Name, config, device, dtype, memory, weights: each is checked before the next, so that an impossible start
+ends with its own sentence and not with a half-loaded model.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import msgspec
+import torch
+
+from sluice_worker.config import EngineConfig, ModelConfig
+from sluice_worker.device import free_memory_bytes, require_memory, resolve_device, resolve_dtype
+from sluice_worker.kernels.interface import Kernels
+from sluice_worker.kernels.select import select_kernels
+from sluice_worker.kv_cache import count_blocks
+from sluice_worker.loading.checkpoint import Checkpoint
+from sluice_worker.loading.hf_config import read_model_config
+from sluice_worker.loading.model_folder import ModelFolder, resolve_model
+from sluice_worker.models.registry import Model, find_builder
+
+logger = logging.getLogger(__name__)
+
+
+class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
+    """A model on its device, and the sizes that follow from it."""
+
+    folder: ModelFolder
+    config: ModelConfig
+    model: Model
+    kernels: Kernels
+    device: torch.device
+    dtype: torch.dtype
+    num_parameters: int
+    block_size: int
+    num_blocks: int
+    max_model_len: int
+    """Prompt plus output: the context, or less if asked, or if all KV blocks hold less."""
+
+
+def load_model(config: EngineConfig) -> LoadedModel:
+    """Load the model `config.model`. Raises `ModelLoadError` or `ConfigError`, each saying what to do."""
+    folder = resolve_model(config.model)
+    model_config = read_model_config(folder)
+    builder = find_builder(model_config.architecture)
+    device = resolve_device(config.device)
+    dtype = resolve_dtype(config.dtype, model_config.dtype)
+    kernels = select_kernels(device)
+    context = min(config.max_model_len or 2**62, model_config.max_position_embeddings)
+    ignored = ("lm_head.weight",) if model_config.tie_word_embeddings else ()
+    with Checkpoint(folder, dtype, device, ignored) as checkpoint:
+        num_parameters = checkpoint.num_parameters
+        weight_bytes = num_parameters * dtype.itemsize
+        free_bytes = free_memory_bytes(device)
+        require_memory(weight_bytes, free_bytes, device)
+        model = builder(model_config, kernels, checkpoint, context)
+        checkpoint.check_all_taken()
+    block_size = config.block_size or (16 if device.type == "cuda" else 32)
+    num_blocks = count_blocks(
+        config,
+        block_size=block_size,
+        bytes_per_token=model_config.kv_bytes_per_token(dtype.itemsize),
+        max_model_len=context,
+        free_bytes=free_bytes - weight_bytes,
+    )
+    logger.info(
+        "model %s: %.1f M parameters in %s, %d KV blocks of %d tokens",
+        folder.name,
+        num_parameters / 1e6,
+        dtype,
+        num_blocks,
+        block_size,
+    )
+    return LoadedModel(
+        folder=folder,
+        config=model_config,
+        model=model,
+        kernels=kernels,
+        device=device,
+        dtype=dtype,
+        num_parameters=num_parameters,
+        block_size=block_size,
+        num_blocks=num_blocks,
+        max_model_len=min(context, num_blocks * block_size),
+    )

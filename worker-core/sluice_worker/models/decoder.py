@@ -1,0 +1,84 @@
+"""One decoder for the Llama family: Llama, TinyLlama, SmolLM2, Mistral, Qwen2 and Qwen3.
+
+The differences between them are flags of `ModelConfig`: biases, norms of q and k, sliding windows, rope
+scaling, tied embeddings. The model never mentions a device, knows nothing of requests, and holds no state but
+weights.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from sluice_worker.batch import Batch
+from sluice_worker.config import ModelConfig
+from sluice_worker.kernels.interface import Kernels, LayerCache
+from sluice_worker.kv_cache import KVCache
+from sluice_worker.layers.attention import Attention
+from sluice_worker.layers.linear import Linear
+from sluice_worker.layers.mlp import GatedMLP
+from sluice_worker.layers.rope import rope_table
+from sluice_worker.layers.step import StepContext
+from sluice_worker.loading.checkpoint import Checkpoint
+
+
+class DecoderLayer:
+    """Attention and feed-forward, each behind a norm and added to the residual stream."""
+
+    def __init__(self, config: ModelConfig, kernels: Kernels, checkpoint: Checkpoint, index: int) -> None:
+        prefix = f"model.layers.{index}"
+        hidden = (config.hidden_size,)
+        self._kernels = kernels
+        self._eps = config.rms_norm_eps
+        self._input_norm = checkpoint.take(f"{prefix}.input_layernorm.weight", hidden)
+        self._post_norm = checkpoint.take(f"{prefix}.post_attention_layernorm.weight", hidden)
+        self._attention = Attention(
+            config, kernels, checkpoint, f"{prefix}.self_attn", config.sliding_windows[index]
+        )
+        self._mlp = GatedMLP(config, kernels, checkpoint, f"{prefix}.mlp")
+
+    def __call__(
+        self, x: Tensor, residual: Tensor | None, cache: LayerCache, step: StepContext
+    ) -> tuple[Tensor, Tensor]:
+        """`x` is what the last sublayer added, `residual` the stream before it: both [T, hidden]."""
+        if residual is None:
+            normed, residual = self._kernels.rms_norm(x, self._input_norm, self._eps), x
+        else:
+            normed, residual = self._kernels.add_rms_norm(x, residual, self._input_norm, self._eps)
+        attended = self._attention(normed, cache, step)
+        normed, residual = self._kernels.add_rms_norm(attended, residual, self._post_norm, self._eps)
+        return self._mlp(normed), residual
+
+
+class Decoder:
+    """A decoder-only transformer with its weights."""
+
+    def __init__(
+        self, config: ModelConfig, kernels: Kernels, checkpoint: Checkpoint, num_positions: int
+    ) -> None:
+        self._kernels = kernels
+        self._eps = config.rms_norm_eps
+        self._windows = frozenset(config.sliding_windows)
+        self._cos_sin = rope_table(config.rope, config.head_dim, num_positions, checkpoint.device)
+        table = (config.vocab_size, config.hidden_size)
+        self._embedding = checkpoint.take("model.embed_tokens.weight", table)
+        self._layers = [
+            DecoderLayer(config, kernels, checkpoint, index) for index in range(config.num_layers)
+        ]
+        self._norm = checkpoint.take("model.norm.weight", (config.hidden_size,))
+        tied = config.tie_word_embeddings
+        self._head = Linear(kernels, self._embedding if tied else checkpoint.take("lm_head.weight", table))
+
+    def forward(self, batch: Batch, cache: KVCache) -> Tensor:
+        """Compute a step: keys and values go to `cache`; return logits [S, vocab] of `batch.sample_rows`."""
+        plan = self._kernels.plan_attention(
+            batch.queries, cache.block_size, self._windows, batch.token_ids.device
+        )
+        step = StepContext(batch.positions, batch.slots, self._cos_sin, plan)
+        x = self._kernels.embed(batch.token_ids, self._embedding)
+        residual: Tensor | None = None
+        for layer, layer_cache in zip(self._layers, cache.layers, strict=True):
+            x, residual = layer(x, residual, layer_cache, step)
+        assert residual is not None  # a model has layers: `loading.hf_config` checks
+        rows = batch.sample_rows
+        normed, _ = self._kernels.add_rms_norm(x[rows], residual[rows], self._norm, self._eps)
+        return self._head(normed)
