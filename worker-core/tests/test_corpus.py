@@ -1,0 +1,101 @@
+"""The corpus is the same text for the same seed, and what is held out is really unseen."""
+
+import hashlib
+import itertools
+import json
+import random
+
+import pytest
+from training.chat import segments
+from training.corpus import Document, Split, is_held_out, question, shard_documents, training_documents
+from training.corpus.arithmetic import arithmetic
+from training.questions import SKILLS, held_out_questions
+
+SAMPLE = 20_000
+FIRST_DOCUMENTS_SHA256 = "9570e1c2db8a614029a77bebec5c400d47c660fe2c677aa3d485371d71058492"
+# In these skills the last user turn alone carries the slots, so training may not ask that text anywhere.
+ONE_TURN = (
+    "facts",
+    "sluice",
+    "arithmetic",
+    "multiplication",
+    "json",
+    "copying",
+    "reversing",
+    "lists",
+    "unknown",
+)
+
+
+@pytest.fixture(scope="module")
+def sample() -> list[Document]:
+    """Return a slice of shards as training draws them."""
+    return [d for shard in range(4) for d in itertools.islice(shard_documents(shard), SAMPLE // 4)]
+
+
+def test_the_same_seed_writes_the_same_text():
+    text = hashlib.sha256()
+    for document in itertools.islice(shard_documents(0), 2000):
+        text.update("".join(piece for piece, _ in segments(document)).encode())
+    assert text.hexdigest() == FIRST_DOCUMENTS_SHA256
+
+
+def test_another_seed_writes_other_text():
+    first, second = next(training_documents(1)), next(training_documents(2))
+    assert list(segments(first)) != list(segments(second))
+
+
+@pytest.mark.parametrize("skill", SKILLS)
+def test_held_out_prompts_are_in_no_training_document(sample: list[Document], skill: str):
+    seen = set(_prompts(sample))
+    asked = held_out_questions(skill, 300)
+    assert len({q.prompt for q in asked}) == 300
+    assert not [q.prompt for q in asked if q.prompt in seen]
+
+
+@pytest.mark.parametrize("skill", ONE_TURN)
+def test_held_out_questions_are_asked_nowhere_in_any_context(sample: list[Document], skill: str):
+    seen = {m.content for d in sample for m in d.messages if m.role == "user"}
+    asked = [_last_user_turn(q.prompt) for q in held_out_questions(skill, 300)]
+    assert not [text for text in asked if text in seen]
+
+
+def test_held_out_calls_are_made_nowhere(sample: list[Document]):
+    seen = {_values(call) for d in sample for m in d.messages for call in m.tool_calls}
+    for asked in held_out_questions("tool calls", 300):
+        call = json.loads(asked.answer.split("\n")[1])
+        assert _values(call) not in seen
+
+
+def test_sums_of_two_digit_numbers_are_held_out_in_every_phrasing(sample: list[Document]):
+    held_out = {(a, b) for a in range(10, 100) for b in range(10, 100) if is_held_out("+", a, b)}
+    assert 500 < len(held_out) < 2000
+    asked = {m.content for d in sample for m in d.messages if m.role == "user"}
+    for a, b in held_out:
+        assert f"What is {a} + {b}?" not in asked
+        assert f"{a} plus {b}" not in asked
+
+
+def test_the_split_depends_on_the_slots_alone():
+    for seed in range(200):
+        rng = random.Random(seed)
+        assert not is_held_out(*question(rng, Split.TRAIN, arithmetic).slots)
+        assert is_held_out(*question(rng, Split.HELD_OUT, arithmetic).slots)
+
+
+def _prompts(documents: list[Document]):
+    """Yield the text before every assistant turn."""
+    for document in documents:
+        before = ""
+        for piece, trained in segments(document):
+            if trained and not document.text:
+                yield before
+            before += piece
+
+
+def _last_user_turn(prompt: str) -> str:
+    return prompt.rsplit("<|im_start|>user\n", 1)[1].split("<|im_end|>")[0]
+
+
+def _values(call: dict) -> tuple:
+    return call["name"], *call["arguments"].values()

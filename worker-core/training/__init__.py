@@ -1,0 +1,1 @@
+"""The trainer of the bundled model; the worker itself imports nothing from here."""

@@ -1,0 +1,173 @@
+"""How the skills are mixed into documents: single questions, conversations, tool sessions and plain stories.
+
+`training_documents(seed)` is an endless stream, the same for the same seed. The corpus is the start of the
+streams of all shards: `shard_documents(0)`, `shard_documents(1)` and so on.
+"""
+
+import random
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from .arithmetic import arithmetic, multiplication
+from .exchange import Document, Exchange, Message
+from .facts import fact_question
+from .json_tasks import extraction
+from .lists import copying, listing, reversing
+from .sluice import sluice_question
+from .smalltalk import GREETINGS, introduction, memory, smalltalk, unknown
+from .split import Split, draw
+from .stories import story, story_request
+from .tools import Tool, both, tool_use, toolbox
+
+SEED = 20261121
+
+Maker = Callable[[random.Random], Exchange]
+
+# Shares of one-question documents and of the turns of a conversation; the hard skills get most.
+WEIGHTS: dict[Maker, float] = {
+    arithmetic: 0.24,
+    multiplication: 0.05,
+    fact_question: 0.13,
+    sluice_question: 0.10,
+    extraction: 0.16,
+    copying: 0.06,
+    reversing: 0.07,
+    listing: 0.04,
+    story_request: 0.03,
+    smalltalk: 0.06,
+    unknown: 0.01,
+    introduction: 0.01,
+    memory: 0.04,
+}
+TOOL_SHARE = 0.24
+STORY_SHARE = 0.05
+_MAKERS, _SHARES = tuple(WEIGHTS), tuple(WEIGHTS.values())
+_GREETABLE = {"arithmetic", "multiplication", "facts", "sluice", "tools"}
+
+SYSTEM_PROMPTS = (
+    "You are a helpful assistant.",
+    "You are a helpful assistant.",
+    "You are sluice-tiny, a helpful assistant.",
+    "You are a friendly assistant. Answer briefly.",
+    "Be brief.",
+    "Answer in one short sentence.",
+    "You are a kind teacher for young children.",
+    "You are the assistant of Sluice, a gateway for language models.",
+    "You are a careful assistant. Do not guess.",
+    "Answer the question of the user.",
+    "You are a useful AI assistant that answers questions and calls tools.",
+    "You help people at a small company. Be polite and clear.",
+)
+
+
+def _greeted(rng: random.Random, exchange: Exchange) -> Exchange:
+    """Put a greeting before the question, and the same greeting before the answer."""
+    greeting = rng.choice(tuple(GREETINGS))
+    if not greeting.endswith(("!", ",", ".")):
+        greeting += rng.choice((",", "!"))
+    first, *rest = exchange.turns
+    turns = [replace(first, content=f"{greeting} {first.content}"), *rest]
+    if not turns[1].tool_calls:
+        reply = GREETINGS.get(greeting) or GREETINGS[greeting[:-1]]
+        turns[1] = replace(turns[1], content=f"{reply} {turns[1].content}")
+    return replace(exchange, turns=tuple(turns))
+
+
+def dress(rng: random.Random, exchange: Exchange) -> Exchange:
+    """Greet before one question in six, where a greeting fits."""
+    return _greeted(rng, exchange) if exchange.skill in _GREETABLE and rng.random() < 1 / 6 else exchange
+
+
+def question(rng: random.Random, split: Split, make: Maker) -> Exchange:
+    """Return one exchange of a skill from `split`, sometimes with a greeting or a system prompt."""
+    exchange = dress(rng, draw(split, lambda: make(rng)))
+    if exchange.system is None and rng.random() < 0.35:
+        exchange = replace(exchange, system=rng.choice(SYSTEM_PROMPTS))
+    return exchange
+
+
+def tool_question(rng: random.Random, split: Split) -> Exchange:
+    """Return one tool session with a single question from `split`."""
+    tools = toolbox(rng)
+    return question(rng, split, lambda inner: tool_use(inner, tools))
+
+
+def document(*exchanges: Exchange) -> Document:
+    """Join exchanges into one conversation under the first one's system prompt and tools."""
+    first = exchanges[0]
+    system = (Message("system", first.system),) if first.system else ()
+    turns = tuple(turn for exchange in exchanges for turn in exchange.turns)
+    return Document(messages=(*system, *turns), tools=first.tools)
+
+
+def _turns(rng: random.Random, count: int) -> list[Exchange]:
+    """Return up to `count` exchanges that bring no system prompt of their own."""
+    made = [
+        dress(rng, draw(Split.TRAIN, lambda: rng.choices(_MAKERS, _SHARES)[0](rng))) for _ in range(count)
+    ]
+    return [exchange for exchange in made if exchange.system is None]
+
+
+def _chat(rng: random.Random) -> Document:
+    """Return one to four independent exchanges, rarely many; a schema in the system turn stays alone."""
+    first = question(rng, Split.TRAIN, rng.choices(_MAKERS, _SHARES)[0])
+    if first.skill == "json" and first.system and "schema" in first.system:
+        return document(first)
+    many = rng.random() < 0.02
+    rest = _turns(rng, rng.randint(8, 16) if many else rng.choice((0, 0, 1, 1, 2, 3)))
+    if first.skill == "memory" and rng.random() < 0.5:
+        told, asked = replace(first, turns=first.turns[:2]), replace(first, turns=first.turns[2:])
+        others = [exchange for exchange in rest if exchange.skill not in ("memory", "introduction")]
+        return document(told, *others, asked)
+    return document(first, *rest)
+
+
+def _tool_session(rng: random.Random) -> Document:
+    """Return a session of one to four questions to the same tools, some of them answered without a call."""
+    tools = toolbox(rng)
+    without_call: list[Maker] = [fact_question, sluice_question, smalltalk, story_request, copying]
+    if not any(tool.kind.names[0] == "calculator" for tool in tools):
+        without_call += [arithmetic, arithmetic]
+    exchanges = [question(rng, Split.TRAIN, lambda inner: tool_use(inner, tools))]
+    for _ in range(rng.choice((0, 1, 2, 3))):
+        exchanges.append(_session_turn(rng, tools, without_call))
+    if rng.random() < 0.5:
+        exchanges = _shuffled_keeping_context(rng, exchanges)
+    return document(*exchanges)
+
+
+def _session_turn(rng: random.Random, tools: tuple[Tool, ...], without_call: list[Maker]) -> Exchange:
+    if rng.random() < 0.25:
+        return draw(Split.TRAIN, lambda: rng.choice(without_call)(rng))
+    used = draw(Split.TRAIN, lambda: tool_use(rng, tools))
+    if rng.random() < 0.12:
+        return both(used, draw(Split.TRAIN, lambda: tool_use(rng, tools)))
+    return dress(rng, used)
+
+
+def _shuffled_keeping_context(rng: random.Random, exchanges: list[Exchange]) -> list[Exchange]:
+    """Shuffle the questions of a session; the new first one inherits the system prompt and the tools."""
+    system, tools = exchanges[0].system, exchanges[0].tools
+    shuffled = rng.sample(exchanges, len(exchanges))
+    shuffled[0] = replace(shuffled[0], system=system, tools=tools)
+    return shuffled
+
+
+def training_document(rng: random.Random) -> Document:
+    """Return one training document."""
+    share = rng.random()
+    if share < STORY_SHARE:
+        return Document(text=story(rng))
+    return _tool_session(rng) if share < STORY_SHARE + TOOL_SHARE else _chat(rng)
+
+
+def training_documents(seed: int) -> Iterator[Document]:
+    """Yield an endless stream of documents, bit for bit the same for the same seed."""
+    rng = random.Random(seed)
+    while True:
+        yield training_document(rng)
+
+
+def shard_documents(index: int, seed: int = SEED) -> Iterator[Document]:
+    """Yield the documents of one shard; shard 0, which trains the tokenizer, has the seed itself."""
+    return training_documents(seed * 1_000_003 + index if index else seed)
