@@ -56,7 +56,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def void(self) -> bool:
-        """True when the error is too large a share of what was measured, or there is nothing to hold it to."""
+        """True when the error is too large a share of what was measured, or nothing was measured."""
         return self.reference_p99_ms is None or self.error_ms > self.limit_share * self.reference_p99_ms
 
 
@@ -70,7 +70,7 @@ class CalibratedRun(msgspec.Struct, frozen=True):
 def run_calibrated(
     plan: LoadPlan, null_server: Target, on_progress: Callable[[int], None] | None = None
 ) -> CalibratedRun:
-    """Carry out `plan` with probes to `null_server` beside it. Raises `OSError` when a server is not there."""
+    """Carry out `plan` with probes to `null_server` beside it. Raises `OSError`: a server is not there."""
     with frozen_gc(), asyncio.Runner(loop_factory=new_event_loop) as runner:
         exchanges, probes = runner.run(_run_both(plan, null_server, on_progress))
     records = read_answers(exchanges)

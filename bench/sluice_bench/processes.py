@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -123,6 +124,20 @@ class ServerProcess:
             process.wait()
 
 
+def script(name: str) -> str:
+    """Path of a console script installed beside this interpreter, or its bare name to be found on PATH."""
+    beside = Path(sys.executable).parent / name
+    return str(beside) if beside.exists() else name
+
+
+def null_server_process(folder: Path, chunks: int = 1, pace_ms: float = 0.0) -> ServerProcess:
+    """The null server as a child on a free port, logging into `folder`."""
+    port = free_port()
+    command = [sys.executable, "-m", "sluice_bench.cli", "null-server", "--port", str(port)]
+    command += ["--chunks", str(chunks), "--pace-ms", str(pace_ms)]
+    return ServerProcess(command, port, folder / "null.log")
+
+
 def _answers(url: str) -> bool:
     try:
         with urlopen(url, timeout=2) as response:
@@ -156,7 +171,7 @@ def tree_cpu_s(pid: int) -> float:
 
 
 class ForeignCpu:
-    """CPU used by processes that are not ours between construction and `cores()`."""
+    """CPU used by others from construction to `cores()`; time stolen by other machines counts."""
 
     def __init__(self, own_pid: int) -> None:
         self._own_pid = own_pid
@@ -174,5 +189,5 @@ class ForeignCpu:
 def _machine_busy_s() -> float:
     times = psutil.cpu_times()
     idle = times.idle + getattr(times, "iowait", 0.0)
-    guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
-    return float(sum(times) - idle - guests - getattr(times, "steal", 0.0))
+    guests = getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)  # already in user and nice
+    return float(sum(times) - idle - guests)

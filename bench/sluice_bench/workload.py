@@ -46,6 +46,8 @@ class Asking(msgspec.Struct, frozen=True, kw_only=True):
     api_key: str | None = None
     ignore_eos: bool = False
     """An extension of vLLM's and Sluice's worker; servers of OpenAI's own API refuse it."""
+    include_usage: bool = True
+    """Ask for the usage event of a stream."""
     headers: tuple[tuple[str, str], ...] = ()
     """More headers, e.g. `X-Backend`."""
 
@@ -90,7 +92,9 @@ def _wire(
     fields: dict[str, object] = {"model": asking.model, **body}
     fields |= {"max_tokens": output_tokens, "temperature": 0}
     if asking.stream:
-        fields |= {"stream": True, "stream_options": {"include_usage": True}}
+        fields["stream"] = True
+        if asking.include_usage:
+            fields["stream_options"] = {"include_usage": True}
     if asking.ignore_eos:
         fields["ignore_eos"] = True
     headers = list(asking.headers)

@@ -1,0 +1,306 @@
+"""The command `sluice-bench`. Reads arguments, shows progress, prints; measures nothing itself."""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Literal, NoReturn
+
+import msgspec
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from sluice_bench import arrivals, ping, report
+from sluice_bench.baseline import BUNDLED_MODEL, BaselineSettings, measure_baseline, number_of_steps
+from sluice_bench.calibration import CalibratedRun, run_calibrated
+from sluice_bench.client import ClosedLoop, LoadPlan, OpenLoop, Target
+from sluice_bench.metrics import Objective, Summary, summarise
+from sluice_bench.null_server import NullSettings, serve
+from sluice_bench.processes import ServerFailed, null_server_process
+from sluice_bench.workload import SUITES, Asking, chat_requests
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    help=(
+        "Measure any OpenAI-compatible server.\n\n"
+        "Start with `sluice-bench ping http://127.0.0.1:8000`, then "
+        "`sluice-bench run --url http://127.0.0.1:8000 --concurrency 4 --requests 40`. "
+        "Every run measures its own client too, and says when its figures should not be believed."
+    ),
+)
+Arrival = Literal["poisson", "constant"]
+Suite = Literal["short", "long"]
+Part = Literal["gateway", "worker"]
+
+console = Console()
+errors = Console(stderr=True)
+
+
+@app.command("run")
+def run_command(
+    url: Annotated[str, typer.Option(help="Server, e.g. http://127.0.0.1:8000.")],
+    model: Annotated[
+        str | None, typer.Option(help="Model id; by default the first that /v1/models lists.")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, help="Closed loop: so many requests are in flight at once.")
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Open loop: requests per second, sent on time whatever comes back.")
+    ] = None,
+    arrival: Annotated[Arrival, typer.Option(help="Open loop: how gaps are drawn.")] = "poisson",
+    requests: Annotated[int, typer.Option(min=1, help="How many requests to send.")] = 40,
+    suite: Annotated[Suite, typer.Option(help="Lengths of prompt and answer.")] = "short",
+    plain: Annotated[bool, typer.Option("--plain", help="Ask for plain answers instead of streams.")] = False,
+    ignore_eos: Annotated[
+        bool, typer.Option("--ignore-eos", help="Fix the output length (vLLM's and Sluice's extension).")
+    ] = False,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="OPENAI_API_KEY", help="Sent as a bearer token.")
+    ] = None,
+    header: Annotated[list[str] | None, typer.Option(help="`Name: value`, may be repeated.")] = None,
+    ttft_ms: Annotated[float | None, typer.Option(help="Objective for goodput: TTFT.")] = None,
+    tpot_ms: Annotated[float | None, typer.Option(help="Objective for goodput: TPOT.")] = None,
+    e2e_ms: Annotated[float | None, typer.Option(help="Objective for goodput: E2E.")] = None,
+    timeout_s: Annotated[float, typer.Option(help="Time limit of one request.")] = 300.0,
+    stop_after_s: Annotated[float, typer.Option(help="Hard stop of the whole run.")] = 3600.0,
+    seed: Annotated[
+        int, typer.Option(help="Of prompts and arrivals: same seed, same bytes, same times.")
+    ] = 1,
+    output: Annotated[Path | None, typer.Option(help="Write summary and raw records here, as JSON.")] = None,
+) -> None:
+    """Load a server and report latency, throughput and goodput.
+
+    Give `--concurrency` (users who wait for their answer) or `--rate` (users who do not). Ends with status 1
+    when a request failed, 3 when the run is void because the client was too slow for it.
+    """
+    if (concurrency is None) == (rate is None):
+        _fail("Give either --concurrency N (closed loop) or --rate N (open loop).")
+    target = _target(url)
+    model = model or _first_model(target, api_key)
+    asking = Asking(
+        model=model,
+        stream=not plain,
+        api_key=api_key,
+        ignore_eos=ignore_eos,
+        headers=tuple(_header(text) for text in header or ()),
+    )
+    plan = LoadPlan(
+        target=target,
+        requests=chat_requests(target, SUITES[suite], asking, requests, seed),
+        loop=_loop(concurrency, rate, arrival, requests, seed),
+        warm_connections=concurrency or 0,
+        request_timeout_s=timeout_s,
+        hard_stop_s=stop_after_s,
+    )
+    run = _run_with_null_server(plan)
+    objective = Objective(ttft_ms=ttft_ms, tpot_ms=tpot_ms, e2e_ms=e2e_ms)
+    summary = summarise(run.records, objective, concurrency or 1)
+    _print_run(model, run, summary)
+    if output is not None:
+        _write_json(output, {"summary": summary, "calibration": run.calibration, "records": run.records})
+    if summary.failures:
+        first = next(record for record in run.records if record.failure is not None)
+        _fail(f"First failure: request {first.index}, {first.failure}: {first.message}")
+    if run.calibration.void:
+        raise typer.Exit(3)
+
+
+def _loop(
+    concurrency: int | None, rate: float | None, arrival: Arrival, requests: int, seed: int
+) -> ClosedLoop | OpenLoop:
+    if rate is None:
+        return ClosedLoop(concurrency or 1)
+    try:
+        constant = arrival == "constant"
+        offsets = arrivals.constant(rate, requests) if constant else arrivals.poisson(rate, requests, seed)
+    except ValueError as error:
+        _fail(f"{error}.")
+    return OpenLoop(offsets)
+
+
+def _run_with_null_server(plan: LoadPlan) -> CalibratedRun:
+    with (
+        tempfile.TemporaryDirectory(prefix="sluice-bench-") as name,
+        null_server_process(Path(name)) as null,
+        _progress("requests", len(plan.requests)) as show,
+    ):
+        try:
+            return run_calibrated(plan, Target.parse(null.url), show)
+        except OSError as error:
+            _fail(f"{plan.target.authority} cannot be reached: {error}.")
+
+
+def _print_run(model: str, run: CalibratedRun, summary: Summary) -> None:
+    console.print(f"[bold]{model}[/bold]")
+    for line in report.summary_lines(summary):
+        console.print(line)
+    console.print(report.summary_table(summary))
+    console.print(report.calibration_line(run.calibration))
+
+
+@app.command("ping")
+def ping_command(
+    url: Annotated[str, typer.Argument(help="Server, e.g. http://127.0.0.1:8000.")],
+    model: Annotated[
+        str | None, typer.Option(help="Model id; by default the first that /v1/models lists.")
+    ] = None,
+    api_key: Annotated[
+        str | None, typer.Option(envvar="OPENAI_API_KEY", help="Sent as a bearer token.")
+    ] = None,
+) -> None:
+    """Ask a server for its models, one plain and one streamed answer. Status 1 when one of them fails."""
+    try:
+        findings = ping.ping(_target(url), model, api_key)
+    except ping.PingFailed as error:
+        _fail(str(error))
+    for finding in findings:
+        console.print(f"[green]ok[/green]  {finding}")
+
+
+@app.command("baseline")
+def baseline_command(
+    output: Annotated[Path, typer.Option(help="The Markdown page; raw rows go beside it as .json.")] = Path(
+        "docs/reports/baseline.md"
+    ),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Tiny counts, to see that it works; the figures mean nothing.")
+    ] = False,
+    only: Annotated[Part | None, typer.Option(help="Measure just one part.")] = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Repeats of every measurement.")] = None,
+    bundled_model: Annotated[Path, typer.Option(help="Folder of the bundled model.")] = BUNDLED_MODEL,
+) -> None:
+    """Measure gateway overhead and worker throughput here, and write the report.
+
+    Starts and ends every server itself. Takes some minutes and wants the machine for itself; how far it was
+    disturbed is in the report. Needs gateway, worker, transformers and FastAPI installed beside it.
+    """
+    settings = BaselineSettings(
+        quick=quick,
+        gateway=only != "worker",
+        worker=only != "gateway",
+        bundled_model=bundled_model,
+        repeats=repeats,
+    )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are ended then, too
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes")
+    with _steps(number_of_steps(settings)) as on_step:
+        try:
+            baseline = measure_baseline(settings, _command_line(), now, on_step)
+        except ServerFailed as error:
+            _fail(str(error))
+    raw = output.with_suffix(".json")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    output.write_text(report.render_baseline(baseline, raw.name), encoding="utf-8")
+    _write_json(raw, baseline)
+    console.print(f"Wrote {output} and {raw}.")
+
+
+def _command_line() -> str:
+    return shlex.join(["sluice-bench", *sys.argv[1:]])
+
+
+@app.command("null-server")
+def null_server_command(
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 9000,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    chunks: Annotated[int, typer.Option(min=1, help="Text events of a stream, one token each.")] = 100,
+    pace_ms: Annotated[float, typer.Option(min=0, help="Between text events; 0: all in one write.")] = 0.0,
+    first_ms: Annotated[float, typer.Option(min=0, help="Before the answer begins.")] = 0.0,
+    json_bytes: Annotated[int, typer.Option(min=1, help="Length of a plain answer.")] = 1400,
+) -> None:
+    """Serve canned OpenAI answers at next to no cost: an upstream for measuring gateways."""
+    settings = NullSettings(chunks=chunks, pace_ms=pace_ms, first_ms=first_ms, json_bytes=json_bytes)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    try:
+        serve(settings, host, port, lambda bound: console.print(f"Null server on http://{host}:{bound}"))
+    except OSError as error:
+        _fail(f"Cannot listen on {host}:{port}: {error}.")
+    except KeyboardInterrupt:
+        raise typer.Exit(0) from None
+
+
+# --- shared ----------------------------------------------------------------------------------------------
+
+
+def _fail(message: str) -> NoReturn:
+    errors.print(message, style="red", markup=False)
+    raise typer.Exit(1)
+
+
+def _target(url: str) -> Target:
+    try:
+        return Target.parse(url)
+    except ValueError as error:
+        _fail(f"{error}.")
+
+
+def _header(text: str) -> tuple[str, str]:
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip():
+        _fail(f"{text!r} is not a header; write it as 'Name: value'.")
+    return name.strip(), value.strip()
+
+
+def _first_model(target: Target, api_key: str | None) -> str:
+    try:
+        return ping.models(target, api_key)[0]
+    except ping.PingFailed as error:
+        _fail(str(error))
+
+
+def _write_json(path: Path, value: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=errors,
+        transient=True,
+        refresh_per_second=1,  # drawing costs CPU on the machine that is measured
+    )
+
+
+@contextmanager
+def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    with _bar() as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done: bar.update(task, completed=done)
+
+
+@contextmanager
+def _steps(total: int) -> Iterator[Callable[[str], None]]:
+    with _bar() as bar:
+        task = bar.add_task("starting", total=total)
+        started = 0
+
+        def on_step(name: str) -> None:
+            nonlocal started
+            bar.update(task, description=name, completed=started)
+            started += 1
+
+        yield on_step
+
+
+def main() -> None:
+    """Entry point."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,268 @@
+"""From measured rows to a page: medians with their spread, ratios, and how far to trust them.
+
+Computes no metric of its own; prints what it is given, disturbed and void repeats included.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+
+from rich.table import Table
+
+from sluice_bench.baseline import Baseline
+from sluice_bench.calibration import LIMIT_SHARE, Calibration
+from sluice_bench.gateway_overhead import Kind, OverheadRow
+from sluice_bench.metrics import Distribution, Summary
+from sluice_bench.worker_throughput import ModelFigures, ThroughputRow
+
+DISTURBED_CORES = 0.2
+"""Above this much foreign CPU a repeat counts as disturbed."""
+
+_TARGETS = {
+    "direct": "null server, asked directly",
+    "sluice": "**Sluice**, key checked",
+    "fastapi-httpx": "FastAPI + httpx proxy, no key",
+}
+
+
+# --- the baseline page -----------------------------------------------------------------------------------
+
+
+def render_baseline(baseline: Baseline, raw_name: str) -> str:
+    """The Markdown page; `raw_name` is the file with the raw rows beside it."""
+    parts = [_opening(baseline, raw_name), _machine(baseline)]
+    if baseline.gateway:
+        parts.append(_gateway_section(baseline))
+    if baseline.worker:
+        parts.append(_worker_section(baseline))
+    parts.append(_trust(baseline))
+    return "\n\n".join(parts) + "\n"
+
+
+def _opening(baseline: Baseline, raw_name: str) -> str:
+    warning = (
+        "\n\n**This was a `--quick` run: it shows that everything works. Its figures mean nothing.**"
+        if baseline.quick
+        else ""
+    )
+    return (
+        "# Baseline: the first figures\n\n"
+        f"Measured {baseline.measured_at} at commit `{baseline.environment.commit}` with\n\n"
+        f"```\n{baseline.command}\n```\n\n"
+        f"Every repeat is a row in [{raw_name}]({raw_name}). A figure is the median of its repeats, with the "
+        "smallest and the largest in brackets. What each metric means is defined in one place, "
+        "`bench/sluice_bench/metrics.py`." + warning
+    )
+
+
+def _machine(baseline: Baseline) -> str:
+    env = baseline.environment
+    packages = ", ".join(f"{name} {number}" for name, number in env.packages.items())
+    return (
+        "## Machine\n\n"
+        f"{env.cpu}, {env.cores} cores, {env.memory_gib:.0f} GiB, {env.system}, Python {env.python}; "
+        f"{packages}. Load average before the run: {env.load_average:.2f}. "
+        "Client, servers and upstream share these cores."
+    )
+
+
+def _gateway_section(baseline: Baseline) -> str:
+    load = baseline.overhead_load
+    lines = [
+        "## Gateway: CPU per request and per relayed SSE event",
+        "",
+        f"{load.connections} connections in a closed loop; plain answers of 1.4 KB; streams of "
+        f"{load.chunks} chunks {load.pace_ms:g} ms apart; {load.repeats} repeats, targets in turn. User + "
+        "system CPU of the server's whole process tree; nothing subtracted. A stream's events include role, "
+        "finish and `[DONE]`; its fixed cost is spread over them. Sluice runs its whole request path with a "
+        "key, writes one log line a request, and asks upstream for the usage that the client did not ask "
+        "for; the proxy does none of that.",
+        "",
+        "| target | CPU µs / plain request | ratio | CPU µs / SSE event | ratio | client CPU µs / event "
+        "| events per read |",
+        "|---|--:|--:|--:|--:|--:|--:|",
+    ]
+    lines += [_gateway_line(baseline.gateway, name) for name in _TARGETS]
+    failures = sum(row.failures for row in baseline.gateway)
+    lines += ["", f"Ratio: cost relative to Sluice. Failed requests in all repeats: {failures}."]
+    return "\n".join(lines)
+
+
+def _gateway_line(rows: Sequence[OverheadRow], target: str) -> str:
+    plain, stream = _overhead(rows, target, "plain"), _overhead(rows, target, "stream")
+    cells = [
+        _TARGETS[target],
+        _spread([row.server_cpu_us_per_unit for row in plain]),
+        _ratio(plain, _overhead(rows, "sluice", "plain")),
+        _spread([row.server_cpu_us_per_unit for row in stream]),
+        _ratio(stream, _overhead(rows, "sluice", "stream")),
+        _spread([row.client_cpu_us_per_unit for row in stream]),
+        _spread([row.units / max(1, row.reads) for row in stream]),
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _overhead(rows: Iterable[OverheadRow], target: str, kind: Kind) -> list[OverheadRow]:
+    return [row for row in rows if row.target == target and row.kind == kind]
+
+
+def _ratio(rows: Sequence[OverheadRow], reference: Sequence[OverheadRow]) -> str:
+    ours = statistics.median(row.server_cpu_us_per_unit for row in reference)
+    theirs = statistics.median(row.server_cpu_us_per_unit for row in rows)
+    return f"{theirs / ours:.2f}" if ours else "–"
+
+
+def _worker_section(baseline: Baseline) -> str:
+    load = baseline.throughput_load
+    head = (
+        "## Worker: tokens per second\n\n"
+        f"{load.prompt_tokens} prompt tokens, {load.output_tokens} output tokens, greedy, end tokens "
+        f"ignored, {load.waves} requests per stream and repeat, {load.repeats} repeats, fresh prompts. Tokens/s are "
+        "output tokens over the whole window, prefill included. Both engines have the same number of threads "
+        "and the same checkpoint, and take turns; `transformers` runs one static batch without HTTP. Decode "
+        "tokens/s of one stream are 1 / TPOT."
+    )
+    return "\n\n".join([head, *(_model_section(figures) for figures in baseline.worker)])
+
+
+def _model_section(figures: ModelFigures) -> str:
+    info, band = figures.worker_info, figures.bandwidth
+    lines = [
+        f"### {figures.model}",
+        "",
+        f"Worker: {info.get('kernels')} kernels, {info.get('dtype')}, {info.get('device')}, "
+        f"{_millions(info.get('num_parameters'))} parameters. One decode step reads "
+        f"{figures.weight_bytes / 1e6:,.1f} MB of weights (as stored); a buffer of that size is read here at "
+        f"{band.best_gb_s:.1f} GB/s at best ({band.threads} threads, median {band.median_gb_s:.1f}). Roof of "
+        f"one stream: **{figures.roof_tokens_per_s:,.1f} tokens/s** (KV cache reads left out).",
+        "",
+        "| engine | streams | output tokens/s | TTFT p50 ms | TPOT p50 ms | decode, share of roof |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    engines = dict.fromkeys((row.engine, row.streams) for row in figures.rows)
+    lines += [_throughput_line(figures, engine, streams) for engine, streams in sorted(engines)]
+    return "\n".join(lines)
+
+
+def _millions(count: object) -> str:
+    return f"{count / 1e6:,.1f} M" if isinstance(count, int) else "unknown"
+
+
+def _throughput_line(figures: ModelFigures, engine: str, streams: int) -> str:
+    rows = [row for row in figures.rows if row.engine == engine and row.streams == streams]
+    decode = [1000 / row.tpot_p50_ms for row in rows if row.tpot_p50_ms]
+    share = f"{statistics.median(decode) / figures.roof_tokens_per_s:.1%}" if decode and streams == 1 else "–"
+    cells = [
+        engine,
+        str(streams),
+        _spread([row.tokens_per_s for row in rows]),
+        _spread([row.ttft_p50_ms for row in rows if row.ttft_p50_ms is not None]),
+        _spread([row.tpot_p50_ms for row in rows if row.tpot_p50_ms is not None]),
+        share,
+    ]
+    return "| " + " | ".join(cells) + " |"
+
+
+def _trust(baseline: Baseline) -> str:
+    rows = [row for figures in baseline.worker for row in figures.rows]
+    foreign = [row.foreign_cores for row in baseline.gateway] + [row.foreign_cores for row in rows]
+    disturbed = sum(cores > DISTURBED_CORES for cores in foreign)
+    lines = [
+        "## How far to trust these figures",
+        "",
+        f"- CPU of others during the repeats: median {statistics.median(foreign):.2f} cores, at most "
+        f"{max(foreign):.2f}; {disturbed} of {len(foreign)} repeats had more than {DISTURBED_CORES:g} and "
+        "count as disturbed. CPU time suffers little from that (caches, clock), latency and tokens/s a lot.",
+        "- CPU times come in steps of 10 ms. Ratios travel between machines, absolute figures do not.",
+    ]
+    if rows:
+        lines.append(_calibration_line(rows))
+        lines.append(
+            f"- Failed requests in the worker's repeats: {sum(row.failures for row in rows)}; prompt tokens "
+            f"that came from a prefix cache: {sum(row.cached_tokens for row in rows)}."
+        )
+    return "\n".join(lines)
+
+
+def _calibration_line(rows: Sequence[ThroughputRow]) -> str:
+    found = [row.calibration for row in rows if row.calibration is not None]
+    void = sum(calibration.void for calibration in found)
+    worst = max((calibration.error_ms for calibration in found), default=0.0)
+    return (
+        f"- The client's own error, measured in every repeat against a null server on the same cores: at "
+        f"most {worst:.2f} ms. Latencies are void where that is more than {LIMIT_SHARE:.0%} of the "
+        f"p99 TTFT: {void} of {len(found)} repeats."
+    )
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    return f"{_number(statistics.median(values))} ({_number(min(values))}–{_number(max(values))})"
+
+
+def _number(value: float) -> str:
+    if value >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+# --- one run ---------------------------------------------------------------------------------------------
+
+
+def summary_table(summary: Summary) -> Table:
+    """The distributions of one run, milliseconds."""
+    table = Table(title="milliseconds")
+    for column in ("metric", "n", "mean", "p50", "p90", "p95", "p99", "max"):
+        table.add_column(column, justify="left" if column == "metric" else "right")
+    metrics = (
+        ("TTFT, user", summary.ttft_user_ms),
+        ("TTFT, service", summary.ttft_service_ms),
+        ("TPOT", summary.tpot_ms),
+        ("TBT (per token)", summary.tbt_ms),
+        ("NTPOT", summary.ntpot_ms),
+        ("E2E", summary.e2e_ms),
+        ("longest stall", summary.stall_ms),
+        ("dispatch lag", summary.dispatch_lag_ms),
+    )
+    for name, found in metrics:
+        if found is not None:
+            table.add_row(name, *_cells(found))
+    return table
+
+
+def _cells(found: Distribution) -> list[str]:
+    values = (found.mean, found.p50, found.p90, found.p95, found.p99, found.high)
+    return [str(found.count), *("–" if value is None else _number(value) for value in values)]
+
+
+def summary_lines(summary: Summary) -> list[str]:
+    """What happened, in sentences."""
+    lines = [f"{summary.complete} of {summary.scheduled} scheduled requests complete."]
+    lines += [f"{count} failed: {name}." for name, count in summary.failures.items()]
+    if summary.whole is not None:
+        rate = f"{_number(summary.whole.tokens_per_s)} output tokens/s over {summary.whole.seconds:.2f} s"
+        steady = f", {_number(summary.steady.tokens_per_s)} while steady" if summary.steady else ""
+        lines.append(rate + steady + ".")
+    lines.append(
+        f"Goodput: {summary.goodput_share:.1%} of scheduled requests, {_number(summary.goodput_per_s)}/s."
+    )
+    lines.append(
+        f"{summary.prompt_tokens} prompt tokens ({summary.cached_tokens} cached), {summary.output_tokens} "
+        f"output tokens; counted by {', '.join(sorted(summary.token_sources)) or 'nothing'}."
+    )
+    return lines
+
+
+def calibration_line(calibration: Calibration) -> str:
+    """The client's verdict on itself."""
+    if calibration.reference_p99_ms is None:
+        return "VOID: nothing completed."
+    share = calibration.error_ms / calibration.reference_p99_ms if calibration.reference_p99_ms else 1.0
+    verdict = "VOID, latencies say more of the client than of the server" if calibration.void else "valid"
+    return (
+        f"Client's own error: null server p99 {calibration.null_p99_ms:.3f} ms over {calibration.probes} "
+        f"probes, dispatch lag p99 {calibration.dispatch_lag_p99_ms:.3f} ms: {share:.1%} of the reported p99 "
+        f"(limit {calibration.limit_share:.0%}): {verdict}."
+    )
