@@ -12,9 +12,9 @@ from __future__ import annotations
 from typing import Protocol
 
 import msgspec
-from sluice_router.types import Capabilities, EngineLoad
 
 from sluice_engines.transport import Transport, UpstreamRequest
+from sluice_router.types import Capabilities, EngineLoad
 
 
 class ClientRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,8 +3,8 @@
 The gateway's own HTTP client, its httpx twin and the in-process echo engine are all a `Transport`, so the
 relay has one code path. This module knows nothing of OpenAI, models or routing.
 
-The resource rule: whoever gets an `UpstreamResponse` must either iterate it to its end or `await aclose()` it.
-A response closed early never gives its connection back to a pool.
+The resource rule: whoever gets an `UpstreamResponse` must either iterate it to its end or `await aclose()`
+it. A response closed early never gives its connection back to a pool.
 
 Errors, all under `UpstreamError`:
 

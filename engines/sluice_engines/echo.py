@@ -1,0 +1,62 @@
+"""An engine inside the gateway's own process that says again what it was told.
+
+For front-end work, examples and tests: no model, no process, no port, but OpenAI's exact shapes, a pace that
+can be set, and faults on demand. It never pretends to be a model: its model is called `echo`.
+
+Settings come from the backend's options, and each request may override them: by a header
+(`X-Echo-Delay-S: 0.5`, `X-Echo-Tokens-Per-S`, `X-Echo-Status`, `X-Echo-Lose-After`), or in the
+body (`"x_echo": {"delay_s": 0.5}`), which wins.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from sluice_engines.adapter import ClientRequest
+from sluice_engines.echo_transport import Clock, EchoSettings, EchoTransport, Sleep
+from sluice_engines.http_headers import upstream_headers
+from sluice_engines.options import convert_options
+from sluice_engines.transport import Transport, UpstreamRequest
+from sluice_router.types import Capabilities, EngineLoad
+
+
+class EchoAdapter:
+    """The echo engine's dialect: OpenAI's, over a transport of its own."""
+
+    name = "echo"
+    default_port = 0
+    capabilities = Capabilities(
+        endpoints=frozenset({"chat", "completions", "embeddings"}), logprobs=False, multiple_choices=True
+    )
+    health_path = "/health"
+    ready_path = "/ready"
+    metrics_path: str | None = None
+
+    def __init__(
+        self,
+        options: Mapping[str, object] = MappingProxyType({}),
+        *,
+        sleep: Sleep = asyncio.sleep,
+        clock: Clock = time.time,
+        new_id: Callable[[], str] = lambda: uuid.uuid4().hex,
+    ) -> None:
+        """`options` are the fields of `EchoSettings`; raises `ValueError` on a wrong one."""
+        settings = convert_options(self.name, options, EchoSettings)
+        self._transport = EchoTransport(settings, sleep=sleep, clock=clock, new_id=new_id)
+
+    def prepare(self, request: ClientRequest, base_url: str, api_key: str | None) -> UpstreamRequest:
+        """The request as it is."""
+        headers = upstream_headers(request.headers, api_key)
+        return UpstreamRequest(base_url=base_url, path=request.path, headers=headers, body=request.body)
+
+    def parse_load(self, page: str) -> EngineLoad:
+        """It has no metrics: nothing ever waits in it."""
+        return EngineLoad()
+
+    def transport(self) -> Transport | None:
+        """The same transport at every call."""
+        return self._transport

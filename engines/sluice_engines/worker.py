@@ -1,0 +1,30 @@
+"""Sluice's own worker: OpenAI's API with readiness and load told apart.
+
+Its metric names begin with `sluice_worker_`; a sample page is in the tests.
+"""
+
+from __future__ import annotations
+
+from sluice_engines.metrics_page import MetricsPage
+from sluice_engines.openai_compatible import OpenAICompatibleAdapter
+from sluice_router.types import Capabilities, EngineLoad
+
+
+class WorkerAdapter(OpenAICompatibleAdapter):
+    """The from-scratch worker."""
+
+    name = "worker"
+    default_port = 8006
+    capabilities = Capabilities(endpoints=frozenset({"chat", "completions"}))
+    health_path = "/health"
+    ready_path = "/ready"
+    metrics_path = "/metrics"
+
+    def parse_load(self, page: str) -> EngineLoad:
+        """Running and waiting sequences, and the share of KV blocks that live requests hold."""
+        metrics = MetricsPage(page)
+        return EngineLoad(
+            running=metrics.count("sluice_worker_requests_running"),
+            waiting=metrics.count("sluice_worker_requests_waiting"),
+            kv_used_ratio=metrics.ratio("sluice_worker_kv_blocks_used", "sluice_worker_kv_blocks_total"),
+        )
