@@ -1,0 +1,69 @@
+"""The router's tickets, as something to wait for.
+
+The router is told the time and starts nothing by itself; this is the part that has an event loop: it waits
+for a decision, wakes the router when the oldest ticket expires, and gives a ticket back when the wait is
+cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from sluice_router.router import Router
+from sluice_router.ticket import Ticket
+from sluice_router.types import RequestFacts, Usage
+
+
+class Admission:
+    """Waits for the router's decisions."""
+
+    def __init__(self, router: Router, clock: Callable[[], float]) -> None:
+        """`clock` gives monotonic seconds; the router knows no other time."""
+        self._router = router
+        self._clock = clock
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def admit(self, facts: RequestFacts) -> Ticket:
+        """A decided ticket: an endpoint or a refusal. Cancelling the wait gives the queue place back."""
+        decided = asyncio.Event()
+        ticket = self._router.admit(facts, self._clock(), decided.set)
+        if ticket.decision is None:
+            await self._wait(ticket, decided)
+        return ticket
+
+    async def retry(self, ticket: Ticket) -> None:
+        """Have a placed ticket decided anew, without the endpoint that failed it."""
+        decided = asyncio.Event()
+        ticket.retry(self._clock(), decided.set)
+        if ticket.decision is None:
+            await self._wait(ticket, decided)
+
+    def release(self, ticket: Ticket, usage: Usage | None) -> None:
+        """Give the ticket's slot or queue place back. Idempotent."""
+        ticket.settle(self._clock(), usage)
+
+    async def _wait(self, ticket: Ticket, decided: asyncio.Event) -> None:
+        self._arm()
+        try:
+            await decided.wait()
+        except asyncio.CancelledError:
+            ticket.cancel(self._clock())
+            raise
+
+    def _arm(self) -> None:
+        """See that the router is called when its oldest ticket expires."""
+        if self._timer is None:
+            self._expire()
+
+    def _expire(self) -> None:
+        now = self._clock()
+        next_s = self._router.expire(now)
+        loop = asyncio.get_running_loop()
+        self._timer = None if next_s is None else loop.call_later(max(0.0, next_s - now), self._expire)
+
+    def close(self) -> None:
+        """Stop the timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

@@ -1,0 +1,98 @@
+"""Everything that is not on the data plane: model list, health, readiness, metrics, API docs.
+
+A FastAPI application behind the front door. Every error it makes has OpenAI's shape, also those that FastAPI
+and Starlette would word themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+
+from sluice_gateway.errors import Failure, Problem, problem
+from sluice_gateway.gateway import Gateway
+from sluice_gateway.metrics import CONTENT_TYPE
+from sluice_gateway.response import problem_headers
+
+_JSON = "application/json"
+
+
+def build_control(gateway: Gateway) -> FastAPI:
+    """The control-plane application of a gateway."""
+    app = FastAPI(
+        title="Sluice",
+        summary="One OpenAI endpoint in front of every inference engine you run.",
+        description="The OpenAI paths `/v1/chat/completions`, `/v1/completions` and `/v1/embeddings` are"
+        " served"
+        " beside this application and take what OpenAI's API takes.",
+        redirect_slashes=False,
+    )
+    app.add_exception_handler(HTTPException, _on_http_exception)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    _add_life(app, gateway)
+    _add_models(app, gateway)
+    return app
+
+
+def _add_life(app: FastAPI, gateway: Gateway) -> None:
+    @app.get("/health", tags=["life"], summary="200 while the process lives.")
+    async def health() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @app.get("/ready", tags=["life"], summary="200 when at least one engine can serve, otherwise 503.")
+    async def ready() -> Response:
+        readiness = gateway.readiness()
+        if readiness.ready:
+            return _json(200, {"status": "ready", "message": readiness.reason})
+        return _answer(problem(Failure.NO_ENGINE, readiness.reason))
+
+    @app.get("/metrics", tags=["life"], summary="Metrics in Prometheus' text format.")
+    async def metrics() -> Response:
+        return Response(gateway.metrics.page(), media_type=CONTENT_TYPE)
+
+
+def _add_models(app: FastAPI, gateway: Gateway) -> None:
+    @app.get("/v1/models", tags=["models"], summary="Models that the key may use.")
+    async def models(request: Request) -> Response:
+        key = gateway.keyring.authenticate(dict(request.scope["headers"]), request.scope.get("server"))
+        return _answer(key) if isinstance(key, Problem) else _json(200, gateway.catalog.models(key))
+
+    @app.get("/v1/models/{name:path}", tags=["models"], summary="One model.")
+    async def model(request: Request, name: str) -> Response:
+        key = gateway.keyring.authenticate(dict(request.scope["headers"]), request.scope.get("server"))
+        if isinstance(key, Problem):
+            return _answer(key)
+        found = gateway.catalog.model(name, key)
+        return _answer(found) if isinstance(found, Problem) else _json(200, found)
+
+
+async def _on_http_exception(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        return _answer(problem(Failure.NOT_FOUND, f"There is no {request.url.path}; see /docs."))
+    if error.status_code == 405:
+        text = f"{request.url.path} does not support {request.method}; see /docs."
+        return _answer(problem(Failure.METHOD_NOT_ALLOWED, text), error.headers)
+    found = problem(Failure.INVALID_REQUEST, str(error.detail))
+    return _answer(msgspec.structs.replace(found, status=error.status_code))
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    param = ".".join(str(part) for part in first["loc"][1:])
+    return _answer(problem(Failure.INVALID_REQUEST, f"{param}: {first['msg']}.", param=param or None))
+
+
+def _json(status: int, value: Any) -> Response:
+    return Response(msgspec.json.encode(value), status, media_type=_JSON)
+
+
+def _answer(found: Problem, more_headers: Mapping[str, str] | None = None) -> Response:
+    headers = {name.decode(): value.decode() for name, value in problem_headers(found)}
+    return Response(found.body(), found.status, {**headers, **(more_headers or {})})

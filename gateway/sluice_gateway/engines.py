@@ -1,0 +1,116 @@
+"""The configured engines, ready to be spoken to: endpoint, dialect, transport and credential of each replica.
+
+Built once from the settings. The order is the one in which `/v1/models` lists: our own worker before the
+others, and the echo engine last, whatever the file's order, so that the first model listed is always one
+that thinks.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sluice_engines.adapter import EngineAdapter
+from sluice_engines.registry import AdapterError, create_adapter, load_adapters
+from sluice_engines.transport import Transport
+from sluice_gateway.config import ConfigError
+from sluice_gateway.settings import Backend
+from sluice_gateway.upstream import HttpTransport, HttpxTransport
+from sluice_router.types import Endpoint
+
+_LISTED = {"worker": 0, "echo": 2}
+_IN_PROCESS = "http://in-process"
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One replica of one backend."""
+
+    endpoint: Endpoint
+    """As configured; the router's copy also has the models discovered later."""
+    backend: Backend
+    adapter: EngineAdapter
+    transport: Transport
+    in_process: bool
+    """It lives inside the gateway: nothing to probe."""
+    api_key: str | None
+    """The engine's own credential. Never logged."""
+
+
+class Transports:
+    """The upstream clients, shared by all engines and made when first needed."""
+
+    def __init__(self) -> None:
+        self._made: dict[str, Transport] = {}
+
+    def get(self, upstream: str) -> Transport:
+        """The client for a backend's `upstream` setting."""
+        if upstream not in self._made:
+            self._made[upstream] = HttpxTransport() if upstream == "httpx" else HttpTransport()
+        return self._made[upstream]
+
+    async def aclose(self) -> None:
+        """Close every connection."""
+        for transport in self._made.values():
+            await transport.aclose()
+
+
+def build_engines(
+    backends: Sequence[Backend], environment: Mapping[str, str], transports: Transports
+) -> tuple[Engine, ...]:
+    """All replicas of all backends. Raises `ConfigError` when an adapter does not like its options."""
+    ordered = sorted(backends, key=lambda backend: _LISTED.get(backend.adapter, 1))
+    return tuple(engine for backend in ordered for engine in _replicas(backend, environment, transports))
+
+
+def _replicas(backend: Backend, environment: Mapping[str, str], transports: Transports) -> list[Engine]:
+    try:
+        adapter = create_adapter(load_adapters([backend.adapter])[backend.adapter], _options(backend))
+    except AdapterError as error:
+        raise ConfigError(f"Backend '{backend.name}': {error}") from error
+    local = adapter.transport()
+    urls = (_IN_PROCESS,) if local else backend.urls or (_managed_url(adapter),)
+    return [
+        Engine(
+            endpoint=_endpoint(backend, adapter, url, index if len(urls) > 1 else None),
+            backend=backend,
+            adapter=adapter,
+            transport=local or transports.get(backend.upstream),
+            in_process=local is not None,
+            api_key=environment.get(backend.api_key_env) if backend.api_key_env else None,
+        )
+        for index, url in enumerate(urls)
+    ]
+
+
+def _options(backend: Backend) -> dict[str, object]:
+    """The echo engine answers to the names that the backend is configured with."""
+    if backend.adapter == "echo" and backend.models:
+        return {"models": backend.models, **backend.options}
+    return backend.options
+
+
+def _endpoint(backend: Backend, adapter: EngineAdapter, url: str, index: int | None) -> Endpoint:
+    return Endpoint(
+        id=backend.name if index is None else f"{backend.name}-{index}",
+        backend=backend.name,
+        url=url.rstrip("/"),
+        models=backend.models,
+        quant=backend.quant,
+        capabilities=adapter.capabilities,
+        max_in_flight=backend.max_in_flight,
+    )
+
+
+def _managed_url(adapter: EngineAdapter) -> str:
+    """An address for a managed engine that was given none: its usual port if free, else any."""
+    for port in (adapter.default_port, 0):
+        try:
+            with socket.socket() as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(("127.0.0.1", port))
+                return f"http://127.0.0.1:{probe.getsockname()[1]}"
+        except OSError:
+            continue
+    raise ConfigError("There is no free TCP port on 127.0.0.1 for a managed engine.")

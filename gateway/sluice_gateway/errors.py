@@ -1,0 +1,210 @@
+"""Every way a request can fail, and what each looks like on the wire. One table, no other place decides.
+
+A failure is a value (`Problem`), returned by the stage that found it. On the wire it is always OpenAI's
+shape with all four keys, `{"error": {"message", "type", "param", "code"}}`, whatever the path and status:
+
+    INVALID_JSON, INVALID_REQUEST, UNKNOWN_BACKEND, ...   400   the request can never succeed as it is
+    INVALID_API_KEY                                       401
+    BACKEND_NOT_ALLOWED                                   403
+    NOT_FOUND, MODEL_NOT_FOUND                            404
+    METHOD_NOT_ALLOWED, BODY_TIMEOUT, BODY_TOO_LARGE      405, 408, 413
+    CONCURRENCY_LIMIT, QUEUE_FULL                         429   with Retry-After
+    CLIENT_GONE, CLIENT_STALLED                           499   in the log only: nobody is there to read it
+    INTERNAL                                              500
+    UPSTREAM_*                                            502, 504, or the engine's own status
+    NO_ENGINE, QUEUE_EXPIRED, SHUTTING_DOWN               503   with Retry-After
+
+The enum's values are of low cardinality: they are the `outcome` label of the metrics.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from sluice_router.types import Outcome, Reject
+
+
+class Failure(StrEnum):
+    """What went wrong."""
+
+    INVALID_JSON = "invalid_json"
+    """The body is not a JSON object."""
+    INVALID_REQUEST = "invalid_request"
+    """A field is missing, or has a value that is not allowed."""
+    INVALID_TYPE = "invalid_type"
+    """A field has the wrong JSON type."""
+    UNSUPPORTED = "unsupported_parameter"
+    """No engine that could serve the request has a feature it uses."""
+    UNKNOWN_BACKEND = "unknown_backend"
+    """`X-Backend` names nothing that is configured."""
+    UNKNOWN_QUANT = "unknown_quant"
+    """`X-Quant` is not a quantization, or none that is configured."""
+    INVALID_API_KEY = "invalid_api_key"
+    """No key, or a wrong one."""
+    BACKEND_NOT_ALLOWED = "backend_not_allowed"
+    """The key may not use the backend."""
+    REMOTE_NOT_ALLOWED = "remote_not_allowed"
+    """Open mode, but the request did not come in over loopback."""
+    NOT_FOUND = "not_found"
+    """No such path."""
+    MODEL_NOT_FOUND = "model_not_found"
+    """No such model."""
+    METHOD_NOT_ALLOWED = "method_not_allowed"
+    """The path exists, the method does not."""
+    BODY_TIMEOUT = "body_timeout"
+    """The client was too slow to send its request."""
+    BODY_TOO_LARGE = "body_too_large"
+    """The request's body passes the limit."""
+    CONCURRENCY_LIMIT = "concurrency_limit"
+    """As many requests as the key, or the gateway, may have are running."""
+    QUEUE_FULL = "queue_full"
+    """All engines are busy, and so is the queue."""
+    CLIENT_GONE = "client_gone"
+    """The client closed the connection."""
+    CLIENT_STALLED = "client_stalled"
+    """The client stopped reading and the write deadline ran out."""
+    INTERNAL = "internal"
+    """A bug in the gateway."""
+    UPSTREAM_CONNECT = "upstream_connect"
+    """No connection to the engine."""
+    UPSTREAM_LOST = "upstream_lost"
+    """The engine went away before its answer was complete."""
+    UPSTREAM_PROTOCOL = "upstream_protocol"
+    """The engine's bytes are not HTTP, or not what was asked for."""
+    UPSTREAM_TIMEOUT = "upstream_timeout"
+    """A deadline on the engine ran out."""
+    UPSTREAM_ERROR = "upstream_error"
+    """The engine failed: 5xx, or an error event."""
+    UPSTREAM_UNAVAILABLE = "upstream_unavailable"
+    """The engine said that it cannot take the request now: 429, 502, 503, 504."""
+    UPSTREAM_REFUSED = "upstream_refused"
+    """The engine said that the request is wrong: any other 4xx."""
+    UPSTREAM_CREDENTIAL = "upstream_credential"
+    """The engine did not accept the gateway's own key."""
+    NO_ENGINE = "no_engine"
+    """No healthy engine for what was asked."""
+    QUEUE_EXPIRED = "queue_expired"
+    """Waited too long for a free engine."""
+    SHUTTING_DOWN = "shutting_down"
+    """The gateway is stopping."""
+
+
+class Problem(msgspec.Struct, frozen=True, kw_only=True):
+    """One failure, ready to be sent."""
+
+    failure: Failure
+    status: int
+    type: str
+    code: str | None
+    message: str
+    """A sentence that says what to do; never a stack trace, a secret or a prompt."""
+    param: str | None = None
+    retry_after_s: float | None = None
+
+    def body(self) -> bytes:
+        """OpenAI's error JSON."""
+        fields = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return msgspec.json.encode({"error": fields})
+
+    def event(self) -> bytes:
+        """The same as one server-sent event, for a stream that has begun."""
+        return b"data: " + self.body() + b"\n\n"
+
+
+_CALLER = "invalid_request_error"
+_SERVER = "server_error"
+_LIMIT = "requests"
+
+_TABLE: dict[Failure, tuple[int, str, str | None]] = {
+    Failure.INVALID_JSON: (400, _CALLER, "invalid_json"),
+    Failure.INVALID_REQUEST: (400, _CALLER, None),
+    Failure.INVALID_TYPE: (400, _CALLER, "invalid_type"),
+    Failure.UNSUPPORTED: (400, _CALLER, "unsupported_parameter"),
+    Failure.UNKNOWN_BACKEND: (400, _CALLER, "unknown_backend"),
+    Failure.UNKNOWN_QUANT: (400, _CALLER, "unknown_quant"),
+    Failure.INVALID_API_KEY: (401, _CALLER, "invalid_api_key"),
+    Failure.BACKEND_NOT_ALLOWED: (403, _CALLER, "backend_not_allowed"),
+    Failure.REMOTE_NOT_ALLOWED: (403, _CALLER, "remote_not_allowed"),
+    Failure.NOT_FOUND: (404, _CALLER, None),
+    Failure.MODEL_NOT_FOUND: (404, _CALLER, "model_not_found"),
+    Failure.METHOD_NOT_ALLOWED: (405, _CALLER, "method_not_allowed"),
+    Failure.BODY_TIMEOUT: (408, _CALLER, "timeout"),
+    Failure.BODY_TOO_LARGE: (413, _CALLER, "request_too_large"),
+    Failure.CONCURRENCY_LIMIT: (429, _LIMIT, "rate_limit_exceeded"),
+    Failure.QUEUE_FULL: (429, _LIMIT, "rate_limit_exceeded"),
+    Failure.CLIENT_GONE: (499, _CALLER, None),
+    Failure.CLIENT_STALLED: (499, _CALLER, None),
+    Failure.INTERNAL: (500, _SERVER, None),
+    Failure.UPSTREAM_CONNECT: (502, _SERVER, "engine_unavailable"),
+    Failure.UPSTREAM_LOST: (502, _SERVER, "engine_unavailable"),
+    Failure.UPSTREAM_PROTOCOL: (502, _SERVER, "engine_unavailable"),
+    Failure.UPSTREAM_TIMEOUT: (504, _SERVER, "timeout"),
+    Failure.UPSTREAM_ERROR: (502, _SERVER, "engine_unavailable"),
+    Failure.UPSTREAM_UNAVAILABLE: (503, _SERVER, "overloaded"),
+    Failure.UPSTREAM_REFUSED: (400, _CALLER, None),
+    Failure.UPSTREAM_CREDENTIAL: (502, _SERVER, "engine_unavailable"),
+    Failure.NO_ENGINE: (503, _SERVER, "engine_unavailable"),
+    Failure.QUEUE_EXPIRED: (503, _SERVER, "overloaded"),
+    Failure.SHUTTING_DOWN: (503, _SERVER, "engine_unavailable"),
+}
+
+_FAILOVER = frozenset(
+    {
+        Failure.UPSTREAM_CONNECT,
+        Failure.UPSTREAM_LOST,
+        Failure.UPSTREAM_PROTOCOL,
+        Failure.UPSTREAM_UNAVAILABLE,
+        Failure.UPSTREAM_CREDENTIAL,
+    }
+)
+
+_OUTCOMES = {
+    Outcome.SHED_CAPACITY: Failure.QUEUE_FULL,
+    Outcome.NO_ENDPOINT: Failure.NO_ENGINE,
+    Outcome.EXPIRED: Failure.QUEUE_EXPIRED,
+    Outcome.CANCELLED: Failure.CLIENT_GONE,
+}
+
+_RETRY_AFTER_S = 1.0
+"""For 429 and 503 when nothing better is known: without it clients guess."""
+
+
+def problem(
+    failure: Failure, message: str, *, param: str | None = None, retry_after_s: float | None = None
+) -> Problem:
+    """A failure with its status, type and code from the table."""
+    status, kind, code = _TABLE[failure]
+    if retry_after_s is None and status in (429, 503):
+        retry_after_s = _RETRY_AFTER_S
+    return Problem(
+        failure=failure,
+        status=status,
+        type=kind,
+        code=code,
+        message=message,
+        param=param,
+        retry_after_s=retry_after_s,
+    )
+
+
+def internal(request_id: str) -> Problem:
+    """A bug in the gateway. The details are in its log, never on the wire."""
+    text = f"The gateway failed on this request; its log has the details under {request_id}."
+    return problem(Failure.INTERNAL, text)
+
+
+def may_fail_over(failure: Failure) -> bool:
+    """Whether another endpoint may succeed where this one failed: it is the endpoint's fault, not the
+    request's.
+
+    A timeout is not in the list: its time is spent. Nor is a plain 500, which the same request would meet
+    again.
+    """
+    return failure in _FAILOVER
+
+
+def from_reject(reject: Reject) -> Problem:
+    """The router's refusal as the client sees it."""
+    return problem(_OUTCOMES[reject.outcome], reject.message, retry_after_s=reject.retry_after_s)

@@ -1,0 +1,179 @@
+"""Which engines can serve, found out in the background and from requests that fail.
+
+Each engine has a task that probes it every `interval_s`. `failures` bad probes in a row take an engine out;
+one good probe brings it back. A request that could not connect takes it out at once and asks for a probe
+now, so a dead engine costs one failed attempt, not one per request. An engine inside this process is looked
+at once, at the start. The router holds the state; this module reports to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from urllib.parse import urlsplit
+
+import httpx
+import msgspec
+
+from sluice_engines.probe import Reading, probe
+from sluice_gateway.engines import Engine
+from sluice_gateway.settings import Health
+from sluice_router.router import Router
+
+_STARTING = "has not answered yet"
+_log = logging.getLogger("sluice")
+
+
+class Readiness(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the gateway can serve."""
+
+    ready: bool
+    reason: str
+    """One sentence naming the engines that cannot serve, and why."""
+
+
+class HealthMonitor:
+    """Probes the engines and tells the router."""
+
+    def __init__(
+        self, engines: Sequence[Engine], router: Router, settings: Health, clock: Callable[[], float]
+    ) -> None:
+        self._router = router
+        self._clock = clock
+        self._probed = {e.endpoint.id: _Probed(e, settings) for e in engines}
+        self._tasks: list[asyncio.Task[None]] = []
+        self._became_ready = asyncio.Event()
+        for endpoint_id in self._probed:
+            router.set_health(endpoint_id, False, clock())
+
+    async def start(self) -> None:
+        """Begin to probe. Engines inside this process can serve when it returns."""
+        for probed in self._probed.values():
+            if probed.engine.in_process:
+                self._apply(probed, await probed.look())
+            else:
+                self._tasks.append(asyncio.create_task(self._watch(probed)))
+
+    async def aclose(self) -> None:
+        """Stop probing."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for probed in self._probed.values():
+            await probed.client.aclose()
+
+    def readiness(self) -> Readiness:
+        """Ready when at least one engine can serve."""
+        broken = [f"{name}: {p.problem}" for name, p in self._probed.items() if not p.healthy]
+        ready = any(p.healthy for p in self._probed.values())
+        if not broken:
+            reason = "All engines can serve." if ready else "No engine is configured."
+        else:
+            reason = f"Cannot serve: {'; '.join(broken)}."
+        return Readiness(ready=ready, reason=reason)
+
+    async def wait_until_ready(self) -> None:
+        """Return when an engine can serve for the first time."""
+        await self._became_ready.wait()
+
+    def report_unreachable(self, endpoint_id: str, reason: str) -> None:
+        """A request, or a supervisor, found the engine gone: take it out now and look again."""
+        probed = self._probed.get(endpoint_id)
+        if probed is not None:
+            self._set(probed, False, reason)
+            probed.wake.set()
+
+    def report_suspect(self, endpoint_id: str) -> None:
+        """An exchange with the engine broke: look again now, and let that decide."""
+        probed = self._probed.get(endpoint_id)
+        if probed is not None:
+            probed.wake.set()
+
+    async def _watch(self, probed: _Probed) -> None:
+        while True:
+            probed.wake.clear()
+            self._apply(probed, await probed.look())
+            try:
+                async with asyncio.timeout(probed.interval_s):
+                    await probed.wake.wait()
+            except TimeoutError:
+                continue
+
+    def _apply(self, probed: _Probed, reading: Reading) -> None:
+        endpoint = probed.engine.endpoint
+        if not reading.ready:
+            if probed.note_failure():
+                self._set(probed, False, reading.problem or "is not ready")
+            return
+        probed.failures = 0
+        if reading.models is not None and not probed.engine.backend.models:
+            self._router.set_models(endpoint.id, reading.models, self._clock())
+        if reading.load is not None:
+            self._router.record_load(endpoint.id, reading.load, self._clock())
+        self._set(probed, True, "")
+
+    def _set(self, probed: _Probed, healthy: bool, problem: str) -> None:
+        if healthy != probed.healthy:
+            name = probed.engine.endpoint.id
+            _log.info("engine %s %s", name, "can serve" if healthy else f"cannot serve: {problem}")
+            probed.healthy = healthy
+            self._router.set_health(name, healthy, self._clock())
+        probed.problem = problem
+        self._note_readiness()
+
+    def _note_readiness(self) -> None:
+        if self.readiness().ready:
+            self._became_ready.set()
+
+
+class _Probed:
+    """One engine under observation."""
+
+    def __init__(self, engine: Engine, settings: Health) -> None:
+        self.engine = engine
+        self.interval_s = settings.interval_s
+        self.healthy = False
+        self.problem = _STARTING
+        self.failures = 0
+        self.wake = asyncio.Event()
+        self.client = _client(engine.endpoint.url)
+        self._allowed = settings.failures
+        self._timeout_s = settings.timeout_s
+
+    async def look(self) -> Reading:
+        """One probe."""
+        return await probe(
+            self.client,
+            self.engine.adapter,
+            self.engine.endpoint.url,
+            self.engine.api_key,
+            timeout_s=self._timeout_s,
+        )
+
+    def note_failure(self) -> bool:
+        """Count a bad probe; whether it was one too many."""
+        self.failures += 1
+        return self.failures >= self._allowed or not self.healthy
+
+
+def _client(url: str) -> httpx.AsyncClient:
+    if url.startswith("http+unix:"):
+        return httpx.AsyncClient(transport=_UnixSocket(urlsplit(url).path))
+    return httpx.AsyncClient(trust_env=False)
+
+
+class _UnixSocket(httpx.AsyncBaseTransport):
+    """httpx over a Unix socket, for `http+unix:///path.sock` URLs, whose path begins with the socket's."""
+
+    def __init__(self, path: str) -> None:
+        self._prefix = path.encode()
+        self._inner = httpx.AsyncHTTPTransport(uds=path)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        target = request.url.raw_path.removeprefix(self._prefix)
+        request.url = httpx.URL("http://localhost").copy_with(raw_path=target)
+        return await self._inner.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()

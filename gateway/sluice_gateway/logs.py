@@ -1,0 +1,158 @@
+"""One line a request, and the few lines about the gateway's own life. Never a secret, a prompt or an answer.
+
+As JSON for machines, or as text for people at a terminal. Request lines are encoded by hand: the logging
+package costs several times the encoding. Everything goes to standard error; standard output belongs to the
+banner.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TextIO
+
+import msgspec
+
+from sluice_gateway.exchange import Exchange
+
+Format = Literal["auto", "json", "text"]
+
+LOGGER = "sluice"
+"""The gateway's own."""
+SERVER_LOGGER = "uvicorn.error"
+"""uvicorn's, which speaks of connections that it had to cut."""
+
+
+class RequestLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What is logged of one request. Fields that have nothing to say are left out."""
+
+    time: str
+    event: str
+    request_id: str
+    path: str
+    status: int
+    outcome: str
+    duration_ms: float
+    key: str = ""
+    tenant: str = ""
+    model: str = ""
+    backend: str = ""
+    endpoint: str = ""
+    stream: bool = False
+    attempts: int = 0
+    queue_ms: float | None = None
+    ttft_ms: float | None = None
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cached_tokens: int = 0
+    usage_estimated: bool = False
+    """The engine's own count did not come; these are what was seen."""
+
+
+_MAX_MODEL = 128
+"""Model names come from clients."""
+
+
+class RequestLog:
+    """Writes request lines."""
+
+    def __init__(self, stream: TextIO, log_format: Format, wall_clock: Callable[[], float]) -> None:
+        """`wall_clock` gives seconds since 1970."""
+        self._stream = stream
+        self._text = wants_text(stream, log_format)
+        self._wall_clock = wall_clock
+
+    def write(self, exchange: Exchange) -> None:
+        """Log a request that has ended."""
+        line = _line(exchange, _timestamp(self._wall_clock()))
+        self._stream.write(_as_text(line) if self._text else msgspec.json.encode(line).decode() + "\n")
+        if self._text:
+            self._stream.flush()
+
+
+def wants_text(stream: TextIO, log_format: Format) -> bool:
+    """Whether a stream gets text for people."""
+    return log_format == "text" or (log_format == "auto" and stream.isatty())
+
+
+def configure(stream: TextIO, log_format: Format, names: Sequence[str] = (LOGGER,)) -> None:
+    """Send what the loggers called `names` say to `stream`, in the same format as the request lines."""
+    handler = logging.StreamHandler(stream)
+    if wants_text(stream, log_format):
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+    else:
+        handler.setFormatter(_JsonFormatter())
+    for name in names:
+        logger = logging.getLogger(name)
+        logger.handlers = [handler]
+        logger.propagate = False
+        logger.setLevel(logging.INFO if name == LOGGER else logging.WARNING)
+
+
+class _JsonFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] = {
+            "time": _timestamp(record.created),
+            "event": "log",
+            "level": record.levelname.lower(),
+            "message": record.getMessage(),
+        }
+        if record.exc_info:
+            fields["traceback"] = self.formatException(record.exc_info)
+        return msgspec.json.encode(fields).decode()
+
+
+def _line(exchange: Exchange, timestamp: str) -> RequestLine:
+    usage = exchange.usage
+    return RequestLine(
+        time=timestamp,
+        event="request",
+        request_id=exchange.request_id,
+        path=exchange.path,
+        status=exchange.status,
+        outcome=exchange.outcome,
+        duration_ms=_ms(exchange.duration_s),
+        key=exchange.key_id,
+        tenant=exchange.tenant,
+        model=exchange.model[:_MAX_MODEL],
+        backend=exchange.backend,
+        endpoint=exchange.endpoint,
+        stream=exchange.stream,
+        attempts=exchange.attempts,
+        queue_ms=_ms(exchange.queued_s) or None,
+        ttft_ms=_ms(exchange.first_token_s or 0.0) or None,
+        prompt_tokens=usage.prompt_tokens if usage else 0,
+        completion_tokens=usage.completion_tokens if usage else 0,
+        cached_tokens=usage.cached_tokens if usage else 0,
+        usage_estimated=usage is not None and not exchange.usage_is_exact,
+    )
+
+
+def _as_text(line: RequestLine) -> str:
+    parts = [line.time[11:19], str(line.status), line.path, f"{line.duration_ms:.0f} ms"]
+    if line.backend:
+        parts.append(f"{line.model!r} on {line.endpoint}")
+    if line.prompt_tokens or line.completion_tokens:
+        parts.append(f"{line.prompt_tokens}+{line.completion_tokens} tokens")
+    if line.ttft_ms:
+        parts.append(f"first after {line.ttft_ms:.0f} ms")
+    if line.outcome != "ok":
+        parts.append(line.outcome)
+    return "  ".join([*parts, line.request_id]) + "\n"
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)
+
+
+def _timestamp(seconds: float) -> str:
+    """RFC 3339 in UTC, with milliseconds."""
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
+    return f"{whole}.{int(seconds * 1000) % 1000:03d}Z"
+
+
+def standard_error() -> TextIO:
+    """Where logs go. Read when asked, since a terminal may be redirected."""
+    return sys.stderr

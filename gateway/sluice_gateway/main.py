@@ -1,0 +1,25 @@
+"""The ASGI application for any server: `uvicorn sluice_gateway.main:app --reload`.
+
+Without `SLUICE_CONFIG` it has only the echo engine, which is what front-end work needs. `sluice serve`
+builds the same application from its own settings and does not import this module.
+"""
+
+from __future__ import annotations
+
+import os
+
+from sluice_gateway import config, logs
+from sluice_gateway.application import build_application
+from sluice_gateway.asgi import FrontDoor
+from sluice_gateway.gateway import Gateway
+
+
+def from_environment() -> FrontDoor:
+    """The application that the environment asks for. Raises `ConfigError`."""
+    settings = config.for_application(os.environ)
+    stream = logs.standard_error()
+    logs.configure(stream, settings.logs.format)
+    return build_application(Gateway(settings, os.environ, stream))
+
+
+app = from_environment()

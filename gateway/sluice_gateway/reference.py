@@ -1,0 +1,138 @@
+"""`docs/configuration.md`, rendered from the settings' own types and descriptions.
+
+A test compares the file with this text, so neither can be changed without the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Literal, Union, get_args, get_origin
+
+import msgspec
+from msgspec import NODEFAULT, Meta
+
+from sluice_gateway.settings import Settings
+
+_INTRO = """# Configuration
+
+`sluice serve` reads the file given with `--config`, else the one that `SLUICE_CONFIG` names, else
+`./sluice.yaml`, else none: then the bundled worker serves the bundled model on
+127.0.0.1:8000. An unknown key, a wrong type or a value out of range is an error that names file,
+line and key; `sluice config check` looks without serving.
+[sluice.example.yaml](../sluice.example.yaml) shows every section. `sluice config reference` prints this page.
+
+Flags win over environment variables, these over the file.
+"""
+
+_VARIABLES = (
+    ("`SLUICE_CONFIG`", "configuration file for `sluice serve` and `uvicorn sluice_gateway.main:app`"),
+    ("`SLUICE_HOST`", "wins over `server.host`"),
+    ("`SLUICE_PORT`", "wins over `server.port`"),
+)
+
+REQUEST_HEADERS = (
+    ("`Authorization: Bearer KEY`", "the API key"),
+    ("`x-api-key: KEY`", "the same; one valid key of the two is enough"),
+    (
+        "`X-Backend: NAME`",
+        "serve from this backend; unknown: 400 naming the valid ones; absent: the router chooses",
+    ),
+    ("`X-Quant: none, awq, int8, int4 or fp8`", "serve from a backend with this quantization"),
+    ("`x-request-id: ID`", "the id to use, if it is short and plain"),
+    ("`traceparent`, `tracestate`, `baggage`", "passed on to the engine"),
+)
+
+RESPONSE_HEADERS = (
+    ("`x-request-id`", "the request's id, also in the log"),
+    ("`x-sluice-backend`", "the backend that served, or was tried last"),
+    ("`openai-processing-ms`", "milliseconds until the head of the answer"),
+    ("`openai-version`", "always `2020-10-01`"),
+    ("`retry-after`, `retry-after-ms`", "on 429 and 503: when to try again"),
+)
+
+
+def render() -> str:
+    """The whole page, without a trailing newline."""
+    parts = [_INTRO, _table(("variable", "meaning"), _VARIABLES)]
+    parts += [_section(name, struct) for name, struct in sections()]
+    parts.append("## Request headers\n\n" + _table(("header", "meaning"), REQUEST_HEADERS))
+    parts.append("## Response headers\n\n" + _table(("header", "meaning"), RESPONSE_HEADERS))
+    return "\n".join(parts).rstrip("\n")
+
+
+def sections() -> Iterator[tuple[str, type[msgspec.Struct]]]:
+    """Every struct of the settings with the key it is found under, the top level first."""
+    queue: list[tuple[str, type[msgspec.Struct]]] = [("Top level", Settings)]
+    while queue:
+        name, struct = queue.pop(0)
+        yield name, struct
+        for field in msgspec.structs.fields(struct):
+            inner = _inner_struct(field.type)
+            if inner is not None:
+                queue.append((field.encode_name, inner))
+
+
+def _section(name: str, struct: type[msgspec.Struct]) -> str:
+    rows = [
+        (f"`{field.encode_name}`", f"{_type_name(field.type)}", _default(field), _description(field.type))
+        for field in msgspec.structs.fields(struct)
+    ]
+    return f"## {name}\n\n{struct.__doc__}\n\n{_table(('key', 'type', 'default', 'meaning'), rows)}"
+
+
+def _table(head: tuple[str, ...], rows: Any) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def _description(annotation: Any) -> str:
+    """The text of the outermost `Meta` that has one."""
+    for meta in getattr(annotation, "__metadata__", ()):
+        if isinstance(meta, Meta) and meta.description:
+            return meta.description
+    return ""
+
+
+def _default(field: msgspec.structs.FieldInfo) -> str:
+    value = field.default
+    if value is NODEFAULT and field.default_factory is not NODEFAULT:
+        value = field.default_factory()
+    if value is NODEFAULT:
+        return "required"
+    if value is None or value == () or value == {} or isinstance(value, msgspec.Struct):
+        return ""
+    if isinstance(value, tuple):
+        return f"`[{', '.join(value)}]`"
+    return f"`{str(value).lower() if isinstance(value, bool) else value}`"
+
+
+def _type_name(annotation: Any) -> str:
+    annotation = _bare(annotation)
+    origin, arguments = get_origin(annotation), get_args(annotation)
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in arguments)
+    if origin is tuple:
+        return f"list of {_type_name(arguments[0])}"
+    if origin is Union or isinstance(annotation, type(int | None)):
+        return " or ".join(_type_name(a) for a in arguments if a is not type(None))
+    if origin is dict:
+        return "mapping"
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+        return "section"
+    return {str: "text", int: "integer", float: "number", bool: "`true`, `false`"}[annotation]
+
+
+def _bare(annotation: Any) -> Any:
+    """Without `Annotated`."""
+    while hasattr(annotation, "__metadata__"):
+        annotation = annotation.__origin__
+    return annotation
+
+
+def _inner_struct(annotation: Any) -> type[msgspec.Struct] | None:
+    annotation = _bare(annotation)
+    if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
+        return annotation
+    found = (inner for a in get_args(annotation) if (inner := _inner_struct(a)) is not None)
+    return next(found, None)

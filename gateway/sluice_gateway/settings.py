@@ -1,0 +1,272 @@
+"""The schema of `sluice.yaml`: every key, its type, its default and what it means.
+
+These structs are the one description of the configuration: `config.py` checks files against them,
+`docs/configuration.md` is generated from them. Reading files and the environment is not done here.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+Seconds = Annotated[float, Meta(gt=0)]
+Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
+BaseUrl = Annotated[str, Meta(pattern=r"^(https?://[^/]|http\+unix://)\S*$")]
+Quant = Literal["none", "awq", "int8", "int4", "fp8"]
+Count = Annotated[int, Meta(ge=1)]
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all sections: an unknown key is an error."""
+
+
+class Server(_Section, frozen=True, kw_only=True):
+    """How clients reach the gateway."""
+
+    host: Annotated[
+        str,
+        Meta(
+            description="Address to listen on. Without `keys` only loopback addresses are allowed."
+            " The environment variable `SLUICE_HOST` wins over it."
+        ),
+    ] = "127.0.0.1"
+    port: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=65535,
+            description="TCP port to listen on. The environment variable `SLUICE_PORT` wins over it.",
+        ),
+    ] = 8000
+    max_body_bytes: Annotated[int, Meta(ge=1024, description="A request with a larger body gets 413.")] = (
+        33_554_432
+    )
+    body_timeout_s: Annotated[
+        Seconds, Meta(description="A client that takes longer to send its request's body gets 408.")
+    ] = 60.0
+    write_timeout_s: Annotated[
+        Seconds,
+        Meta(
+            description="A client that has not read anything for this long is cut off, so that it does"
+            " not hold"
+            " an engine slot for ever."
+        ),
+    ] = 30.0
+    drain_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="On SIGINT or SIGTERM, running requests may go on for this long; new ones get"
+            " 503. What"
+            " is left then ends with an error event.",
+        ),
+    ] = 3.0
+
+
+class Managed(_Section, frozen=True, kw_only=True):
+    """A local engine that `sluice serve` starts, watches, and starts again with a growing delay when it
+    dies."""
+
+    command: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Program and arguments. `{port}` is replaced by the port of the backend's `url`,"
+            " or by a"
+            " free one. Adapter `worker` has a default: the bundled `sluice-worker serve`."
+        ),
+    ] = ()
+    args: Annotated[
+        tuple[str, ...],
+        Meta(description="Further arguments, e.g. `[--model, FOLDER_OR_HUB_NAME]`."),
+    ] = ()
+    start_timeout_s: Annotated[
+        Seconds, Meta(description="A child that is not ready after this long is killed and started again.")
+    ] = 300.0
+
+
+class Backend(_Section, frozen=True, kw_only=True):
+    """One engine."""
+
+    name: Annotated[
+        Name, Meta(description="What the `X-Backend` header selects. Unique; letters, digits, `.`, `_`, `-`.")
+    ]
+    adapter: Annotated[
+        str,
+        Meta(
+            description="The engine's dialect: `worker` (the bundled engine), `echo` (answers in process"
+            " with what"
+            " it was asked, for front-end work), `openai_compatible` (anything that speaks OpenAI's"
+            " API), or one"
+            " that an installed package registers."
+        ),
+    ]
+    url: Annotated[
+        BaseUrl | tuple[BaseUrl, ...] | None,
+        Meta(
+            description="Base URL without `/v1`: `http://host:port`, `https://host` or"
+            " `http+unix:///path.sock`;"
+            " or a list of them, one per replica."
+            " Required unless the backend is `managed` or the adapter is `echo`."
+        ),
+    ] = None
+    options: Annotated[
+        dict[str, Any], Meta(description="Settings of the adapter itself; each adapter has its own, or none.")
+    ] = {}
+    models: Annotated[
+        tuple[str, ...],
+        Meta(description="Model ids it serves. Empty: asked from the engine's own `/v1/models`."),
+    ] = ()
+    api_key_env: Annotated[
+        str | None,
+        Meta(description="Name of the environment variable that holds the engine's own API key."),
+    ] = None
+    max_in_flight: Annotated[
+        Count, Meta(description="Requests that may run on it at once; further ones wait in the queue.")
+    ] = 64
+    quant: Annotated[
+        Quant, Meta(description="The quantization it runs, which the `X-Quant` header selects.")
+    ] = "none"
+    upstream: Annotated[
+        Literal["native", "httpx"],
+        Meta(
+            description="HTTP client: `native` is the fast one; `httpx` honours proxy settings and"
+            " exotic TLS."
+        ),
+    ] = "native"
+    inject_usage: Annotated[
+        bool,
+        Meta(
+            description="Ask the engine for a stream's token usage when the client did not, and keep the"
+            " extra"
+            " event from the client. Switch off for engines that refuse `stream_options`."
+        ),
+    ] = True
+    managed: Annotated[
+        Managed | None, Meta(description="Start the engine as a child process; see *managed* below.")
+    ] = None
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Base URLs of all replicas."""
+        if isinstance(self.url, str):
+            return (self.url,)
+        return self.url or ()
+
+
+class ApiKey(_Section, frozen=True, kw_only=True):
+    """One API key; `sluice keys new` makes one and prints this entry."""
+
+    id: Annotated[Name, Meta(description="Name of the key in logs and limits. Unique.")]
+    sha256: Annotated[
+        Sha256,
+        Meta(description="SHA-256 of the secret, 64 lower-case hexadecimal digits (`sluice keys hash`)."),
+    ]
+    tenant: Annotated[Name, Meta(description="Whom requests count for.")] = "default"
+    backends: Annotated[
+        tuple[str, ...] | None, Meta(description="Names of the backends it may use. Absent: all.")
+    ] = None
+
+
+class Limits(_Section, frozen=True, kw_only=True):
+    """How much may run at once. A request over a limit gets 429 with Retry-After."""
+
+    max_concurrent: Annotated[
+        Count, Meta(description="Requests in the gateway at once, waiting ones included, over all keys.")
+    ] = 1024
+    max_concurrent_per_key: Annotated[
+        Count | None, Meta(description="The same for each single key. Absent: no limit of its own.")
+    ] = None
+
+
+class Queue(_Section, frozen=True, kw_only=True):
+    """Where requests wait while all engines are busy."""
+
+    max_waiting: Annotated[int, Meta(ge=0, description="Requests that may wait; further ones get 429.")] = 256
+    timeout_s: Annotated[Seconds, Meta(description="A request that has waited this long gets 503.")] = 30.0
+    max_attempts: Annotated[
+        Count,
+        Meta(
+            description="Endpoints that one request may be tried on when they fail before its first byte was"
+            " sent to the client."
+        ),
+    ] = 3
+
+
+class Timeouts(_Section, frozen=True, kw_only=True):
+    """Deadlines on engines."""
+
+    connect_s: Annotated[Seconds, Meta(description="Until the connection to the engine stands.")] = 5.0
+    first_token_s: Annotated[
+        Seconds,
+        Meta(
+            description="Until a stream's first content. Keep-alive comments and empty deltas do not count."
+        ),
+    ] = 120.0
+    idle_s: Annotated[Seconds, Meta(description="Between two reads of an answer.")] = 60.0
+    total_s: Annotated[Seconds, Meta(description="From sending the request to its last byte.")] = 600.0
+    hold_status_s: Annotated[
+        float,
+        Meta(
+            ge=0,
+            description="How long a stream's status waits for the first event, so that an error there"
+            " becomes a"
+            " real status, or goes to another engine. After that the engine's keep-alive comments are"
+            " passed on.",
+        ),
+    ] = 10.0
+
+
+class Health(_Section, frozen=True, kw_only=True):
+    """How engines are watched."""
+
+    interval_s: Annotated[Seconds, Meta(description="Between two probes of an engine.")] = 1.0
+    timeout_s: Annotated[Seconds, Meta(description="A probe that takes longer has failed.")] = 2.0
+    failures: Annotated[
+        Count, Meta(description="Failed probes in a row after which an engine gets no more requests.")
+    ] = 2
+
+
+class Cors(_Section, frozen=True, kw_only=True):
+    """Which web pages may call the gateway from a browser."""
+
+    allow_origins: Annotated[
+        tuple[str, ...],
+        Meta(description="Origins such as `https://app.example.com`; `*` allows all."),
+    ] = ("http://localhost:3000", "http://127.0.0.1:3000")
+
+
+class Logs(_Section, frozen=True, kw_only=True):
+    """What is written to standard error: one line a request, never a secret or a prompt."""
+
+    format: Annotated[
+        Literal["auto", "json", "text"],
+        Meta(description="`json` for machines, `text` for people; `auto` is `text` on a terminal."),
+    ] = "auto"
+    requests: Annotated[bool, Meta(description="Whether each request gets a line.")] = True
+
+
+class Settings(_Section, frozen=True, kw_only=True):
+    """The whole of `sluice.yaml`. Every key is optional."""
+
+    server: Annotated[Server, Meta(description="See *server* below.")] = Server()
+    backends: Annotated[
+        tuple[Backend, ...],
+        Meta(description="The engines. Absent: the bundled worker with the bundled model, managed."),
+    ] = ()
+    keys: Annotated[
+        tuple[ApiKey, ...],
+        Meta(description="API keys. Absent: open, on loopback only."),
+    ] = ()
+    limits: Annotated[Limits, Meta(description="See *limits* below.")] = Limits()
+    queue: Annotated[Queue, Meta(description="See *queue* below.")] = Queue()
+    timeouts: Annotated[Timeouts, Meta(description="See *timeouts* below.")] = Timeouts()
+    health: Annotated[Health, Meta(description="See *health* below.")] = Health()
+    cors: Annotated[Cors, Meta(description="See *cors* below.")] = Cors()
+    logs: Annotated[Logs, Meta(description="See *logs* below.")] = Logs()
+
+
+BUNDLED_WORKER = Backend(name="worker", adapter="worker", managed=Managed())
+ECHO = Backend(name="echo", adapter="echo", models=("echo",))

@@ -1,0 +1,183 @@
+"""What a request used, read from a copy of the bytes that go by.
+
+The observer looks at each event of a stream once, after which the event is forgotten: memory stays constant
+however long the stream. An engine's own `usage` is exact. A stream that is cut before it came is settled
+with the number of events that carried content, which for an engine that sends a token an event is the number
+of tokens.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import msgspec
+
+from sluice_gateway.sse import DONE, event_data
+from sluice_router.types import Usage
+
+_TAIL_BYTES = 65_536
+
+
+_ABSENT = msgspec.Raw(b"null")
+
+
+class _Delta(msgspec.Struct):
+    content: str | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    tool_calls: msgspec.Raw = _ABSENT
+    function_call: msgspec.Raw = _ABSENT
+
+
+class _Choice(msgspec.Struct):
+    delta: _Delta | None = None
+    text: str | None = None
+    finish_reason: str | None = None
+
+
+class _PromptDetails(msgspec.Struct):
+    cached_tokens: int | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _PromptDetails | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: Sequence[_Choice] = ()
+    usage: _Usage | None = None
+    error: msgspec.Raw = _ABSENT
+
+
+class _Body(msgspec.Struct):
+    usage: _Usage | None = None
+    error: msgspec.Raw = _ABSENT
+
+
+_CHUNK = msgspec.json.Decoder(_Chunk)
+_BODY = msgspec.json.Decoder(_Body)
+
+
+class StreamObserver:
+    """Reads the events of one stream."""
+
+    __slots__ = ("_hide_usage", "content_events", "data_events", "done", "error", "finished", "usage")
+
+    def __init__(self, hide_usage: bool) -> None:
+        """`hide_usage`: the client did not ask for the event that carries only the usage."""
+        self._hide_usage = hide_usage
+        self.data_events = 0
+        """Events other than comments."""
+        self.content_events = 0
+        """Choices that got something to show."""
+        self.usage: Usage | None = None
+        self.error: bytes | None = None
+        """Data of the first error event."""
+        self.finished = False
+        """A finish reason was there."""
+        self.done = False
+        """`[DONE]` was there."""
+
+    def keep(self, event: bytes) -> bool:
+        """Take note of an event. False when the client is not to see it."""
+        data = event_data(event)
+        if data is None:
+            return True
+        self.data_events += 1
+        if data == DONE:
+            self.done = True
+            return True
+        try:
+            chunk = _CHUNK.decode(data)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            self.content_events += 1
+            return True
+        if _is_there(chunk.error):
+            self.error = self.error or data
+        if chunk.usage is not None:
+            self.usage = _to_usage(chunk.usage)
+        self._note_choices(chunk.choices)
+        return not (self._hide_usage and chunk.usage is not None and not chunk.choices)
+
+    def settle(self, prompt_tokens_estimate: int) -> Usage:
+        """The usage to settle with: the engine's own, or what was seen."""
+        return self.usage or Usage(
+            prompt_tokens=prompt_tokens_estimate, completion_tokens=self.content_events
+        )
+
+    def _note_choices(self, choices: Sequence[_Choice]) -> None:
+        for choice in choices:
+            if choice.finish_reason:
+                self.finished = True
+            if choice.text or (choice.delta is not None and _shows(choice.delta)):
+                self.content_events += 1
+
+
+class BodyReading(msgspec.Struct, frozen=True, kw_only=True):
+    """What a plain answer said about itself."""
+
+    usage: Usage | None
+    is_error: bool
+    """A success status with an `error` object in it."""
+
+
+def read_body(body: bytes) -> BodyReading:
+    """Usage and error of a complete plain answer."""
+    try:
+        fields = _BODY.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return BodyReading(usage=None, is_error=False)
+    usage = _to_usage(fields.usage) if fields.usage is not None else None
+    return BodyReading(usage=usage, is_error=_is_there(fields.error))
+
+
+class Tail:
+    """The last bytes of an answer too large to be kept, where the usage usually is."""
+
+    def __init__(self) -> None:
+        self._bytes = b""
+
+    def feed(self, chunk: bytes) -> None:
+        """Take note of a piece of the body."""
+        self._bytes = (self._bytes + chunk)[-_TAIL_BYTES:]
+
+    def usage(self) -> Usage | None:
+        """The last usage object in it."""
+        found = self._bytes.rfind(b'"usage"')
+        if found < 0:
+            return None
+        text = self._bytes[found + len(b'"usage"') :].decode("utf-8", "replace").lstrip(" \t\r\n:")
+        try:
+            value, _ = json.JSONDecoder().raw_decode(text)
+            return _to_usage(msgspec.convert(value, _Usage))
+        except (ValueError, msgspec.ValidationError, RecursionError):
+            return None
+
+
+def _shows(delta: _Delta) -> bool:
+    return bool(
+        delta.content
+        or delta.reasoning_content
+        or delta.reasoning
+        or delta.refusal
+        or _is_there(delta.tool_calls)
+        or _is_there(delta.function_call)
+    )
+
+
+def _is_there(raw: msgspec.Raw) -> bool:
+    """Whether a key was in the object, with a value that says something."""
+    return raw is not _ABSENT and bytes(raw) not in (b"null", b"[]")
+
+
+def _to_usage(usage: _Usage) -> Usage:
+    details = usage.prompt_tokens_details
+    return Usage(
+        prompt_tokens=usage.prompt_tokens or 0,
+        completion_tokens=usage.completion_tokens or 0,
+        cached_tokens=(details.cached_tokens or 0) if details is not None else 0,
+    )
