@@ -1,0 +1,62 @@
+"""Reading the worker's metrics page."""
+
+from __future__ import annotations
+
+import pytest
+
+from sluice_engines.worker import WorkerAdapter
+from sluice_router.types import EngineLoad
+
+PAGE = """\
+# HELP sluice_worker_requests_running Sequences in the running batch.
+# TYPE sluice_worker_requests_running gauge
+sluice_worker_requests_running 3.0
+# HELP sluice_worker_requests_waiting Sequences that wait for room.
+# TYPE sluice_worker_requests_waiting gauge
+sluice_worker_requests_waiting 12.0
+# TYPE sluice_worker_requests_waiting_by_reason gauge
+sluice_worker_requests_waiting_by_reason{reason="capacity"} 99.0
+# TYPE sluice_worker_kv_blocks_total gauge
+sluice_worker_kv_blocks_total 200.0
+# TYPE sluice_worker_kv_blocks_used gauge
+sluice_worker_kv_blocks_used 50.0
+"""
+
+
+def test_the_gauges_become_a_load():
+    assert WorkerAdapter().parse_load(PAGE) == EngineLoad(running=3, waiting=12, kv_used_ratio=0.25)
+
+
+def test_a_missing_gauge_is_unknown_not_zero():
+    page = "\n".join(line for line in PAGE.splitlines() if "waiting " not in line and "used" not in line)
+
+    assert WorkerAdapter().parse_load(page) == EngineLoad(running=3)
+
+
+def test_ranks_are_summed():
+    page = "".join(
+        f'{name}{{rank="{rank}"}} {value}\n'
+        for name, value in [
+            ("sluice_worker_requests_running", 2),
+            ("sluice_worker_kv_blocks_used", 10),
+            ("sluice_worker_kv_blocks_total", 40),
+        ]
+        for rank in (0, 1)
+    )
+
+    assert WorkerAdapter().parse_load(page) == EngineLoad(running=4, kv_used_ratio=0.25)
+
+
+def test_a_page_that_is_no_metrics_page_is_an_error():
+    with pytest.raises(ValueError, match=r".+"):
+        WorkerAdapter().parse_load("<html>{not metrics</html>")
+
+
+def test_readiness_and_life_are_told_apart():
+    adapter = WorkerAdapter()
+
+    assert (adapter.health_path, adapter.ready_path, adapter.metrics_path) == (
+        "/health",
+        "/ready",
+        "/metrics",
+    )
