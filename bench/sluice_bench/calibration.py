@@ -10,7 +10,9 @@ the server.
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import msgspec
 
@@ -34,6 +36,11 @@ LIMIT_SHARE = 0.02
 
 PROBES_PER_S = 20.0
 
+MIN_PROBES = 20
+"""After a short run probing goes on until so many were answered, at most `_PATIENCE_S` longer."""
+
+_PATIENCE_S = 5.0
+
 _PROBE_SHAPE = Shape(prompt_words=12, output_tokens=1)
 
 
@@ -41,9 +48,9 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     """The client's own error in one run, milliseconds. A p99 of few observations is their maximum."""
 
     probes: int
-    null_p50_ms: float
-    null_p99_ms: float
-    """Of the null server's TTFT, client and loopback included."""
+    null_p50_ms: float | None
+    null_p99_ms: float | None
+    """Of the null server's TTFT, client and loopback included; `None` when no probe was answered."""
     dispatch_lag_p99_ms: float
     reference_p99_ms: float | None
     """The run's own p99 that the error is held against; `None` when nothing completed."""
@@ -51,8 +58,8 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def error_ms(self) -> float:
-        """The larger of the two bounds."""
-        return max(self.null_p99_ms, self.dispatch_lag_p99_ms)
+        """The larger of the two bounds; infinite when no probe was answered."""
+        return max(math.inf if self.null_p99_ms is None else self.null_p99_ms, self.dispatch_lag_p99_ms)
 
     @property
     def void(self) -> bool:
@@ -80,10 +87,15 @@ def run_calibrated(
 async def _run_both(
     plan: LoadPlan, null_server: Target, on_progress: Callable[[int], None] | None
 ) -> tuple[list[Exchange], list[Exchange]]:
-    probe_run = LoadRun(_probe_plan(plan, null_server))
+    enough = asyncio.Event()
+    probe_run = LoadRun(
+        _probe_plan(plan, null_server), on_progress=lambda done: enough.set() if done >= MIN_PROBES else None
+    )
     probing = asyncio.create_task(probe_run.run())
     try:
         exchanges = await LoadRun(plan, on_progress=on_progress).run()
+        with suppress(TimeoutError):
+            await asyncio.wait_for(enough.wait(), _PATIENCE_S)
     finally:
         probe_run.stop()
         probes = await probing
@@ -98,7 +110,7 @@ def _probe_plan(plan: LoadPlan, null_server: Target) -> LoadPlan:
 
 
 def calibrate(records: Sequence[RequestRecord], probes: Sequence[RequestRecord]) -> Calibration:
-    """Compare a run with its probes. Raises `ValueError` when no probe completed."""
+    """Compare a run with its probes."""
     answered = [value for probe in probes if (value := ttft_service_s(probe)) is not None]
     lags = [value for record in records if (value := dispatch_lag_s(record)) is not None]
     reference = [value for record in records if (value := _reference_s(record)) is not None]
@@ -106,8 +118,8 @@ def calibrate(records: Sequence[RequestRecord], probes: Sequence[RequestRecord])
         probes=len(answered),
         null_p50_ms=_percentile_ms(answered, 0.5),
         null_p99_ms=_percentile_ms(answered, 0.99),
-        dispatch_lag_p99_ms=_percentile_ms(lags, 0.99) if lags else 0.0,
-        reference_p99_ms=_percentile_ms(reference, 0.99) if reference else None,
+        dispatch_lag_p99_ms=_percentile_ms(lags, 0.99) or 0.0,
+        reference_p99_ms=_percentile_ms(reference, 0.99),
     )
 
 
@@ -117,5 +129,5 @@ def _reference_s(record: RequestRecord) -> float | None:
     return ttft_user_s(record) if record.stream else e2e_s(record)
 
 
-def _percentile_ms(values: Sequence[float], share: float) -> float:
-    return percentile([(value, 1) for value in values], share) * 1000
+def _percentile_ms(values: Sequence[float], share: float) -> float | None:
+    return percentile([(value, 1) for value in values], share) * 1000 if values else None

@@ -221,13 +221,10 @@ def null_server_command(
 ) -> None:
     """Serve canned OpenAI answers at next to no cost: an upstream for measuring gateways."""
     settings = NullSettings(chunks=chunks, pace_ms=pace_ms, first_ms=first_ms, json_bytes=json_bytes)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         serve(settings, host, port, lambda bound: console.print(f"Null server on http://{host}:{bound}"))
     except OSError as error:
         _fail(f"Cannot listen on {host}:{port}: {error}.")
-    except KeyboardInterrupt:
-        raise typer.Exit(0) from None
 
 
 # --- shared ----------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ each text event as its own write when paced. It reads no JSON: `"stream":true` i
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import Callable
 from typing import cast
 
@@ -234,13 +235,16 @@ async def start_null_server(settings: NullSettings, host: str, port: int) -> asy
 
 
 def serve(settings: NullSettings, host: str, port: int, on_ready: Callable[[int], None]) -> None:
-    """Serve until interrupted; `on_ready` is told the port."""
+    """Serve until SIGINT or SIGTERM, then drop every connection; `on_ready` is told the port."""
 
     async def main() -> None:
         server = await start_null_server(settings, host, port)
+        stopped = asyncio.Event()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
         on_ready(server.sockets[0].getsockname()[1])
-        async with server:
-            await server.serve_forever()
+        await stopped.wait()
+        server.close()
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(main())

@@ -118,10 +118,10 @@ def _worker_section(baseline: Baseline) -> str:
     head = (
         "## Worker: tokens per second\n\n"
         f"{load.prompt_tokens} prompt tokens, {load.output_tokens} output tokens, greedy, end tokens "
-        f"ignored, {load.waves} requests per stream and repeat, {load.repeats} repeats, fresh prompts. Tokens/s are "
-        "output tokens over the whole window, prefill included. Both engines have the same number of threads "
-        "and the same checkpoint, and take turns; `transformers` runs one static batch without HTTP. Decode "
-        "tokens/s of one stream are 1 / TPOT."
+        f"ignored, {load.waves} requests per stream and repeat, {load.repeats} repeats, fresh prompts. "
+        "Tokens/s are output tokens over the whole window, prefill included. Both engines have the same "
+        "number of threads and the same checkpoint, and take turns; `transformers` runs one static batch "
+        "without HTTP. The share of the roof is that of decoding alone, 1 / TPOT."
     )
     return "\n\n".join([head, *(_model_section(figures) for figures in baseline.worker)])
 
@@ -259,6 +259,8 @@ def calibration_line(calibration: Calibration) -> str:
     """The client's verdict on itself."""
     if calibration.reference_p99_ms is None:
         return "VOID: nothing completed."
+    if calibration.null_p99_ms is None:
+        return "VOID: the null server did not answer, so the client's own error is unknown."
     share = calibration.error_ms / calibration.reference_p99_ms if calibration.reference_p99_ms else 1.0
     verdict = "VOID, latencies say more of the client than of the server" if calibration.void else "valid"
     return (

@@ -1,0 +1,97 @@
+"""The command as a user types it, against the null server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from sluice_bench.cli import app
+from sluice_bench.processes import ServerProcess, free_port, null_server_process
+
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with null_server_process(tmp_path_factory.mktemp("null"), chunks=5, pace_ms=2) as process:
+        yield process
+
+
+def test_ping_tries_models_plain_and_stream(server: ServerProcess) -> None:
+    result = runner.invoke(app, ["ping", server.url])
+    assert result.exit_code == 0, result.output
+    assert [line[:4] for line in result.output.splitlines()] == ["ok  "] * 3
+    assert "null" in result.output
+
+
+def test_ping_of_nobody_is_one_sentence() -> None:
+    result = runner.invoke(app, ["ping", f"http://127.0.0.1:{free_port()}"])
+    assert result.exit_code == 1
+    assert "Connection refused" in result.output
+    assert "Traceback" not in result.output
+
+
+@pytest.mark.parametrize(
+    "loop", [["--concurrency", "3"], ["--rate", "200"], ["--rate", "200", "--arrival", "constant"]]
+)
+def test_run_reports_every_request(server: ServerProcess, tmp_path: Path, loop: list[str]) -> None:
+    output = tmp_path / "run.json"
+    result = runner.invoke(
+        app, ["run", "--url", server.url, *loop, "--requests", "12", "--output", str(output)]
+    )
+    assert result.exit_code in (0, 3), result.output  # 3: void, when the machine is busy
+    assert "12 of 12 scheduled requests complete." in result.output
+    written = json.loads(output.read_text())
+    assert written["summary"]["output_tokens"] == 60
+    assert len(written["records"]) == 12
+    assert ("VOID" in result.output) == (result.exit_code == 3)
+
+
+def test_run_asks_for_plain_answers_too(server: ServerProcess) -> None:
+    result = runner.invoke(
+        app, ["run", "--url", server.url, "--plain", "--concurrency", "2", "--requests", "4"]
+    )
+    assert "4 of 4 scheduled requests complete." in result.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--url", "http://127.0.0.1:1"], "either --concurrency N"),
+        (["--url", "http://127.0.0.1:1", "--rate", "1", "--concurrency", "1"], "either --concurrency N"),
+        (["--url", "127.0.0.1", "--rate", "1"], "is not a server address"),
+        (["--url", "http://127.0.0.1:1", "--model", "m", "--rate", "-1"], "must be a positive number"),
+        (["--url", "http://127.0.0.1:1", "--model", "m", "--rate", "1", "--header", "x"], "'Name: value'"),
+    ],
+)
+def test_wrong_arguments_get_a_sentence(arguments: list[str], sentence: str) -> None:
+    result = runner.invoke(app, ["run", *arguments])
+    assert result.exit_code == 1
+    assert sentence in result.output
+
+
+def test_a_run_with_failures_ends_with_the_first_of_them() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    result = runner.invoke(app, ["run", "--url", url, "--model", "m", "--rate", "100", "--requests", "2"])
+    assert result.exit_code == 1
+    assert "0 of 2 scheduled requests complete." in result.output
+    assert "First failure: request 0, connect_failed" in result.output
+
+
+def test_baseline_without_a_model_says_what_to_do(tmp_path: Path) -> None:
+    arguments = ["baseline", "--quick", "--only", "worker", "--bundled-model", str(tmp_path)]
+    result = runner.invoke(app, [*arguments, "--output", str(tmp_path / "page.md")])
+    assert result.exit_code == 1
+    assert "--bundled-model" in result.output
+    assert not (tmp_path / "page.md").exists()
+
+
+@pytest.mark.parametrize("command", ["run", "ping", "baseline", "null-server"])
+def test_every_command_explains_itself(command: str) -> None:
+    result = runner.invoke(app, [command, "--help"])
+    assert result.exit_code == 0
+    assert len(result.output.splitlines()) > 10

@@ -1,0 +1,193 @@
+"""The load client on real sockets: every scheduled request ends as one record, whatever the server does."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sluice_bench.answers import read_answers
+from sluice_bench.client import ClosedLoop, LoadPlan, LoadRun, OpenLoop, Target, WireRequest, frozen_gc
+from sluice_bench.records import Failure, RequestRecord
+
+ANSWER = b'{"choices": [{"index": 0, "message": {"content": "hi"}}], "usage": {"completion_tokens": 1}}'
+PLAIN = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
+    len(ANSWER),
+    ANSWER,
+)
+
+Requests = Callable[..., list[WireRequest]]
+
+
+async def carry_out(
+    target: Target, requests: list[WireRequest], loop: Any, **settings: Any
+) -> list[RequestRecord]:
+    plan = LoadPlan(target=target, requests=requests, loop=loop, **settings)
+    async with asyncio.timeout(60):
+        return read_answers(await LoadRun(plan).run())
+
+
+def failures(records: list[RequestRecord]) -> list[Failure | None]:
+    return [record.failure for record in records]
+
+
+async def test_a_closed_loop_keeps_its_concurrency_and_its_connections(
+    scripted: Any, listen: Any, requests_to: Requests
+) -> None:
+    server = scripted([0.01, PLAIN])
+    async with listen(server.handle) as target:
+        records = await carry_out(target, requests_to(target, 12), ClosedLoop(3), warm_connections=3)
+    assert failures(records) == [None] * 12
+    assert [record.index for record in records] == list(range(12))
+    assert (server.most_in_flight, server.connections) == (3, 3)
+    assert all(record.reused_connection for record in records)
+
+
+async def test_an_open_loop_sends_on_time_though_nothing_is_answered(
+    scripted: Any, listen: Any, requests_to: Requests
+) -> None:
+    """A client that waited for answers or for free connections would show fewer in flight."""
+    server = scripted([1.0, PLAIN])
+    async with listen(server.handle) as target:
+        records = await carry_out(
+            target, requests_to(target, 40), OpenLoop(tuple(range(0, 40_000_000, 1_000_000)))
+        )
+    assert failures(records) == [None] * 40
+    assert server.most_in_flight == 40
+    start = records[0].scheduled_ns
+    assert [record.scheduled_ns - start for record in records] == list(range(0, 40_000_000, 1_000_000))
+    assert all((record.dispatched_ns or 0) >= record.scheduled_ns for record in records)
+
+
+async def test_stamps_are_in_order(scripted: Any, listen: Any, requests_to: Requests) -> None:
+    server = scripted([PLAIN[:20], 0.01, PLAIN[20:-5], 0.01, PLAIN[-5:]])
+    async with listen(server.handle) as target:
+        (record,) = await carry_out(target, requests_to(target, 1), ClosedLoop(1))
+    stamps = [
+        record.scheduled_ns,
+        record.dispatched_ns,
+        record.connected_ns,
+        record.written_ns,
+        record.first_byte_ns,
+        record.headers_ns,
+        record.end_ns,
+    ]
+    assert None not in stamps
+    assert stamps == sorted(stamps, key=lambda stamp: stamp or 0)
+    assert record.n_reads == 3
+    assert not record.reused_connection
+
+
+async def test_a_server_that_hangs_up_loses_that_request_only(
+    scripted: Any, listen: Any, requests_to: Requests
+) -> None:
+    server = scripted([PLAIN[:-4]], hang_up=True)
+    async with listen(server.handle) as target:
+        records = await carry_out(target, requests_to(target, 3), ClosedLoop(1))
+    assert failures(records) == [Failure.CONNECTION_LOST] * 3
+    assert server.connections == 3
+
+
+async def test_a_body_without_a_length_is_complete_when_the_server_closes(
+    scripted: Any, listen: Any, requests_to: Requests
+) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n"
+    server = scripted([head + ANSWER], hang_up=True)
+    async with listen(server.handle) as target:
+        records = await carry_out(target, requests_to(target, 2), ClosedLoop(1))
+    assert failures(records) == [None, None]
+    assert server.connections == 2
+
+
+async def test_a_silent_server_times_the_request_out_and_the_next_one_is_sent(
+    scripted: Any, listen: Any, requests_to: Requests
+) -> None:
+    server = scripted([30.0])
+    async with listen(server.handle) as target:
+        records = await carry_out(target, requests_to(target, 2), ClosedLoop(1), request_timeout_s=0.05)
+    assert failures(records) == [Failure.TIMEOUT] * 2
+    assert len(server.requests) == 2
+
+
+async def test_the_hard_stop_cuts_off_what_runs_and_names_what_was_never_sent(
+    scripted: Any, listen: Any, requests_to: Requests
+) -> None:
+    server = scripted([30.0])
+    async with listen(server.handle) as target:
+        records = await carry_out(target, requests_to(target, 5), ClosedLoop(2), hard_stop_s=0.2)
+    assert failures(records) == [Failure.CUT_OFF] * 2 + [Failure.NOT_SENT] * 3
+    assert all(record.end_ns is not None for record in records)
+
+
+async def test_unsent_requests_of_an_open_loop_keep_their_schedule(
+    scripted: Any, listen: Any, requests_to: Requests
+) -> None:
+    server = scripted([PLAIN])
+    hour_ns = 3_600_000_000_000
+    async with listen(server.handle) as target:
+        records = await carry_out(target, requests_to(target, 2), OpenLoop((0, hour_ns)), hard_stop_s=0.3)
+    assert failures(records) == [None, Failure.NOT_SENT]
+    assert records[1].scheduled_ns - records[0].scheduled_ns == hour_ns
+
+
+async def test_no_server_is_a_failure_of_each_request(requests_to: Requests, unused_tcp_port: int) -> None:
+    target = Target(host="127.0.0.1", port=unused_tcp_port)
+    records = await carry_out(target, requests_to(target, 3), ClosedLoop(2))
+    assert failures(records) == [Failure.CONNECT_FAILED] * 3
+
+
+async def test_bytes_that_are_not_http_are_a_protocol_failure(
+    scripted: Any, listen: Any, requests_to: Requests
+) -> None:
+    server = scripted([b"220 mail.example.com ESMTP\r\n\r\n"])
+    async with listen(server.handle) as target:
+        records = await carry_out(target, requests_to(target, 2), ClosedLoop(1))
+    assert failures(records) == [Failure.PROTOCOL] * 2
+    assert server.connections == 2
+
+
+async def test_nothing_is_left_open_after_a_run(scripted: Any, listen: Any, requests_to: Requests) -> None:
+    server = scripted([30.0])
+    before = asyncio.all_tasks()
+    async with listen(server.handle) as target:
+        await carry_out(target, requests_to(target, 4), OpenLoop((0, 0, 0, 10**12)), hard_stop_s=0.1)
+        for _ in range(200):
+            if asyncio.all_tasks() == before:
+                break
+            await asyncio.sleep(0.01)
+        assert asyncio.all_tasks() == before
+
+
+async def test_a_run_of_no_requests_ends_at_once(scripted: Any, listen: Any) -> None:
+    async with listen(scripted([]).handle) as target:
+        assert await carry_out(target, [], ClosedLoop(1)) == []
+
+
+def test_the_collector_rests_while_frozen_and_works_afterwards() -> None:
+    with frozen_gc():
+        assert not gc.isenabled()
+        assert gc.get_freeze_count() > 0
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == 0
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("http://127.0.0.1:8000", Target(host="127.0.0.1", port=8000)),
+        ("http://127.0.0.1:8000/v1/", Target(host="127.0.0.1", port=8000)),
+        ("https://api.example.com", Target(host="api.example.com", port=443, tls=True)),
+        ("http://[::1]:80/openai/v1", Target(host="::1", port=80, prefix="/openai")),
+    ],
+)
+def test_addresses_are_understood(url: str, expected: Target) -> None:
+    assert Target.parse(url) == expected
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://x", "http://", ""])
+def test_an_address_without_a_scheme_is_refused_with_an_example(url: str) -> None:
+    with pytest.raises(ValueError, match="for example http://"):
+        Target.parse(url)

@@ -1,0 +1,77 @@
+"""Child servers: started, waited for, measured, always ended."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from urllib.request import urlopen
+
+import psutil
+import pytest
+
+from sluice_bench.processes import (
+    ForeignCpu,
+    ServerFailed,
+    ServerProcess,
+    free_port,
+    null_server_process,
+    tree_cpu_s,
+)
+
+
+def test_a_child_is_ready_inside_the_context_and_gone_after_it(tmp_path: Path) -> None:
+    with null_server_process(tmp_path) as server:
+        with urlopen(server.url + "/health", timeout=10) as response:
+            assert response.status == 200
+        assert server.cpu_s() > 0
+        assert server.resident_bytes() > 1_000_000
+        pids = [child.pid for child in psutil.Process().children()]
+        assert pids
+    assert not any(psutil.pid_exists(pid) for pid in pids)
+
+
+def test_a_child_with_an_open_connection_ends_all_the_same(tmp_path: Path) -> None:
+    with socket.socket() as client:
+        with null_server_process(tmp_path) as server:
+            client.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
+        assert client.recv(1) == b""
+
+
+def test_a_child_that_dies_tells_its_last_words(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "raise SystemExit('no model here')"]
+    with pytest.raises(ServerFailed, match="no model here"), ServerProcess(command, 1, tmp_path / "log"):
+        pass
+
+
+def test_a_child_that_is_never_ready_is_ended(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", "import time; time.sleep(60)"]
+    before = psutil.Process().children()
+    with (
+        pytest.raises(ServerFailed, match="not ready"),
+        ServerProcess(command, free_port(), tmp_path / "log", ready_within_s=0.3),
+    ):
+        pass
+    assert psutil.Process().children() == before
+
+
+def test_cpu_of_ended_children_still_counts(tmp_path: Path) -> None:
+    """A server that forks workers and lets them go must not look cheap."""
+    burn = "import time\nwhile time.process_time() < 0.3: pass"
+    code = (
+        f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {burn!r}])\n"
+        "from sluice_bench.processes import tree_cpu_s\nimport os\nprint(tree_cpu_s(os.getpid()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(done.stdout) >= 0.3
+
+
+def test_own_work_is_not_foreign() -> None:
+    before = tree_cpu_s(os.getpid())
+    foreign = ForeignCpu(os.getpid())
+    while tree_cpu_s(os.getpid()) - before < 0.3:
+        pass
+    cores = foreign.cores()
+    assert 0 <= cores <= (psutil.cpu_count() or 1) - 0.2
