@@ -105,6 +105,8 @@ def _failed(record: RequestRecord, failure: Failure, message: str) -> RequestRec
 
 
 def _read_body(record: RequestRecord, response: TimedResponse) -> RequestRecord:
+    if not response.complete and record.failure is None:
+        raise _Defect(Failure.PROTOCOL, "the response is not whole")
     if not 200 <= response.head.status < 300:
         return _failed(record, Failure.HTTP_STATUS, _error_text(response.body.data))
     content_type = response.head.headers.get(b"content-type", b"")
