@@ -22,7 +22,7 @@ import subprocess
 import sys
 from collections import deque
 from types import TracebackType
-from typing import NamedTuple, Self
+from typing import NamedTuple, Self, cast
 
 from sluice_worker.config import EngineConfig
 from sluice_worker.engine_messages import (
@@ -115,6 +115,12 @@ class GenerationStream:
         """Abort what has not finished. Idempotent."""
         self._engine._close(self._unfinished)
         self._unfinished = set()
+
+    def drop(self, request_id: str) -> None:
+        """Abort one of the sequences: its reader has seen enough. Deltas on their way are discarded."""
+        self._unfinished.discard(request_id)
+        self._engine._close({request_id})
+        self._deltas = deque(delta for delta in self._deltas if delta.request_id != request_id)
 
     def push(self, delta: SequenceDelta) -> None:
         """A delta has arrived."""
@@ -243,8 +249,7 @@ class AsyncEngine(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The socket is attached to the loop."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's does not inherit from it
 
     def data_received(self, data: bytes) -> None:
         """Hand out every event that is complete."""

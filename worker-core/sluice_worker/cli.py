@@ -1,0 +1,257 @@
+"""The command line: `sluice-worker serve`.
+
+Every option can also be set by an environment variable, named in `--help`. Mistakes end with one line on
+standard error and status 1 (2 for options that do not exist). Nothing heavy is imported before it is needed,
+and torch never: the engine process is started first and loads while this one reads the tokenizer.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import socket
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Annotated, NoReturn, cast, get_args
+
+import msgspec
+import typer
+
+from sluice_worker.config import DeviceName, DTypeName, EngineConfig
+from sluice_worker.errors import ConfigError, WorkerError
+from sluice_worker.outputs import ModelInfo
+
+_MEMORY = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[KMGT]i?)?B?", re.IGNORECASE)
+_POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
+
+app = typer.Typer(
+    name="sluice-worker",
+    help="A from-scratch LLM inference engine with an OpenAI-compatible HTTP server.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.callback()
+def _commands() -> None:
+    """Keep `serve` a subcommand although it is the only one."""
+
+
+@app.command()
+def serve(
+    model: Annotated[
+        str,
+        typer.Option(
+            envvar="SLUICE_WORKER_MODEL",
+            help="A Hugging Face model folder, a Hub name such as Qwen/Qwen3-0.6B, or a bundled model.",
+        ),
+    ] = "sluice-tiny",
+    host: Annotated[
+        str,
+        typer.Option(
+            envvar="SLUICE_WORKER_HOST",
+            help="Address to listen on. There is no authentication: use a gateway beyond this machine.",
+        ),
+    ] = "127.0.0.1",
+    port: Annotated[
+        int, typer.Option(envvar="SLUICE_WORKER_PORT", help="Port to listen on; 0 picks a free one.")
+    ] = 8006,
+    dtype: Annotated[
+        str,
+        typer.Option(
+            envvar="SLUICE_WORKER_DTYPE",
+            metavar="auto|float32|bfloat16",
+            help="Type of weights and KV cache; auto takes the checkpoint's.",
+        ),
+    ] = "auto",
+    device: Annotated[
+        str,
+        typer.Option(
+            envvar="SLUICE_WORKER_DEVICE",
+            metavar="auto|cpu|cuda",
+            help="Where to run; auto takes CUDA when there is a GPU.",
+        ),
+    ] = "auto",
+    max_model_len: Annotated[
+        int | None,
+        typer.Option(
+            envvar="SLUICE_WORKER_MAX_MODEL_LEN",
+            help="Longest prompt plus answer, in tokens. [default: the model's context]",
+        ),
+    ] = None,
+    max_num_seqs: Annotated[
+        int,
+        typer.Option(
+            envvar="SLUICE_WORKER_MAX_NUM_SEQS", help="Sequences computed together; more of them wait."
+        ),
+    ] = 64,
+    max_num_batched_tokens: Annotated[
+        int,
+        typer.Option(
+            envvar="SLUICE_WORKER_MAX_NUM_BATCHED_TOKENS",
+            help="Tokens computed in one step. More: prompts finish sooner, running answers stutter more.",
+        ),
+    ] = 1024,
+    kv_memory: Annotated[
+        str | None,
+        typer.Option(
+            envvar="SLUICE_WORKER_KV_MEMORY",
+            metavar="SIZE",
+            help="Memory for the KV cache, such as 2GiB or 512MiB. [default: from the free memory]",
+        ),
+    ] = None,
+    prefix_caching: Annotated[
+        bool,
+        typer.Option(
+            envvar="SLUICE_WORKER_PREFIX_CACHING", help="Reuse computed prefixes that prompts share."
+        ),
+    ] = True,
+    threads: Annotated[
+        int | None,
+        typer.Option(envvar="SLUICE_WORKER_THREADS", help="CPU threads of one operation."),
+    ] = None,
+    served_model_name: Annotated[
+        list[str] | None,
+        typer.Option(
+            envvar="SLUICE_WORKER_SERVED_MODEL_NAME",
+            help="Name that requests use for the model; repeat for more. [default: the model's own]",
+        ),
+    ] = None,
+    drain_s: Annotated[
+        float,
+        typer.Option(
+            "--drain-seconds",
+            envvar="SLUICE_WORKER_DRAIN_SECONDS",
+            min=0,
+            help="How long requests in flight may go on after SIGTERM or Ctrl-C.",
+        ),
+    ] = 3.0,
+) -> None:
+    """Serve a model over HTTP until SIGTERM or Ctrl-C.
+
+    The API is OpenAI's: /v1/chat/completions, /v1/completions and /v1/models; beside it /health, /ready,
+    /metrics and /model. One line on standard output says when it is ready.
+
+    A request's own sampling settings win over the model's generation_config.json, and that over OpenAI's
+    defaults.
+    """
+    started_s = time.monotonic()
+    try:
+        config = EngineConfig(
+            model=model,
+            dtype=cast(DTypeName, _one_of("--dtype", dtype, get_args(DTypeName))),
+            device=cast(DeviceName, _one_of("--device", device, get_args(DeviceName))),
+            kv_cache_bytes=None if kv_memory is None else parse_memory(kv_memory),
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max(max_num_batched_tokens, max_num_seqs),
+            max_model_len=max_model_len,
+            enable_prefix_caching=prefix_caching,
+            threads=threads,
+        )
+        listener = listen(host, port)
+        failure = _run(config, listener, tuple(served_model_name or ()), drain_s, started_s)
+    except WorkerError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    if failure is not None:
+        _fail(failure)
+
+
+def parse_memory(text: str) -> int:
+    """Bytes of a size such as `2GiB`, `1.5 GB` or `1048576`. Raises `ConfigError`."""
+    match = _MEMORY.fullmatch(text.strip())
+    if match is None:
+        raise ConfigError(f"--kv-memory is {text!r}; write a size such as 2GiB or 512MiB.")
+    unit = match["unit"] or ""
+    base = 1024 if unit.lower().endswith("i") else 1000
+    return int(float(match["number"]) * base ** _POWERS[unit[:1].upper()])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket. Raises `ConfigError` when the address cannot be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except (socket.gaierror, UnicodeError, OverflowError) as error:
+        raise ConfigError(f"--host {host} is not an address of this machine: {error}.") from error
+    listener = socket.socket(family, kind, protocol)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind(address)
+    except (OSError, OverflowError) as error:
+        listener.close()
+        reason = error.strerror if isinstance(error, OSError) else "ports go up to 65535"
+        raise ConfigError(
+            f"Cannot listen on {host} port {port}: {reason}. Choose another --port, or stop what uses it."
+        ) from error
+    return listener
+
+
+def _run(
+    config: EngineConfig, listener: socket.socket, names: tuple[str, ...], drain_s: float, started_s: float
+) -> str | None:
+    """Start the engine, then the server; returns why the engine died, if it did."""
+    import asyncio
+
+    from sluice_worker.async_engine import spawn_engine
+    from sluice_worker.loading.model_folder import resolve_model
+
+    folder = resolve_model(config.model)
+    spawned = spawn_engine(msgspec.structs.replace(config, model=str(folder.path)))
+    try:
+        import uvloop
+
+        from sluice_worker.server.lifecycle import ServerSettings, run_server
+        from sluice_worker.server.served_model import load_served_model
+
+        logging.basicConfig(stream=sys.stderr, level=logging.WARNING)
+        model = load_served_model(folder, names, created=int(time.time()), now=datetime.now)
+        ready = _ready_line(model.names[0], listener, started_s)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(run_server(spawned, listener, model, ServerSettings(drain_s=drain_s), ready))
+    finally:
+        # The engine ends when our end of its socket closes; a failed start must not leave it loading.
+        spawned.sock.close()
+        spawned.process.wait()
+
+
+def _ready_line(name: str, listener: socket.socket, started_s: float) -> Callable[[ModelInfo], None]:
+    host, port = listener.getsockname()[:2]
+    shown_host = f"[{host}]" if ":" in host else host
+
+    def announce(info: ModelInfo) -> None:
+        facts = (
+            f"{info.device}, {info.dtype}, {info.kernels} kernels, context {info.max_model_len}, "
+            f"{info.num_kv_blocks} KV blocks of {info.block_size} tokens"
+        )
+        took_s = time.monotonic() - started_s
+        url = f"http://{shown_host}:{port}/v1"
+        typer.echo(f"sluice-worker is ready: {name} at {url} ({facts}) in {took_s:.1f} s")
+
+    return announce
+
+
+def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:
+    if value not in allowed:
+        raise ConfigError(f"{option} is {value!r}; choose {', '.join(allowed[:-1])} or {allowed[-1]}.")
+    return value
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"sluice-worker: {' '.join(message.split())}", err=True)
+    sys.exit(1)
+
+
+def main() -> None:
+    """The `sluice-worker` command."""
+    app()
+
+
+if __name__ == "__main__":
+    main()
