@@ -94,9 +94,11 @@ class HttpTransport:
             if isinstance(error, TimeoutError) and timer.expired():
                 raise verdict from error
             raise ConnectFailed(f"no connection to {_describe(origin)}: {error}") from error
-        if self._closed:
+        if self._closed or not connection.usable:
             connection.abort()
             self._refuse_when_closed()
+            raise ConnectFailed(f"{_describe(origin)} closed the connection at once")
+        self._pool.adopt(connection)
         return connection
 
     async def _open(self, origin: Origin) -> Connection:

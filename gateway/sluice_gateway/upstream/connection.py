@@ -36,21 +36,17 @@ WRITE_SLICE = 64 * 1024
 class ConnectionOwner(Protocol):
     """Who keeps account of connections: the pool."""
 
-    def opened(self, connection: Connection) -> None:
-        """The socket stands."""
-        ...
-
     def rested(self, connection: Connection) -> None:
         """An exchange ended cleanly; keep the connection or `abort` it."""
         ...
 
     def closed(self, connection: Connection) -> None:
-        """The socket is closed. Called once for every `opened`."""
+        """The socket is closed."""
         ...
 
 
 class Connection(asyncio.Protocol):
-    """Made by `create_connection`; lives until `connection_lost`."""
+    """Made by `create_connection`, which may drop it uncalled when cancelled: its maker tells the owner."""
 
     __slots__ = (
         "_clock",
@@ -229,7 +225,6 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The socket stands."""
         self._transport = cast(asyncio.Transport, transport)
-        self._owner.opened(self)
 
     def eof_received(self) -> None:
         """The engine sent all it will; a connection it half closed is of no further use."""

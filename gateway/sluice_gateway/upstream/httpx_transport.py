@@ -3,8 +3,9 @@
 Costs about thirty times the CPU of `HttpTransport` per request, so it is the alternative, not the default. It
 uses httpx's transport layer alone: no redirects, cookies, content decoding or default headers.
 
-Differences from `HttpTransport`: a late upload counts towards no phase but `total`, and httpx alone decides
-which connections it keeps.
+Differences from `HttpTransport`: a late upload counts towards no phase but `total`, httpx alone decides which
+connections it keeps, and a request cancelled within a TLS handshake closes its socket only when the garbage
+collector finds it (httpcore 1.0).
 """
 
 from __future__ import annotations

@@ -43,8 +43,12 @@ class ConnectionPool:
                 return connection
         return None
 
-    def opened(self, connection: Connection) -> None:
-        """Keep account of `connection` until `closed`."""
+    def adopt(self, connection: Connection) -> None:
+        """Keep account of `connection`, whose socket stands, until `closed`.
+
+        Not left to `connection_made`: uvloop, cancelled while connecting, closes a socket whose protocol it
+        had told of the connection, and never tells it of the loss.
+        """
         self._open.add(connection)
 
     def rested(self, connection: Connection) -> None:

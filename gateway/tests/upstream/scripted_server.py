@@ -1,4 +1,4 @@
-"""A raw TCP server that sends exactly the bytes that a test tells it to, in the pieces that it tells it to."""
+"""A raw TCP server that sends exactly the bytes that a test tells it to, cut where the test tells it to."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 
 PATIENCE_S = 20.0
@@ -83,9 +84,7 @@ class ScriptedServer:
 
     async def until_idle(self) -> None:
         """Return once every script has returned."""
-        async with asyncio.timeout(PATIENCE_S):
-            while self._tasks:
-                await asyncio.sleep(0.001)
+        await eventually(lambda: not self._tasks)
 
     async def stop(self) -> None:
         for task in self._tasks:
@@ -101,15 +100,13 @@ class ScriptedServer:
         self.accepted += 1
         self._tasks.add(task)
         try:
-            with suppress(ConnectionError, asyncio.IncompleteReadError):
-                await self.script(Peer(reader, writer))
-        except asyncio.CancelledError:
-            pass  # The test is over.
+            await self.script(Peer(reader, writer))
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            writer.transport.abort()  # The client left or the test is over: no farewell.
+        else:
+            writer.close()
         finally:
             self._tasks.discard(task)
-            writer.close()
-            with suppress(ConnectionError, ssl.SSLError):
-                await writer.wait_closed()
 
 
 def answering(*pieces: bytes, then_close: bool = True) -> Script:
@@ -128,5 +125,13 @@ def answering(*pieces: bytes, then_close: bool = True) -> Script:
 def pieces_of(data: bytes, cuts: Iterable[int]) -> list[bytes]:
     """`data` cut at the given offsets; empty pieces are left out."""
     edges = [0, *sorted(cuts), len(data)]
-    pairs = zip(edges, edges[1:], strict=False)
-    return [data[start:end] for start, end in pairs if start < end]
+    return [data[start:end] for start, end in pairwise(edges) if start < end]
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Return once `condition` holds; fail the test if it never does."""
+    for _ in range(int(PATIENCE_S / 0.001)):
+        if condition():
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("the condition never became true")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sluice_engines.transport import Transport
+from sluice_engines.transport import Transport, UpstreamRequest
 from sluice_gateway.upstream import HttpTransport
 
 from .conftest import ServeScript
@@ -14,7 +14,7 @@ from .scripted_server import answering, pieces_of
 each_framing = pytest.mark.parametrize("framing", FRAMINGS, ids=[framing.name for framing in FRAMINGS])
 
 
-def request_for(framing: Framing, url: str):
+def request_for(framing: Framing, url: str) -> UpstreamRequest:
     return get(url, method="HEAD") if framing.method == "HEAD" else post(url)
 
 
@@ -66,7 +66,10 @@ async def test_only_a_clean_end_keeps_the_connection(
 async def test_headers_are_lower_cased_kept_in_order_and_stripped(
     transport: Transport, serve: ServeScript
 ) -> None:
-    wire = b"HTTP/1.1 200 OK\r\nX-B:  one \r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\nX-Empty:\r\nContent-Length: 0\r\n\r\n"
+    wire = (
+        b"HTTP/1.1 200 OK\r\nX-B:  one \r\nSet-Cookie: a=1\r\nset-cookie: b=2\r\n"
+        b"X-Empty:\r\nContent-Length: 0\r\n\r\n"
+    )
     server = await serve(answering(wire))
 
     answer = await exchange(transport, get(server.url))
