@@ -22,6 +22,8 @@ from sluice_engines.log_lines import forward_lines
 
 REAP_S = 2.0
 """How long after its grace period the warden may take, before the group is killed from here."""
+GROUP_GONE_S = 1.0
+"""How long killed processes may take to disappear before they are no longer waited for."""
 LAST_LINES_S = 1.0
 """How long to wait for the end of the output: a process that left the group may hold it open."""
 
@@ -90,6 +92,7 @@ class ChildProcess:
             await asyncio.wait([self._listener], timeout=self._grace_s + REAP_S)
         self._kill_group()
         await asyncio.to_thread(self._popen.wait)
+        await self._group_gone()
         self._control.close()
         with contextlib.suppress(OSError):
             await self._control.wait_closed()
@@ -100,6 +103,17 @@ class ChildProcess:
         """Safe because the warden is not reaped yet: its id cannot have become another group's."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._popen.pid, signal.SIGKILL)
+
+    async def _group_gone(self) -> None:
+        """Until no member of the group is left, for killed processes need a moment to give back their ports.
+
+        Not for ever: where nobody reaps orphans, the dead stay members.
+        """
+        with contextlib.suppress(ProcessLookupError, PermissionError, TimeoutError):
+            async with asyncio.timeout(GROUP_GONE_S):
+                while True:
+                    os.killpg(self._popen.pid, 0)
+                    await asyncio.sleep(0.005)
 
     async def _finish_output(self) -> None:
         await asyncio.wait([self._output], timeout=LAST_LINES_S)
