@@ -1,0 +1,125 @@
+"""The routing fields, out of whatever a client sends."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sluice_gateway.errors import Failure, Problem
+from sluice_gateway.facts import BodyFacts, Kind, decode
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+ROUTING = {
+    "model", "messages", "prompt", "input", "stream", "stream_options", "max_tokens",
+    "max_completion_tokens", "n", "logprobs", "tools", "response_format",
+}  # fmt: skip
+
+
+def facts(kind: Kind = "chat", **fields: Any) -> BodyFacts:
+    found = decode(kind, json.dumps({"model": "m", "messages": MESSAGES, **fields}).encode())
+    assert isinstance(found, BodyFacts), found
+    return found
+
+
+def refusal(body: bytes, kind: Kind = "chat") -> Problem:
+    found = decode(kind, body)
+    assert isinstance(found, Problem)
+    return found
+
+
+def test_a_plain_request_needs_nothing_special() -> None:
+    found = facts()
+    assert (found.model, found.stream, found.needs, found.max_tokens) == ("m", False, frozenset(), None)
+    assert found.prompt_tokens_estimate > 0
+
+
+def test_what_a_request_uses_is_what_it_needs() -> None:
+    found = facts(
+        logprobs=True, tools=[{"type": "function"}], n=2, response_format={"type": "json_schema"}
+    )
+    assert found.needs == {"logprobs", "tools", "multiple_choices", "json_schema"}
+
+
+def test_asking_for_none_of_a_feature_is_not_using_it() -> None:
+    found = facts(logprobs=False, tools=[], n=1, response_format={"type": "text"})
+    assert found.needs == frozenset()
+
+
+def test_legacy_logprobs_are_a_number() -> None:
+    found = decode("completions", b'{"model":"m","prompt":"x","logprobs":0}')
+    assert isinstance(found, BodyFacts)
+    assert found.needs == {"logprobs"}
+
+
+def test_the_newer_bound_on_the_output_wins() -> None:
+    assert facts(max_tokens=5, max_completion_tokens=7).max_tokens == 7
+
+
+@pytest.mark.parametrize(
+    ("options", "include", "there"),
+    [(None, False, True), ({}, False, True), ({"include_usage": True}, True, True)],
+)
+def test_stream_options(options: Any, include: bool, there: bool) -> None:
+    found = facts(stream=True, stream_options=options)
+    assert (found.include_usage, found.has_stream_options) == (include, there)
+    assert not facts(stream=True).has_stream_options
+
+
+def test_a_longer_prompt_is_estimated_as_more_tokens() -> None:
+    assert facts(messages=[{"role": "user", "content": "x" * 4000}]).prompt_tokens_estimate > 1000
+
+
+@pytest.mark.parametrize(
+    ("body", "failure", "param"),
+    [
+        (b"", Failure.INVALID_JSON, None),
+        (b"{", Failure.INVALID_JSON, None),
+        (b"[]", Failure.INVALID_JSON, None),
+        (b'{"model": "m\xff"}', Failure.INVALID_JSON, None),
+        (b'{"model":"m","x":' + b"[" * 100_000, Failure.INVALID_JSON, None),
+        (b'{"messages":[]}', Failure.INVALID_REQUEST, "model"),
+        (b'{"model":null,"messages":[]}', Failure.INVALID_REQUEST, "model"),
+        (b'{"model":"m"}', Failure.INVALID_REQUEST, "messages"),
+        (b'{"model":"m","messages":"Hi"}', Failure.INVALID_REQUEST, "messages"),
+        (b'{"model":"m","messages":null}', Failure.INVALID_REQUEST, "messages"),
+        (b'{"model":7,"messages":[]}', Failure.INVALID_TYPE, "model"),
+        (b'{"model":"m","messages":[],"stream":"yes"}', Failure.INVALID_TYPE, "stream"),
+        (b'{"model":"m","messages":[],"stream_options":{}}', Failure.INVALID_REQUEST, "stream_options"),
+    ],
+)
+def test_a_mistake_is_named(body: bytes, failure: Failure, param: str | None) -> None:
+    found = refusal(body)
+    assert (found.failure, found.param, found.status) == (failure, param, 400)
+
+
+def test_each_kind_has_its_own_content() -> None:
+    assert refusal(b'{"model":"m","messages":[]}', "completions").param == "prompt"
+    assert refusal(b'{"model":"m"}', "embeddings").param == "input"
+    assert isinstance(decode("completions", b'{"model":"m","prompt":[1,2]}'), BodyFacts)
+
+
+@given(st.dictionaries(st.text().filter(lambda name: name not in ROUTING), VALUES, max_size=5))
+def test_fields_that_are_not_for_routing_change_nothing(others: dict[str, Any]) -> None:
+    body = json.dumps({**others, "model": "m", "messages": MESSAGES, "stream": True}).encode()
+    assert decode("chat", body) == facts(stream=True)
+
+
+@given(st.binary() | VALUES.map(lambda value: json.dumps(value).encode()))
+def test_any_bytes_give_facts_or_a_400(body: bytes) -> None:
+    found = decode("chat", body)
+    assert isinstance(found, BodyFacts) or found.status == 400
+
+
+@given(st.fixed_dictionaries({name: VALUES for name in sorted(ROUTING)}))
+def test_any_values_give_facts_or_a_400(fields: dict[str, Any]) -> None:
+    found = decode("chat", json.dumps(fields).encode())
+    assert isinstance(found, BodyFacts) or found.status == 400

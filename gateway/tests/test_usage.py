@@ -1,0 +1,82 @@
+"""Tokens are counted, whatever the engine tells and however the stream ends."""
+
+from __future__ import annotations
+
+import pytest
+from sluice_router.types import Usage
+
+from sluice_gateway.usage import StreamObserver, Tail, read_body
+
+from .scripted_engine import DONE, FINISH, KEEP_ALIVE, ROLE, USAGE, delta, event
+
+
+def test_the_engines_own_usage_wins() -> None:
+    observer = StreamObserver(hide_usage=True)
+    assert [observer.keep(e) for e in (ROLE, delta("a"), USAGE, DONE)] == [True, True, False, True]
+    assert observer.settle(99) == Usage(prompt_tokens=7, completion_tokens=2)
+    assert observer.done
+
+
+def test_without_it_content_is_counted() -> None:
+    observer = StreamObserver(hide_usage=True)
+    for piece in (KEEP_ALIVE, ROLE, delta("a"), delta("b"), FINISH):
+        observer.keep(piece)
+    assert observer.settle(99) == Usage(prompt_tokens=99, completion_tokens=2)
+    assert observer.finished
+    assert not observer.done
+
+
+@pytest.mark.parametrize(
+    "shown",
+    [
+        {"delta": {"content": "x"}},
+        {"delta": {"reasoning_content": "x"}},
+        {"delta": {"reasoning": "x"}},
+        {"delta": {"tool_calls": [{"index": 0}]}},
+        {"delta": {"refusal": "x"}},
+        {"text": "x"},
+    ],
+)
+def test_all_that_a_choice_can_show_is_content(shown: dict[str, object]) -> None:
+    observer = StreamObserver(hide_usage=False)
+    observer.keep(event(choices=[shown]))
+    assert observer.content_events == 1
+
+
+@pytest.mark.parametrize("empty", [{"delta": {}}, {"delta": {"content": "", "tool_calls": []}}, {"text": ""}])
+def test_an_empty_delta_is_not(empty: dict[str, object]) -> None:
+    observer = StreamObserver(hide_usage=False)
+    observer.keep(event(choices=[empty]))
+    assert observer.content_events == 0
+
+
+def test_usage_beside_content_is_never_hidden() -> None:
+    observer = StreamObserver(hide_usage=True)
+    assert observer.keep(event(choices=[{"delta": {"content": "x"}}], usage={"prompt_tokens": 1}))
+    assert observer.usage == Usage(prompt_tokens=1)
+
+
+def test_cached_tokens_are_read() -> None:
+    details = {"prompt_tokens": 9, "completion_tokens": 1, "prompt_tokens_details": {"cached_tokens": 8}}
+    observer = StreamObserver(hide_usage=False)
+    observer.keep(event(choices=[], usage=details))
+    assert observer.usage == Usage(prompt_tokens=9, completion_tokens=1, cached_tokens=8)
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"usage": 3}', b"\xff"])
+def test_a_body_without_usage_has_none(body: bytes) -> None:
+    assert read_body(body).usage is None
+
+
+def test_the_last_usage_in_a_tail_is_taken() -> None:
+    tail = Tail()
+    for chunk in (b'{"usage": {"prompt_tokens": 1}', b"x" * 100_000, b'"usage" : {"prompt_tokens": 5}', b"}"):
+        tail.feed(chunk)
+    assert tail.usage() == Usage(prompt_tokens=5)
+
+
+@pytest.mark.parametrize("text", [b"nothing", b'"usage": nope', b'"usage": {"prompt_tokens": "x"}', b'"usage"'])
+def test_a_tail_without_usage_has_none(text: bytes) -> None:
+    tail = Tail()
+    tail.feed(text)
+    assert tail.usage() is None
