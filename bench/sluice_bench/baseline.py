@@ -33,6 +33,8 @@ class BaselineSettings(msgspec.Struct, frozen=True, kw_only=True):
     bundled_model: Path = BUNDLED_MODEL
     repeats: int | None = None
     """Overrides both loads' repeats."""
+    threads: int | None = None
+    """Of every engine; `None`: all cores."""
 
     @property
     def overhead_load(self) -> OverheadLoad:
@@ -44,7 +46,9 @@ class BaselineSettings(msgspec.Struct, frozen=True, kw_only=True):
     def throughput_load(self) -> ThroughputLoad:
         """Of the worker part."""
         load = worker_throughput.QUICK_THROUGHPUT if self.quick else ThroughputLoad()
-        return msgspec.structs.replace(load, repeats=self.repeats) if self.repeats else load
+        return msgspec.structs.replace(
+            load, repeats=self.repeats or load.repeats, threads=self.threads or load.threads
+        )
 
     @property
     def random_shape(self) -> str:

@@ -178,6 +178,9 @@ def baseline_command(
     ] = False,
     only: Annotated[Part | None, typer.Option(help="Measure just one part.")] = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="Repeats of every measurement.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="CPU threads of every engine; by default all cores.")
+    ] = None,
     bundled_model: Annotated[Path, typer.Option(help="Folder of the bundled model.")] = BUNDLED_MODEL,
 ) -> None:
     """Measure gateway overhead and worker throughput here, and write the report.
@@ -191,6 +194,7 @@ def baseline_command(
         worker=only != "gateway",
         bundled_model=bundled_model,
         repeats=repeats,
+        threads=threads,
     )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are ended then, too
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes")

@@ -119,9 +119,10 @@ def _worker_section(baseline: Baseline) -> str:
         "## Worker: tokens per second\n\n"
         f"{load.prompt_tokens} prompt tokens, {load.output_tokens} output tokens, greedy, end tokens "
         f"ignored, {load.waves} requests per stream and repeat, {load.repeats} repeats, fresh prompts. "
-        "Tokens/s are output tokens over the whole window, prefill included. Both engines have the same "
-        "number of threads and the same checkpoint, and take turns; `transformers` runs one static batch "
-        "without HTTP. The share of the roof is that of decoding alone, 1 / TPOT."
+        "Tokens/s are output tokens over the whole window, prefill included. Both engines have "
+        f"{load.threads} threads and the same checkpoint, and take turns; `transformers` runs one static "
+        "batch without HTTP, and its TTFT is that of a batch with one output token. The share of the roof is that of decoding "
+        "alone, 1 / TPOT."
     )
     return "\n\n".join([head, *(_model_section(figures) for figures in baseline.worker)])
 
@@ -152,14 +153,14 @@ def _millions(count: object) -> str:
 def _throughput_line(figures: ModelFigures, engine: str, streams: int) -> str:
     rows = [row for row in figures.rows if row.engine == engine and row.streams == streams]
     decode = [1000 / row.tpot_p50_ms for row in rows if row.tpot_p50_ms]
-    share = f"{statistics.median(decode) / figures.roof_tokens_per_s:.1%}" if decode and streams == 1 else "–"
+    share = statistics.median(decode) / figures.roof_tokens_per_s if decode and streams == 1 else None
     cells = [
         engine,
         str(streams),
         _spread([row.tokens_per_s for row in rows]),
         _spread([row.ttft_p50_ms for row in rows if row.ttft_p50_ms is not None]),
         _spread([row.tpot_p50_ms for row in rows if row.tpot_p50_ms is not None]),
-        share,
+        "–" if share is None else f"{_number(share * 100)} %",
     ]
     return "| " + " | ".join(cells) + " |"
 

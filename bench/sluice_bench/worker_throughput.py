@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from urllib.request import urlopen
@@ -63,6 +63,8 @@ class ThroughputLoad(msgspec.Struct, frozen=True, kw_only=True):
     """Requests per stream in one repeat."""
     repeats: int = 3
     bandwidth_rounds: int = 5
+    threads: int = msgspec.field(default_factory=lambda: psutil.cpu_count() or 1)
+    """Of every engine and of the bandwidth probe."""
 
 
 QUICK_THROUGHPUT = ThroughputLoad(
@@ -113,11 +115,6 @@ def number_of_steps(load: ThroughputLoad) -> int:
     return 3 + load.repeats * len(load.streams) * 2
 
 
-def thread_environment() -> dict[str, str]:
-    """The same number of threads for every engine and for the bandwidth probe."""
-    return {"OMP_NUM_THREADS": str(psutil.cpu_count() or 1)}
-
-
 def measure_model(
     name: str, checkpoint: Path, load: ThroughputLoad, folder: Path, on_step: Callable[[str], None]
 ) -> ModelFigures:
@@ -127,14 +124,15 @@ def measure_model(
     """
     on_step(f"{name}: memory bandwidth")
     weight_bytes = weight_bytes_per_token(checkpoint)
-    bandwidth = probe_bandwidth(weight_bytes, load.bandwidth_rounds)
+    threads = {"OMP_NUM_THREADS": str(load.threads)}
+    bandwidth = probe_bandwidth(weight_bytes, load.bandwidth_rounds, threads)
     rows: list[ThroughputRow] = []
     with ExitStack() as stack:
         on_step(f"{name}: starting sluice-worker")
         null = stack.enter_context(null_server_process(folder))
-        worker = stack.enter_context(_worker(checkpoint, folder))
+        worker = stack.enter_context(_worker(checkpoint, folder, threads))
         on_step(f"{name}: starting transformers")
-        peer = stack.enter_context(_peer(checkpoint, folder))
+        peer = stack.enter_context(_peer(checkpoint, folder, threads))
         engine = _Engine(name, worker, null, peer, load)
         engine.warm_up()
         info = engine.worker_info()
@@ -149,17 +147,16 @@ def measure_model(
     )
 
 
-def probe_bandwidth(buffer_bytes: int, rounds: int) -> Bandwidth:
+def probe_bandwidth(buffer_bytes: int, rounds: int, environment: Mapping[str, str]) -> Bandwidth:
     """Measure read bandwidth in a child process. Raises `ServerFailed`."""
     command = [sys.executable, "-m", "sluice_bench.bandwidth", str(buffer_bytes), str(rounds)]
-    environment = {**os.environ, **thread_environment()}
-    done = subprocess.run(command, capture_output=True, env=environment, check=False)
+    done = subprocess.run(command, capture_output=True, env={**os.environ, **environment}, check=False)
     if done.returncode != 0:
         raise ServerFailed(f"the bandwidth probe failed:\n{done.stderr.decode(errors='replace')[-500:]}")
     return msgspec.json.decode(done.stdout, type=Bandwidth)
 
 
-def _worker(checkpoint: Path, folder: Path) -> ServerProcess:
+def _worker(checkpoint: Path, folder: Path, environment: Mapping[str, str]) -> ServerProcess:
     port = free_port()
     command = [script("sluice-worker"), "serve", "--model", str(checkpoint), "--port", str(port)]
     return ServerProcess(
@@ -168,7 +165,7 @@ def _worker(checkpoint: Path, folder: Path) -> ServerProcess:
         folder / "worker.log",
         ready_path="/ready",
         ready_within_s=300,
-        environment=thread_environment(),
+        environment=environment,
     )
 
 
@@ -200,10 +197,10 @@ class Peer:
 
 
 @contextmanager
-def _peer(checkpoint: Path, folder: Path) -> Iterator[Peer]:
+def _peer(checkpoint: Path, folder: Path, environment: Mapping[str, str]) -> Iterator[Peer]:
     log_path = folder / "transformers.log"
     command = [sys.executable, "-m", "sluice_bench.peers.hf_generate", str(checkpoint)]
-    environment = {**os.environ, **thread_environment(), "HF_HUB_OFFLINE": "1"}
+    environment = {**os.environ, **environment, "HF_HUB_OFFLINE": "1"}
     with (
         log_path.open("wb") as log,
         subprocess.Popen(
@@ -233,7 +230,7 @@ class _Engine:
     def warm_up(self) -> None:
         """One batch of each size that is thrown away. Raises `ServerFailed` when a request fails."""
         for streams in self._load.streams:
-            row = self.measure_worker(streams, repeat=-1)
+            row = self.measure_worker(streams, repeat=-1, waves=1)
             if row.failures:
                 raise ServerFailed(
                     f"sluice-worker on {self._model}: {row.failures} warm-up requests failed, "
@@ -249,9 +246,9 @@ class _Engine:
         with urlopen(self._worker.url + "/model", timeout=10) as response:
             return msgspec.json.decode(response.read(), type=dict[str, object])
 
-    def measure_worker(self, streams: int, repeat: int) -> ThroughputRow:
+    def measure_worker(self, streams: int, repeat: int, waves: int | None = None) -> ThroughputRow:
         """One repeat over HTTP, with the client checked against the null server meanwhile."""
-        plan = self._plan(streams, repeat)
+        plan = self._plan(streams, repeat, waves or self._load.waves)
         foreign, cpu_before = ForeignCpu(os.getpid()), self._worker.cpu_s()
         run = run_calibrated(plan, Target.parse(self._null.url))
         cpu_s, foreign_cores = self._worker.cpu_s() - cpu_before, foreign.cores()
@@ -288,12 +285,14 @@ class _Engine:
             output_tokens=result.output_tokens,
             seconds=result.seconds,
             tokens_per_s=result.output_tokens / result.seconds,
+            ttft_p50_ms=result.first_token_s * 1000,
+            tpot_p50_ms=(result.seconds - result.first_token_s) * 1000 / max(1, self._load.output_tokens - 1),
             foreign_cores=foreign.cores(),
         )
 
-    def _plan(self, streams: int, repeat: int) -> LoadPlan:
+    def _plan(self, streams: int, repeat: int, waves: int) -> LoadPlan:
         load, target = self._load, Target.parse(self._worker.url)
-        count = streams * load.waves
+        count = streams * waves
         seed = (repeat + 1) * 1000 + streams
         prompts = random_token_prompts(count, load.prompt_tokens, _LOW_ID, _HIGH_ID, seed)
         asking = Asking(model=self._served_name(), ignore_eos=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 
 import pytest
@@ -34,9 +35,7 @@ def tokenizer(tmp_path: Path) -> Path:
 
 
 def test_the_tinyllama_shape_has_its_number_of_parameters() -> None:
-    parameters = 0
-    for _, size in tensor_shapes(SHAPES["tinyllama-1.1b"]):
-        parameters += size[0] * (size[1] if len(size) > 1 else 1)
+    parameters = sum(math.prod(size) for _, size in tensor_shapes(SHAPES["tinyllama-1.1b"]))
     assert parameters == 1_100_048_384
 
 
@@ -59,9 +58,7 @@ def test_a_checkpoint_says_what_it_is(tmp_path: Path, tokenizer: Path) -> None:
 def test_weights_per_token_leave_out_a_separate_embedding(tmp_path: Path, tokenizer: Path) -> None:
     write_checkpoint(TINY, tokenizer, tmp_path / "model")
     total = sum(
-        2 * size[0] * (size[1] if len(size) > 1 else 1)
-        for name, size in tensor_shapes(TINY)
-        if name != "model.embed_tokens.weight"
+        2 * math.prod(size) for name, size in tensor_shapes(TINY) if name != "model.embed_tokens.weight"
     )
     assert weight_bytes_per_token(tmp_path / "model") == total
 

@@ -99,7 +99,7 @@ def test_figures_are_medians_with_their_spread_and_ratios_to_the_gateway(baselin
 def test_the_roof_and_the_share_of_it_are_given(baseline: Baseline) -> None:
     page = render_baseline(baseline, "baseline.json")
     assert "**40.0 tokens/s**" in page
-    assert "| sluice-worker | 1 | 8.00 (8.00–8.00) | – | 100 (100–100) | 25.0% |" in page
+    assert "| sluice-worker | 1 | 8.00 (8.00–8.00) | – | 100 (100–100) | 25.0 % |" in page
 
 
 def test_disturbed_and_void_repeats_are_counted_openly(baseline: Baseline) -> None:

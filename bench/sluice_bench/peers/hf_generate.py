@@ -5,7 +5,7 @@ alternate with another engine's while both stay loaded.
 
     python -m sluice_bench.peers.hf_generate MODEL_FOLDER
     {"streams": 1, "prompt_tokens": 128, "output_tokens": 64, "low": 300, "high": 3000, "seed": 1}
-    {"seconds": 12.3, "output_tokens": 64}
+    {"first_token_s": 0.9, "seconds": 12.3, "output_tokens": 64}
 """
 
 from __future__ import annotations
@@ -32,30 +32,40 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
 class Result(msgspec.Struct, frozen=True, kw_only=True):
     """What it took."""
 
+    first_token_s: float
+    """Of the same batch with one output token: prefill."""
     seconds: float
     output_tokens: int
     """Over all streams."""
 
 
 def generate(model: Any, task: Task) -> Result:
-    """Run a task greedily; end tokens do not end it."""
+    """Run a task greedily, first for one token, then whole; end tokens do not end it."""
     import torch
 
     source = torch.Generator().manual_seed(task.seed)
     size = (task.streams, task.prompt_tokens)
     prompts = torch.randint(task.low, task.high, size, generator=source)
+    first_token_s, _ = _timed(model, prompts, 1)
+    seconds, tokens = _timed(model, prompts, task.output_tokens)
+    return Result(first_token_s=first_token_s, seconds=seconds, output_tokens=tokens)
+
+
+def _timed(model: Any, prompts: Any, new_tokens: int) -> tuple[float, int]:
+    """Seconds, and tokens over the whole batch."""
+    import torch
+
     start = time.perf_counter()
     with torch.inference_mode():
         output = model.generate(
             prompts,
             attention_mask=torch.ones_like(prompts),
             do_sample=False,
-            min_new_tokens=task.output_tokens,
-            max_new_tokens=task.output_tokens,
+            min_new_tokens=new_tokens,
+            max_new_tokens=new_tokens,
             pad_token_id=0,
         )
-    seconds = time.perf_counter() - start
-    return Result(seconds=seconds, output_tokens=task.streams * (output.shape[1] - task.prompt_tokens))
+    return time.perf_counter() - start, output.numel() - prompts.numel()
 
 
 def main(folder: str) -> None:
