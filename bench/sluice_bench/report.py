@@ -121,8 +121,8 @@ def _worker_section(baseline: Baseline) -> str:
         f"ignored, {load.waves} requests per stream and repeat, {load.repeats} repeats, fresh prompts. "
         "Tokens/s are output tokens over the whole window, prefill included. Both engines have "
         f"{load.threads} threads and the same checkpoint, and take turns; `transformers` runs one static "
-        "batch without HTTP, and its TTFT is that of a batch with one output token. The share of the roof is that of decoding "
-        "alone, 1 / TPOT."
+        "batch without HTTP, and its TTFT is that of a batch with one output token. The share of the roof "
+        "is that of decoding alone, 1 / TPOT."
     )
     return "\n\n".join([head, *(_model_section(figures) for figures in baseline.worker)])
 
