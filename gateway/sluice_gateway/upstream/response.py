@@ -214,14 +214,14 @@ class HttpResponse:
         if self.has_head:
             return  # A trailer: counted, and dropped.
         name = name.lower()
-        value = value.strip(b" \t")
         if name == b"content-length":
             self._framed = True
         elif name == b"transfer-encoding":
-            self._framed = True
-            if value.lower() != b"chunked":
+            # llhttp takes "chunked" before a tab for another coding, so a tab is not stripped here.
+            if self._framed or value.rstrip(b" ").lower() != b"chunked":
                 raise ProtocolViolation("the upstream used a transfer coding other than 'chunked'")
-        self._lines.append((name, value))
+            self._framed = True
+        self._lines.append((name, value.strip(b" \t")))
 
     def on_headers_complete(self) -> None:
         """The blank line after the headers."""
