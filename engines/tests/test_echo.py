@@ -352,6 +352,20 @@ async def test_a_reader_that_closes_early_frees_the_engine():
     assert await read(response) == b"", "nothing comes after closing"
 
 
+async def test_nothing_comes_from_a_response_that_was_closed_while_it_was_read():
+    adapter = echo()
+    gate = asyncio.Event()
+    adapter.transport()._sleep = lambda _seconds: gate.wait()
+    response = await send(adapter, CHAT | {"stream": True, "x_echo": {"delay_s": 1.0}})
+    reading = asyncio.create_task(read(response))
+    await asyncio.sleep(0)
+
+    await response.aclose()
+    gate.set()
+
+    assert await reading == b""
+
+
 async def test_a_cancelled_reader_frees_the_engine():
     adapter = EchoAdapter({"delay_s": 60.0})
     response = await send(adapter, CHAT | {"stream": True})

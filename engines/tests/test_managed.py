@@ -34,10 +34,15 @@ class Handler(http.server.BaseHTTPRequestHandler):
     def log_message(self, *args):
         pass
 
+if "polite" in flags:
+    def leave(number, frame):
+        print("goodbye", flush=True)
+        os._exit(0)
+    signal.signal(signal.SIGTERM, leave)
 if "stubborn" in flags:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if "family" in flags:
-    print("child", subprocess.Popen(["sleep", "1000"]).pid, flush=True)
+    print("child", subprocess.Popen(["sh", "-c", "trap '' TERM; exec sleep 1000"]).pid, flush=True)
 print("serving as", os.getpid(), flush=True)
 print("a warning", file=sys.stderr, flush=True)
 http.server.HTTPServer(("127.0.0.1", int(port)), Handler).serve_forever()
@@ -282,6 +287,16 @@ async def test_stop_ends_the_engine_and_all_it_started(lab):
 
         assert all(gone(pid) for pid in family)
     assert lab.states() == ["starting", "ready", "stopped"]
+
+
+async def test_stop_lets_an_engine_end_in_its_own_way(lab):
+    lab.make_ready()
+    async with lab.managed("polite") as process:
+        await lab.until_ready()
+
+        await process.stop()
+
+    assert lab.lines[-1] == "[lab] goodbye"
 
 
 async def test_stop_kills_an_engine_that_ignores_sigterm(lab):
