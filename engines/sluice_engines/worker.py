@@ -15,7 +15,7 @@ class WorkerAdapter(OpenAICompatibleAdapter):
 
     name = "worker"
     default_port = 8006
-    capabilities = Capabilities(endpoints=frozenset({"chat", "completions"}))
+    capabilities = Capabilities(endpoints=frozenset({"chat", "completions"}), tools=True)
     health_path = "/health"
     ready_path = "/ready"
     metrics_path = "/metrics"
