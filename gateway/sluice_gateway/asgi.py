@@ -12,7 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 
 from sluice_gateway.cors import CorsPolicy
-from sluice_gateway.errors import Failure, Problem, internal, problem
+from sluice_gateway.errors import Failure, Problem, problem
 from sluice_gateway.facts import Kind
 from sluice_gateway.gateway import Gateway
 from sluice_gateway.pipeline import Arrival
@@ -75,21 +75,18 @@ class FrontDoor:
             await Responder(send, envelope).whole(found.status, found.body(), allow)
 
     async def _control_plane(self, scope: Scope, receive: Receive, send: Send, envelope: Envelope) -> None:
-        started = False
+        scope["state"] = {**scope.get("state", {}), "request_id": envelope.request_id}
 
         async def send_with_headers(message: Message) -> None:
-            nonlocal started
             if message["type"] == "http.response.start":
-                started = True
                 message["headers"] = [*message.get("headers", ()), *envelope.headers()]
             await send(message)
 
         try:
             await self._control(scope, receive, send_with_headers)
         except Exception:
+            # Its handlers have answered by now; what is left is to say it in the log.
             _log.exception("request %s failed inside the gateway", envelope.request_id)
-            if not started:
-                await Responder(send, envelope).problem(internal(envelope.request_id))
 
     async def _live(self, receive: Receive, send: Send) -> None:
         """ASGI's lifespan: start and stop the gateway with the server."""

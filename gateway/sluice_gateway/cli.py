@@ -14,10 +14,8 @@ from typing import Annotated
 import msgspec
 import typer
 
-from sluice_gateway import auth, config, reference, server
+from sluice_gateway import auth, config, reference
 from sluice_gateway.config import ConfigError
-from sluice_gateway.gateway import Gateway
-from sluice_gateway.logs import standard_error
 from sluice_gateway.settings import Settings
 
 app = typer.Typer(
@@ -50,6 +48,11 @@ def serve(
     """Serve. Without a configuration: the bundled worker with the bundled model, on loopback."""
     settings = _override(config.for_serving(config_file, os.environ), host, port)
     config.require_safe_address(settings)
+    # Web framework and server take a second to import; the other commands need neither.
+    from sluice_gateway import server
+    from sluice_gateway.gateway import Gateway
+    from sluice_gateway.logs import standard_error
+
     listener = server.listen(settings)
     server.log_to_standard_error(settings)
     _say(f"Starting {', '.join(b.name for b in settings.backends)} ...")
@@ -61,8 +64,9 @@ def check(config_file: ConfigOption = None) -> None:
     """Say whether the configuration is valid, and what it amounts to."""
     settings = config.for_serving(config_file, os.environ)
     config.require_safe_address(settings)
+    names = ", ".join(backend.name for backend in settings.backends)
     where = f"http://{settings.server.host}:{settings.server.port}"
-    _say(f"OK: {where}, backends: {', '.join(b.name for b in settings.backends)}, {len(settings.keys)} keys")
+    _say(f"OK: {where}, backends: {names}, API keys: {len(settings.keys)}")
 
 
 @config_app.command("reference")

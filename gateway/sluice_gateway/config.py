@@ -188,6 +188,8 @@ def _backend_mistakes(backend: Backend, environment: Mapping[str, str]) -> list[
         mistakes.append(("managed", "'command' is missing; only adapter 'worker' has a default"))
     if managed and backend.url and not (len(backend.urls) == 1 and _LOCAL_URL.match(backend.urls[0])):
         mistakes.append(("url", "of a managed engine must be one http://127.0.0.1:PORT; or leave it out"))
+    if backend.proxy and backend.upstream != "httpx":
+        mistakes.append(("proxy", "needs 'upstream: httpx'; the native client knows no proxies"))
     variable = backend.api_key_env
     if variable and not environment.get(variable):
         mistakes.append(("api_key_env", f"the environment variable {variable} is not set"))

@@ -14,7 +14,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
-from sluice_gateway.errors import Failure, Problem, problem
+from sluice_gateway.errors import Failure, Problem, internal, problem
 from sluice_gateway.gateway import Gateway
 from sluice_gateway.metrics import CONTENT_TYPE
 from sluice_gateway.response import problem_headers
@@ -34,6 +34,7 @@ def build_control(gateway: Gateway) -> FastAPI:
     )
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(Exception, _on_bug)
     _add_life(app, gateway)
     _add_models(app, gateway)
     return app
@@ -87,6 +88,11 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
     first = error.errors()[0]
     param = ".".join(str(part) for part in first["loc"][1:])
     return _answer(problem(Failure.INVALID_REQUEST, f"{param}: {first['msg']}.", param=param or None))
+
+
+async def _on_bug(request: Request, error: Exception) -> Response:
+    """The front door logs it; Starlette raises it once more after this answer."""
+    return _answer(internal(request.state.request_id))
 
 
 def _json(status: int, value: Any) -> Response:

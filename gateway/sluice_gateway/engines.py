@@ -42,13 +42,15 @@ class Transports:
     """The upstream clients, shared by all engines and made when first needed."""
 
     def __init__(self) -> None:
-        self._made: dict[str, Transport] = {}
+        self._made: dict[tuple[str, str | None], Transport] = {}
 
-    def get(self, upstream: str) -> Transport:
-        """The client for a backend's `upstream` setting."""
-        if upstream not in self._made:
-            self._made[upstream] = HttpxTransport() if upstream == "httpx" else HttpTransport()
-        return self._made[upstream]
+    def get(self, backend: Backend) -> Transport:
+        """The client that a backend's settings ask for."""
+        wanted = (backend.upstream, backend.proxy)
+        if wanted not in self._made:
+            httpx = backend.upstream == "httpx"
+            self._made[wanted] = HttpxTransport(proxy=backend.proxy) if httpx else HttpTransport()
+        return self._made[wanted]
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -76,7 +78,7 @@ def _replicas(backend: Backend, environment: Mapping[str, str], transports: Tran
             endpoint=_endpoint(backend, adapter, url, index if len(urls) > 1 else None),
             backend=backend,
             adapter=adapter,
-            transport=local or transports.get(backend.upstream),
+            transport=local or transports.get(backend),
             in_process=local is not None,
             api_key=environment.get(backend.api_key_env) if backend.api_key_env else None,
         )

@@ -74,7 +74,7 @@ def sections() -> Iterator[tuple[str, type[msgspec.Struct]]]:
 
 def _section(name: str, struct: type[msgspec.Struct]) -> str:
     rows = [
-        (f"`{field.encode_name}`", f"{_type_name(field.type)}", _default(field), _description(field.type))
+        (f"`{field.encode_name}`", f"{_type_name(field.type)}", _default(field), meaning(field.type))
         for field in msgspec.structs.fields(struct)
     ]
     return f"## {name}\n\n{struct.__doc__}\n\n{_table(('key', 'type', 'default', 'meaning'), rows)}"
@@ -86,7 +86,7 @@ def _table(head: tuple[str, ...], rows: Any) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _description(annotation: Any) -> str:
+def meaning(annotation: Any) -> str:
     """The text of the outermost `Meta` that has one."""
     for meta in getattr(annotation, "__metadata__", ()):
         if isinstance(meta, Meta) and meta.description:

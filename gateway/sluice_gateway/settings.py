@@ -15,6 +15,7 @@ Seconds = Annotated[float, Meta(gt=0)]
 Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
 BaseUrl = Annotated[str, Meta(pattern=r"^(https?://[^/]|http\+unix://)\S*$")]
+ProxyUrl = Annotated[str, Meta(pattern=r"^(https?|socks5)://\S+$")]
 Quant = Literal["none", "awq", "int8", "int4", "fp8"]
 Count = Annotated[int, Meta(ge=1)]
 
@@ -131,11 +132,12 @@ class Backend(_Section, frozen=True, kw_only=True):
     ] = "none"
     upstream: Annotated[
         Literal["native", "httpx"],
-        Meta(
-            description="HTTP client: `native` is the fast one; `httpx` honours proxy settings and"
-            " exotic TLS."
-        ),
+        Meta(description="HTTP client: `native` is the fast one; `httpx` goes through proxies."),
     ] = "native"
+    proxy: Annotated[
+        ProxyUrl | None,
+        Meta(description="Proxy to reach the engine through, `http://host:port`; needs `upstream: httpx`."),
+    ] = None
     inject_usage: Annotated[
         bool,
         Meta(

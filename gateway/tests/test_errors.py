@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-from sluice_router.types import Outcome, Reject
 
 from sluice_gateway.errors import Failure, from_reject, internal, may_fail_over, problem
 from sluice_gateway.response import problem_headers
+from sluice_router.types import Outcome, Reject
 
 
 @pytest.mark.parametrize("failure", list(Failure))

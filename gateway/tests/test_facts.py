@@ -14,7 +14,11 @@ from sluice_gateway.facts import BodyFacts, Kind, decode
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**53), 2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
@@ -43,9 +47,7 @@ def test_a_plain_request_needs_nothing_special() -> None:
 
 
 def test_what_a_request_uses_is_what_it_needs() -> None:
-    found = facts(
-        logprobs=True, tools=[{"type": "function"}], n=2, response_format={"type": "json_schema"}
-    )
+    found = facts(logprobs=True, tools=[{"type": "function"}], n=2, response_format={"type": "json_schema"})
     assert found.needs == {"logprobs", "tools", "multiple_choices", "json_schema"}
 
 
@@ -119,7 +121,7 @@ def test_any_bytes_give_facts_or_a_400(body: bytes) -> None:
     assert isinstance(found, BodyFacts) or found.status == 400
 
 
-@given(st.fixed_dictionaries({name: VALUES for name in sorted(ROUTING)}))
+@given(st.fixed_dictionaries(dict.fromkeys(sorted(ROUTING), VALUES)))
 def test_any_values_give_facts_or_a_400(fields: dict[str, Any]) -> None:
     found = decode("chat", json.dumps(fields).encode())
     assert isinstance(found, BodyFacts) or found.status == 400

@@ -54,9 +54,7 @@ async def test_a_failure_before_the_first_byte_is_repaired(
     broken, sound = await start_engine(bad), await start_engine(streamed if stream else plain)
     async with serving(settings_of(backends=replicas(broken.url, sound.url))) as served:
         await served.until_idle()
-        answers = [
-            await served.http.post("/v1/chat/completions", json=chat(stream=stream)) for _ in range(4)
-        ]
+        answers = [await served.http.post("/v1/chat/completions", json=chat(stream=stream)) for _ in range(4)]
         await served.until_idle()
     assert [answer.status_code for answer in answers] == [200] * 4
     assert all(b"error" not in answer.content for answer in answers)
@@ -120,9 +118,7 @@ async def test_a_model_that_two_backends_have_moves_between_them(start_engine: S
     ]
     async with serving(settings_of(backends=backends)) as served:
         await served.http.get("/ready")
-        answers = [
-            await served.http.post("/v1/chat/completions", json=chat(stream=True)) for _ in range(3)
-        ]
+        answers = [await served.http.post("/v1/chat/completions", json=chat(stream=True)) for _ in range(3)]
         chosen = await served.http.post(
             "/v1/chat/completions", json=chat(stream=True), headers={"x-backend": "one"}
         )

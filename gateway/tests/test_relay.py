@@ -122,9 +122,7 @@ async def test_a_plain_answer_is_the_engines_bytes(start_engine: StartEngine) ->
 
 
 async def test_the_clients_bytes_reach_the_engine_untouched(start_engine: StartEngine) -> None:
-    raw = b'{ "x_new" : 1e0, "model":"m","messages":[{"role":"user","content":"\\u00e9"}] , "seed": 01 }'.replace(
-        b"01", b"1"
-    )
+    raw = b'{ "x_new" : 1e0, "model":"m","messages":[{"role":"user","content":"\\u00e9"}] }'
     engine = await start_engine(plain)
     async with serving(settings_of(backends=[backend(engine)])) as served:
         await served.http.post("/v1/chat/completions", content=raw)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from sluice_gateway.sse import MAX_EVENT_BYTES, Splitter, event_data
 
 STREAMS = st.lists(
-    st.sampled_from([b"\n", b"\r", b"\r\n", b"\n\n", b"data: ", b"data:x", b": note", b"event: e", b"\xc3\xa9"]),
+    st.sampled_from(
+        [b"\n", b"\r", b"\r\n", b"\n\n", b"data: ", b"data:x", b": note", b"event: e", b"\xc3\xa9"]
+    ),
     max_size=30,
 ).map(b"".join)
 
@@ -31,7 +34,7 @@ def split(stream: bytes, cuts: list[int]) -> list[bytes]:
     splitter = Splitter()
     edges = [0, *sorted(cut % (len(stream) + 1) for cut in cuts), len(stream)]
     events = []
-    for start, end in zip(edges, edges[1:], strict=False):
+    for start, end in itertools.pairwise(edges):
         events += splitter.feed(stream[start:end])
     rest = splitter.flush()
     return [*events, rest] if rest else events

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from sluice_router.types import Usage
 
 from sluice_gateway.usage import StreamObserver, Tail, read_body
+from sluice_router.types import Usage
 
 from .scripted_engine import DONE, FINISH, KEEP_ALIVE, ROLE, USAGE, delta, event
 
@@ -75,7 +75,9 @@ def test_the_last_usage_in_a_tail_is_taken() -> None:
     assert tail.usage() == Usage(prompt_tokens=5)
 
 
-@pytest.mark.parametrize("text", [b"nothing", b'"usage": nope', b'"usage": {"prompt_tokens": "x"}', b'"usage"'])
+@pytest.mark.parametrize(
+    "text", [b"nothing", b'"usage": nope', b'"usage": {"prompt_tokens": "x"}', b'"usage"']
+)
 def test_a_tail_without_usage_has_none(text: bytes) -> None:
     tail = Tail()
     tail.feed(text)

@@ -1,0 +1,116 @@
+"""A configuration error names file, line, key and what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from sluice_gateway import config
+from sluice_gateway.auth import digest
+from sluice_gateway.config import ConfigError
+
+DIGEST = digest("sk-a")
+
+
+def mistake(text: str, **environment: str) -> str:
+    with pytest.raises(ConfigError) as raised:
+        config.parse("sluice.yaml", text, environment)
+    return str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "words"),
+    [
+        ("serve:\n  port: 1\n", 1, ("serve", "unknown key", "server", "backends")),
+        ("server:\n  host: x\n  prot: 1\n", 3, ("server.prot", "unknown key", "port")),
+        ("server:\n  port: many\n", 2, ("server.port", "int")),
+        ("server:\n  port: 70000\n", 2, ("server.port", "65535")),
+        ("server:\n  port: 1\n  port: 2\n", 3, ("port", "twice")),
+        ("server:\n\nqueue: [\n", 4, ("not valid YAML",)),
+        ("- a\n", 1, ("object",)),
+        ("backends:\n  - adapter: echo\n", 2, ("backends[0]", "name")),
+        (
+            "backends:\n  - name: a\n    adapter: echoo\n",
+            3,
+            ("backends[0].adapter", "echoo", "openai_compatible"),
+        ),
+        ("backends:\n  - name: a\n    adapter: worker\n", 2, ("backends[0].url", "managed")),
+        ("backends:\n  - name: a\n    adapter: worker\n    url: ftp://x\n", 4, ("backends[0].url", "http")),
+        ("backends:\n  - {name: a, adapter: echo}\n  - {name: a, adapter: echo}\n", 3, ("name", "twice")),
+        ("backends:\n  - name: a\n    adapter: echo\n    quant: int2\n", 4, ("quant", "awq", "int8", "fp8")),
+        ("backends:\n  - name: a\n    adapter: echo\n    url: http://x\n", 3, ("inside the gateway",)),
+        ("backends:\n  - name: a\n    adapter: openai_compatible\n    managed: {}\n", 4, ("command",)),
+        ("backends:\n  - name: w\n    adapter: worker\n    managed: {model: x}\n", 4, ("model", "args")),
+        (f"keys:\n  - id: a\n    sha256: {DIGEST}\n    backends: [gpu]\n", 4, ("gpu", "worker")),
+        (f"keys:\n  - id: a\n    sha256: {DIGEST.upper()}\n", 3, ("sha256",)),
+        ("timeouts:\n  idle_s: 0\n", 2, ("timeouts.idle_s", "> 0")),
+        ("logs:\n  format: xml\n", 2, ("logs.format", "json", "text")),
+    ],
+)
+def test_a_mistake_is_found_where_it_is(text: str, line: int, words: tuple[str, ...]) -> None:
+    message = mistake(text)
+    assert message.startswith(f"sluice.yaml, line {line}: ")
+    for word in words:
+        assert word in message
+
+
+def test_a_missing_variable_is_named_and_its_value_is_never_shown() -> None:
+    text = "backends:\n  - name: a\n    adapter: openai_compatible\n    url: http://x\n"
+    text += "    api_key_env: THE_KEY\n"
+    assert "line 5" in mistake(text)
+    assert "THE_KEY is not set" in mistake(text)
+    assert config.parse("sluice.yaml", text, {"THE_KEY": "s"}).backends[0].api_key_env == "THE_KEY"
+
+
+def test_an_empty_file_is_the_bundled_worker(tmp_path: Path) -> None:
+    path = tmp_path / "sluice.yaml"
+    path.write_text("# nothing\n")
+    assert [backend.name for backend in config.for_serving(path, {}).backends] == ["worker"]
+
+
+def test_without_a_file_serve_has_the_worker_and_the_application_only_echo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert [backend.name for backend in config.for_serving(None, {}).backends] == ["worker"]
+    assert [backend.name for backend in config.for_application({}).backends] == ["echo"]
+
+
+def test_the_file_is_found_by_flag_then_variable_then_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, port in (("sluice", 1001), ("variable", 1002), ("flag", 1003)):
+        (tmp_path / f"{name}.yaml").write_text(f"server: {{port: {port}}}\n")
+    environment = {"SLUICE_CONFIG": "variable.yaml"}
+    assert config.for_serving(None, {}).server.port == 1001
+    assert config.for_serving(None, environment).server.port == 1002
+    assert config.for_serving(Path("flag.yaml"), environment).server.port == 1003
+    assert config.for_application(environment).server.port == 1002
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.yaml"
+    path.write_text("server: {port: 1001, host: 10.0.0.1}\n")
+    settings = config.load(path, {"SLUICE_PORT": "1009", "SLUICE_HOST": "127.0.0.2"})
+    assert (settings.server.host, settings.server.port) == ("127.0.0.2", 1009)
+
+
+@pytest.mark.parametrize("port", ["http", "0", "65536", "-1"])
+def test_a_port_that_is_none_is_refused(port: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="SLUICE_PORT"):
+        config.for_application({"SLUICE_PORT": port})
+
+
+def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="Cannot read"):
+        config.for_serving(tmp_path / "none.yaml", {})
+
+
+def test_without_keys_only_loopback_is_allowed() -> None:
+    open_to_all = config.parse("a", "server: {host: 0.0.0.0}", {})
+    with pytest.raises(ConfigError, match=r"sluice keys new"):
+        config.require_safe_address(open_to_all)
+    keyed = config.parse("a", f"server: {{host: 0.0.0.0}}\nkeys: [{{id: a, sha256: {DIGEST}}}]", {})
+    config.require_safe_address(keyed)
