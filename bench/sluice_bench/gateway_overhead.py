@@ -76,6 +76,8 @@ class OverheadRow(msgspec.Struct, frozen=True, kw_only=True):
     """Reads by the client. Far fewer reads than events: the target joined them."""
     server_cpu_us_per_unit: float
     client_cpu_us_per_unit: float
+    server_resident_mib: float
+    """Of the server's tree, after the repeat."""
     wall_s: float
     e2e_p50_ms: float | None
     foreign_cores: float
@@ -191,6 +193,7 @@ def _measure(target: _Gateway, kind: Kind, repeat: int, load: OverheadLoad) -> O
         reads=sum(record.n_reads for record in records),
         server_cpu_us_per_unit=server_cpu_s * 1e6 / max(1, units),
         client_cpu_us_per_unit=client_cpu_s * 1e6 / max(1, units),
+        server_resident_mib=target.server.resident_bytes() / 2**20,
         wall_s=wall_s,
         e2e_p50_ms=latency.p50 * 1000 if latency is not None and latency.p50 is not None else None,
         foreign_cores=foreign_cores,

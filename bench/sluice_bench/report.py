@@ -79,9 +79,9 @@ def _gateway_section(baseline: Baseline) -> str:
         "key, writes one log line a request, and asks upstream for the usage that the client did not ask "
         "for; the proxy does none of that.",
         "",
-        "| target | CPU µs / plain request | ratio | CPU µs / SSE event | ratio | client CPU µs / event "
-        "| events per read |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| target | CPU µs / plain request | ratio | CPU µs / SSE event | ratio | resident MiB "
+        "| client CPU µs / event | events per read |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
     lines += [_gateway_line(baseline.gateway, name) for name in _TARGETS]
     failures = sum(row.failures for row in baseline.gateway)
@@ -97,6 +97,7 @@ def _gateway_line(rows: Sequence[OverheadRow], target: str) -> str:
         _ratio(plain, _overhead(rows, "sluice", "plain")),
         _spread([row.server_cpu_us_per_unit for row in stream]),
         _ratio(stream, _overhead(rows, "sluice", "stream")),
+        f"{max(row.server_resident_mib for row in stream):.0f}",
         _spread([row.client_cpu_us_per_unit for row in stream]),
         _spread([row.units / max(1, row.reads) for row in stream]),
     ]

@@ -82,6 +82,14 @@ def test_a_run_with_failures_ends_with_the_first_of_them() -> None:
     assert "First failure: request 0, connect_failed" in result.output
 
 
+def test_a_closed_loop_at_nobody_is_one_sentence() -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    result = runner.invoke(app, ["run", "--url", url, "--model", "m", "--concurrency", "2"])
+    assert result.exit_code == 1
+    assert "cannot be reached" in result.output
+    assert "Traceback" not in result.output
+
+
 def test_baseline_without_a_model_says_what_to_do(tmp_path: Path) -> None:
     arguments = ["baseline", "--quick", "--only", "worker", "--bundled-model", str(tmp_path)]
     result = runner.invoke(app, [*arguments, "--output", str(tmp_path / "page.md")])

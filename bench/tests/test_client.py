@@ -139,6 +139,18 @@ async def test_no_server_is_a_failure_of_each_request(requests_to: Requests, unu
     assert failures(records) == [Failure.CONNECT_FAILED] * 3
 
 
+async def test_a_failed_tls_handshake_is_a_failed_connection(listen: Any, requests_to: Requests) -> None:
+    async def without_tls(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with listen(without_tls) as target:
+        secure = Target(host="127.0.0.1", port=target.port, tls=True)
+        records = await carry_out(secure, requests_to(secure, 1), ClosedLoop(1))
+    assert failures(records) == [Failure.CONNECT_FAILED]
+
+
 async def test_bytes_that_are_not_http_are_a_protocol_failure(
     scripted: Any, listen: Any, requests_to: Requests
 ) -> None:

@@ -36,6 +36,7 @@ def overhead(target: str, kind: Kind, cost: float, repeat: int, foreign: float =
         reads=10,
         server_cpu_us_per_unit=cost,
         client_cpu_us_per_unit=5.0,
+        server_resident_mib=50.0,
         wall_s=1.0,
         e2e_p50_ms=1.0,
         foreign_cores=foreign,
@@ -94,6 +95,11 @@ def test_figures_are_medians_with_their_spread_and_ratios_to_the_gateway(baselin
     page = render_baseline(baseline, "baseline.json")
     assert "| **Sluice**, key checked | 101 (100–102) | 1.00 |" in page
     assert "| FastAPI + httpx proxy, no key | 1,501 (1,500–1,502) | 14.86 |" in page
+
+
+def test_memory_and_joined_events_are_shown(baseline: Baseline) -> None:
+    page = render_baseline(baseline, "baseline.json")
+    assert "| 50 | 5.00 (5.00–5.00) | 1.00 (1.00–1.00) |" in page
 
 
 def test_the_roof_and_the_share_of_it_are_given(baseline: Baseline) -> None:
