@@ -44,8 +44,8 @@ def read_model_config(folder: ModelFolder) -> ModelConfig:
             f"{', '.join(FAMILY_DEFAULTS)}."
         )
     values = {**FAMILY_DEFAULTS[architecture], **raw}
-    _refuse_unsupported(values, folder.config)
     try:
+        _refuse_unsupported(values, folder.config)
         return _model_config(architecture, values, _eos_token_ids(folder, raw))
     except KeyError as error:
         raise CheckpointError(f"{folder.config} lacks the key {error}.") from error
@@ -133,6 +133,8 @@ def _sliding_windows(architecture: str, raw: Mapping[str, Any], num_layers: int)
         return (None,) * num_layers
     kinds = raw.get("layer_types")
     if kinds is not None:
+        if len(kinds) != num_layers:
+            raise ValueError(f"{len(kinds)} layer_types for {num_layers} layers")
         return tuple(int(window) if kind == "sliding_attention" else None for kind in kinds)
     first = int(raw.get("max_window_layers", 28))
     return tuple(int(window) if index >= first else None for index in range(num_layers))
