@@ -174,21 +174,22 @@ def parse_memory(text: str) -> int:
 
 def listen(host: str, port: int) -> socket.socket:
     """A bound socket. Raises `ConfigError` when the address cannot be had."""
+    if not 0 <= port < 65536:
+        raise ConfigError(f"--port is {port}; choose a number from 0 to 65535.")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
-    except (socket.gaierror, UnicodeError, OverflowError) as error:
+    except (socket.gaierror, UnicodeError) as error:
         raise ConfigError(f"--host {host} is not an address of this machine: {error}.") from error
     listener = socket.socket(family, kind, protocol)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         listener.close()
-        reason = error.strerror if isinstance(error, OSError) else "ports go up to 65535"
         raise ConfigError(
-            f"Cannot listen on {host} port {port}: {reason}. Choose another --port, or stop what uses it."
+            f"Cannot listen on {host} port {port}: {error.strerror}. Choose another --port."
         ) from error
     return listener
 

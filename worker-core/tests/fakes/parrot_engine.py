@@ -25,13 +25,15 @@ class ParrotEngine:
     """Repeats the prompt until `max_tokens`, a stop token, or the context ends.
 
     The name of the model chooses a fate: `missing` and `broken` do not load, `slow` takes 20 ms a step,
-    `fragile` dies at the second step, `killed` is killed at the second step.
+    `fragile` dies at the second step, `killed` is killed at the second step, `loading` never ends to load.
     """
 
     def __init__(self, config: EngineConfig) -> None:
         self._fate = config.model.rsplit("/", 1)[-1]
         if self._fate == "missing":
             raise ModelNotFoundError("There is no model called missing.")
+        if self._fate == "loading":
+            time.sleep(600)
         if self._fate == "broken":
             raise ZeroDivisionError("a bug")
         self._running: dict[str, tuple[EngineRequest, int]] = {}

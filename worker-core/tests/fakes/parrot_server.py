@@ -28,9 +28,12 @@ def main() -> None:
     )
     port = listener.getsockname()[1]
 
-    def announce(_: ModelInfo) -> None:
+    def announce(_: ModelInfo | None) -> None:
         print(f"parrot is ready: parrot at http://127.0.0.1:{port}/v1", flush=True)
 
+    if path.endswith("loading"):
+        listener.listen()  # so that a client may connect before the server is up
+        announce(None)
     spawned = spawn_engine(EngineConfig(model=path), "parrot_engine:ParrotEngine")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         failure = runner.run(run_server(spawned, listener, model, settings, announce))
