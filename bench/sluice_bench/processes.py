@@ -181,9 +181,14 @@ class ForeignCpu:
 
     def cores(self) -> float:
         """Average number of cores that others kept busy; never negative."""
-        wall = max(1e-9, time.monotonic() - self._started_s)
-        others = (_machine_busy_s() - self._busy_s) - (tree_cpu_s(self._own_pid) - self._own_s)
-        return max(0.0, others / wall)
+        busy_s = _machine_busy_s() - self._busy_s
+        own_s = tree_cpu_s(self._own_pid) - self._own_s
+        return foreign_cores(busy_s, own_s, time.monotonic() - self._started_s)
+
+
+def foreign_cores(busy_s: float, own_s: float, wall_s: float) -> float:
+    """Cores that others kept busy on average: `busy_s` of the whole machine less our own, over `wall_s`."""
+    return max(0.0, (busy_s - own_s) / max(1e-9, wall_s))
 
 
 def _machine_busy_s() -> float:

@@ -19,8 +19,11 @@ StreamHandler = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable
 class ScriptedServer:
     """Plays one script per request; `hang_up` closes the connection after each."""
 
-    def __init__(self, script: Script, hang_up: bool = False) -> None:
+    def __init__(self, script: Script, hang_up: bool = False, answer_from: int = 0) -> None:
+        """With `answer_from`, nothing is answered until so many requests are in flight."""
         self._script = script
+        self._enough = asyncio.Event()
+        self._answer_from = answer_from
         self._hang_up = hang_up
         self.requests: list[bytes] = []
         self.connections = 0
@@ -37,6 +40,9 @@ class ScriptedServer:
                 self.requests.append(head + body)
                 self.in_flight += 1
                 self.most_in_flight = max(self.most_in_flight, self.in_flight)
+                if self.in_flight >= self._answer_from:
+                    self._enough.set()
+                await self._enough.wait()
                 await self._play(reader, writer)
                 self.in_flight -= 1
                 if self._hang_up:

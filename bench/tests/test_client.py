@@ -50,7 +50,7 @@ async def test_an_open_loop_sends_on_time_though_nothing_is_answered(
     scripted: Any, listen: Any, requests_to: Requests
 ) -> None:
     """A client that waited for answers or for free connections would show fewer in flight."""
-    server = scripted([1.0, PLAIN])
+    server = scripted([PLAIN], answer_from=40)
     async with listen(server.handle) as target:
         records = await carry_out(
             target, requests_to(target, 40), OpenLoop(tuple(range(0, 40_000_000, 1_000_000)))
