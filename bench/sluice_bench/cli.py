@@ -105,7 +105,11 @@ def run_command(
     )
     run = _run_with_null_server(plan)
     objective = Objective(ttft_ms=ttft_ms, tpot_ms=tpot_ms, e2e_ms=e2e_ms)
-    summary = summarise(run.records, objective, concurrency or 1)
+    _conclude(model, run, summarise(run.records, objective, concurrency or 1), output)
+
+
+def _conclude(model: str, run: CalibratedRun, summary: Summary, output: Path | None) -> None:
+    """Print, write, and end with the status that the run deserves."""
     _print_run(model, run, summary)
     if output is not None:
         _write_json(output, {"summary": summary, "calibration": run.calibration, "records": run.records})
