@@ -11,7 +11,7 @@ PACKAGES := router/sluice_router engines/sluice_engines gateway/sluice_gateway \
 TESTS ?=
 ARGS ?=
 
-.PHONY: help run test lint format types bench lock clean
+.PHONY: help run test lint format bench lock clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
