@@ -297,6 +297,7 @@ def test_refusals_are_real_statuses_with_openais_body(worker: Worker, stream: bo
     assert_openai_error(post(COMPLETIONS, prompt=[]), 400, param="prompt")
     assert_openai_error(post(COMPLETIONS, prompt={"a": 1}), 400, param="prompt", code="invalid_type")
     assert_openai_error(post(COMPLETIONS, prompt=[5, 99999]), 400, param="prompt")
+    assert_openai_error(post(COMPLETIONS, prompt=["x"] * 100, n=100), 400, param="prompt")
     assert_openai_error(post(COMPLETIONS, prompt=[[5], [-1]]), 400, param="prompt")
     assert_openai_error(
         post(response_format={"type": "json_object"}),
@@ -444,6 +445,19 @@ def test_a_client_that_leaves_while_sending_its_body_leaves_nothing_behind(slow_
         eventually(lambda: slow_worker.metric("http_requests_in_flight") == 1)
 
     eventually(lambda: is_idle(slow_worker))
+
+
+def test_a_client_that_stops_reading_and_then_leaves_costs_nothing_after(worker: Worker) -> None:
+    connection = open_request(worker, chat_body("hello", max_tokens=250, stream=True, n=128))
+    # The engine has finished, and the server waits for a client that does not read.
+    eventually(
+        lambda: worker.metric("generation_tokens_total") > 0 and worker.metric("requests_running") == 0
+    )
+    assert worker.metric("http_requests_in_flight") == 1
+
+    connection.close()
+
+    eventually(lambda: is_idle(worker))
 
 
 def test_silence_is_filled_with_comments(slow_worker: Worker) -> None:

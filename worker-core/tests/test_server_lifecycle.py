@@ -119,3 +119,7 @@ def test_while_the_model_loads_the_server_lives_but_is_not_ready(tmp_path: Path)
         assert (response.status_code, response.json()["error"]["code"]) == (503, "engine_unavailable")
         assert worker.http.get("/ready").status_code == 503
         assert worker.metric("kv_usage_ratio") == 0
+
+        worker.process.terminate()
+
+        assert worker.process.wait(timeout=20) == 0

@@ -10,13 +10,14 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
-from sluice_worker.server.errors import invalid
+from sluice_worker.server.errors import ApiError, invalid
 from sluice_worker.server.requests import ChatRequest, CompletionRequest
 from sluice_worker.server.served_model import ServedModel
 
 IN_THREAD_ABOVE_BYTES = 16_384
 """Request bodies above this are prepared outside the event loop."""
-MAX_PROMPTS = 1024
+MAX_SEQUENCES = 1024
+"""Prompts of one request, times `n`."""
 
 ResultT = TypeVar("ResultT")
 
@@ -49,8 +50,10 @@ def completion_prompts(request: CompletionRequest, model: ServedModel, vocab_siz
     given = "" if request.prompt is None else request.prompt
     if isinstance(given, str) or _is_token_list(given):
         given = [given]
-    if not isinstance(given, list) or not 1 <= len(given) <= MAX_PROMPTS:
+    if not isinstance(given, list) or not given:
         raise _bad_prompt()
+    if len(given) * (request.n or 1) > MAX_SEQUENCES:
+        raise invalid(f"{len(given)} prompts times 'n' are more than {MAX_SEQUENCES}. Send fewer.", "prompt")
     return [_completion_prompt(item, model, vocab_size) for item in given]
 
 
@@ -79,10 +82,10 @@ def _is_token_list(item: Any) -> bool:
     return isinstance(item, list) and all(type(token) is int for token in item) and bool(item)
 
 
-def _bad_prompt() -> Exception:
+def _bad_prompt() -> ApiError:
     return invalid(
         "Invalid type for 'prompt': expected a string, a list of strings, a list of token ids, or a list of "
-        f"lists of token ids, at most {MAX_PROMPTS} prompts.",
+        "lists of token ids.",
         "prompt",
         "invalid_type",
     )
