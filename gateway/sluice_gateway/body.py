@@ -13,10 +13,12 @@ _GONE = problem(Failure.CLIENT_GONE, "The client left while it sent its request.
 async def read_body(
     receive: Receive, headers: dict[bytes, bytes], limit: int, timeout_s: float
 ) -> bytes | Problem:
-    """The body, or why there is none: too large (`limit` in bytes), too slow, or the client left.
+    """The body, or why there is none: compressed, too large (`limit` in bytes), too slow, or the client left.
 
     A declared length over the limit is refused before anything is read.
     """
+    if headers.get(b"content-encoding", b"identity") != b"identity":
+        return problem(Failure.BODY_ENCODING, "The request's body must not be compressed.")
     declared = headers.get(b"content-length", b"")
     if declared.isdigit() and int(declared) > limit:
         return _too_large(limit)

@@ -7,7 +7,7 @@ shape with all four keys, `{"error": {"message", "type", "param", "code"}}`, wha
     INVALID_API_KEY                                       401
     BACKEND_NOT_ALLOWED                                   403
     NOT_FOUND, MODEL_NOT_FOUND                            404
-    METHOD_NOT_ALLOWED, BODY_TIMEOUT, BODY_TOO_LARGE      405, 408, 413
+    METHOD_NOT_ALLOWED, BODY_*                            405, 408, 413, 415
     CONCURRENCY_LIMIT, QUEUE_FULL                         429   with Retry-After
     CLIENT_GONE, CLIENT_STALLED                           499   in the log only: nobody is there to read it
     INTERNAL                                              500
@@ -57,6 +57,8 @@ class Failure(StrEnum):
     """The client was too slow to send its request."""
     BODY_TOO_LARGE = "body_too_large"
     """The request's body passes the limit."""
+    BODY_ENCODING = "body_encoding"
+    """The request's body is compressed."""
     CONCURRENCY_LIMIT = "concurrency_limit"
     """As many requests as the key, or the gateway, may have are running."""
     QUEUE_FULL = "queue_full"
@@ -132,6 +134,7 @@ _TABLE: dict[Failure, tuple[int, str, str | None]] = {
     Failure.METHOD_NOT_ALLOWED: (405, _CALLER, "method_not_allowed"),
     Failure.BODY_TIMEOUT: (408, _CALLER, "timeout"),
     Failure.BODY_TOO_LARGE: (413, _CALLER, "request_too_large"),
+    Failure.BODY_ENCODING: (415, _CALLER, "unsupported_media_type"),
     Failure.CONCURRENCY_LIMIT: (429, _LIMIT, "rate_limit_exceeded"),
     Failure.QUEUE_FULL: (429, _LIMIT, "rate_limit_exceeded"),
     Failure.CLIENT_GONE: (499, _CALLER, None),

@@ -15,11 +15,14 @@ from sluice_gateway.gateway import Gateway
 
 
 def from_environment() -> FrontDoor:
-    """The application that the environment asks for. Raises `ConfigError`."""
-    settings = config.for_application(os.environ)
+    """The application that the environment asks for. A wrong one ends the process in one sentence."""
     stream = logs.standard_error()
-    logs.configure(stream, settings.logs.format)
-    return build_application(Gateway(settings, os.environ, stream))
+    try:
+        settings = config.for_application(os.environ)
+        logs.configure(stream, settings.logs.format)
+        return build_application(Gateway(settings, os.environ, stream))
+    except config.ConfigError as error:
+        raise SystemExit(f"sluice: {error}") from error
 
 
 app = from_environment()

@@ -63,7 +63,8 @@ async def serving(
     log = io.StringIO()
     logs.configure(log, settings.logs.format)
     gateway = Gateway(settings, environment or {}, log)
-    listener = socket.create_server(("127.0.0.1", 0))
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     config = uvicorn.Config(
         build_application(gateway),

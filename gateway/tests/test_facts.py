@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluice_gateway.errors import Failure, Problem
@@ -109,18 +109,21 @@ def test_each_kind_has_its_own_content() -> None:
     assert isinstance(decode("completions", b'{"model":"m","prompt":[1,2]}'), BodyFacts)
 
 
+@settings(max_examples=40)
 @given(st.dictionaries(st.text().filter(lambda name: name not in ROUTING), VALUES, max_size=5))
 def test_fields_that_are_not_for_routing_change_nothing(others: dict[str, Any]) -> None:
     body = json.dumps({**others, "model": "m", "messages": MESSAGES, "stream": True}).encode()
     assert decode("chat", body) == facts(stream=True)
 
 
+@settings(max_examples=40)
 @given(st.binary() | VALUES.map(lambda value: json.dumps(value).encode()))
 def test_any_bytes_give_facts_or_a_400(body: bytes) -> None:
     found = decode("chat", body)
     assert isinstance(found, BodyFacts) or found.status == 400
 
 
+@settings(max_examples=40)
 @given(st.fixed_dictionaries(dict.fromkeys(sorted(ROUTING), VALUES)))
 def test_any_values_give_facts_or_a_400(fields: dict[str, Any]) -> None:
     found = decode("chat", json.dumps(fields).encode())

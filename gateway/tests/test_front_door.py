@@ -89,6 +89,12 @@ async def test_a_body_that_is_too_large_or_too_slow() -> None:
         check(await served.http.post(CHAT, content=slow()), 408, "timeout")
 
 
+async def test_a_compressed_body_is_not_mistaken_for_broken_json() -> None:
+    async with serving(settings()) as served:
+        answer = await served.http.post(CHAT, content=b"\x1f\x8b", headers={"content-encoding": "gzip"})
+    check(answer, 415, "unsupported_media_type")
+
+
 async def test_a_bug_is_a_500_without_a_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     async with serving(settings()) as served:
 

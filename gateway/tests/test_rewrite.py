@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluice_gateway.rewrite import include_usage
@@ -32,6 +32,7 @@ def test_values_beside_stream_options_keep_their_bytes() -> None:
     assert json.loads(replaced)["stream_options"] == {"include_obfuscation": False, "include_usage": True}
 
 
+@settings(max_examples=40)
 @given(OBJECTS, LAYOUTS)
 def test_an_absent_key_is_added(fields: dict[str, Any], layout: dict[str, Any]) -> None:
     body = json.dumps(fields, **layout).encode()
@@ -39,6 +40,7 @@ def test_an_absent_key_is_added(fields: dict[str, Any], layout: dict[str, Any]) 
     assert json.loads(include_usage(body, has_stream_options=False)) == expected
 
 
+@settings(max_examples=40)
 @given(OBJECTS, st.none() | st.dictionaries(st.text(), VALUES), LAYOUTS)
 def test_a_present_key_is_completed(
     fields: dict[str, Any], options: dict[str, Any] | None, layout: dict[str, Any]
