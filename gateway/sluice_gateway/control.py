@@ -41,10 +41,14 @@ def build_control(gateway: Gateway) -> FastAPI:
 
 
 def _add_life(app: FastAPI, gateway: Gateway) -> None:
+    """Load balancers probe with GET or HEAD."""
+
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", tags=["life"], summary="200 while the process lives.")
     async def health() -> dict[str, str]:
         return {"status": "ok"}
 
+    @app.head("/ready", include_in_schema=False)
     @app.get("/ready", tags=["life"], summary="200 when at least one engine can serve, otherwise 503.")
     async def ready() -> Response:
         readiness = gateway.readiness()

@@ -35,7 +35,7 @@ async def test_paths_and_methods_that_are_not_there() -> None:
         check(await served.http.get(CHAT), 405, "method_not_allowed")
         answer = await served.http.post("/health")
         check(answer, 405, "method_not_allowed")
-        assert answer.headers["allow"] == "GET"
+        assert "GET" in answer.headers["allow"]
         check(await served.http.get("/v1/models/none"), 404, "model_not_found")
 
 
@@ -116,6 +116,13 @@ async def test_a_request_id_is_kept_if_it_is_plain() -> None:
         for given, kept in (("abc-1", True), ("a b", False), ("x" * 200, False)):
             answer = await served.http.get("/health", headers={"x-request-id": given})
             assert (answer.headers["x-request-id"] == given) is kept
+
+
+async def test_load_balancers_may_probe_with_head() -> None:
+    async with serving(settings()) as served:
+        for path in ("/health", "/ready"):
+            answer = await served.http.head(path)
+            assert (answer.status_code, answer.content) == (200, b"")
 
 
 async def test_docs_and_schema_are_there() -> None:
