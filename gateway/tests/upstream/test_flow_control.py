@@ -89,7 +89,8 @@ class TestReading:
             await peer.until_closed()
 
         server = await serve(script)
-        response = await client.send(post(server.url), Deadlines(idle_s=0.2))
+        response = await client.send(post(server.url), Deadlines(idle_s=0.2, total_s=5.0))
+        await eventually(lambda: response.buffered > READ_HIGH_WATER)
         with pytest.raises(DeadlineExceeded) as caught:
             await read_all(response)
         assert caught.value.phase == "idle"

@@ -24,7 +24,7 @@ SOUND = b"HTTP/1.1 200 OK\r\nX-Which: second\r\nContent-Length: 6\r\n\r\nsecond"
     ending=st.sampled_from(["close", "close", "close", "reset", "stay"]),
 )
 @settings(
-    max_examples=400,
+    max_examples=250,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],

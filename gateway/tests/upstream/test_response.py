@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from sluice_engines.transport import ProtocolViolation
 from sluice_gateway.upstream import HttpTransport
-from sluice_gateway.upstream.response import MAX_HEAD_BYTES
+from sluice_gateway.upstream.response import MAX_HEAD_BYTES, HttpResponse
 
 from .conftest import ServeScript
 from .exchanges import exchange, get
@@ -99,6 +101,34 @@ async def test_a_head_just_under_the_limit_is_accepted(client: HttpTransport, se
     answer = await exchange(client, get(server.url))
     assert answer.headers[0] == (b"x", value)
     assert answer.body == b"ok"
+
+
+class NoLink:
+    """A connection that nothing is asked of."""
+
+    def body_taken(self) -> None:
+        return
+
+    def abort(self) -> None:
+        return
+
+
+async def test_a_large_head_in_one_read_is_refused() -> None:
+    response = HttpResponse(NoLink(), asyncio.get_running_loop(), head_only=False)
+    head = b"HTTP/1.1 200 OK\r\n" + b"x: y\r\n" * MAX_HEAD_BYTES + b"Content-Length: 0\r\n\r\n"
+    with pytest.raises(ProtocolViolation, match="65536 bytes"):
+        response.feed(head)
+
+
+async def test_framing_in_reads_of_its_own_does_not_add_up() -> None:
+    response = HttpResponse(NoLink(), asyncio.get_running_loop(), head_only=False)
+    response.feed(CHUNKED)
+    for _ in range(MAX_HEAD_BYTES // 4):
+        for piece in (b"1\r\n", b"x", b"\r\n"):
+            response.feed(piece)
+    response.feed(b"0\r\n\r\n")
+    assert response.complete
+    assert response.buffered == MAX_HEAD_BYTES // 4
 
 
 async def test_a_long_stream_of_small_chunks_is_no_flood(client: HttpTransport, serve: ServeScript) -> None:
