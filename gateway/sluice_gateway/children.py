@@ -26,6 +26,8 @@ from sluice_gateway.health import HealthMonitor
 from sluice_gateway.settings import Managed
 
 WORKER_COMMAND = ("sluice-worker", "serve", "--host", "127.0.0.1", "--port", "{port}")
+_STOP_GRACE_S = 4.0
+"""With the drain before it, within the ten seconds that a supervisor usually gives."""
 _log = logging.getLogger("sluice")
 
 
@@ -91,6 +93,7 @@ def _spec(engine: Engine, managed: Managed) -> ProcessSpec:
         argv=(_program(argv[0], engine.endpoint.id), *argv[1:]),
         ready_url=origin + path,
         ready_timeout_s=managed.start_timeout_s,
+        stop_grace_s=_STOP_GRACE_S,
     )
 
 
