@@ -81,7 +81,9 @@ def configure(stream: TextIO, log_format: Format, names: Sequence[str] = (LOGGER
     """Send what the loggers called `names` say to `stream`, in the same format as the request lines."""
     handler = logging.StreamHandler(stream)
     if wants_text(stream, log_format):
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%H:%M:%S"))
+        formatter = logging.Formatter("%(asctime)s  %(levelname)s  %(message)s", "%H:%M:%S")
+        formatter.converter = time.gmtime  # as in the request lines
+        handler.setFormatter(formatter)
     else:
         handler.setFormatter(_JsonFormatter())
     for name in names:

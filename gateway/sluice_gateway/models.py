@@ -77,23 +77,22 @@ class Catalog:
         self, request_id: str, kind: Kind, body: BodyFacts, headers: dict[bytes, bytes], key: Key
     ) -> RequestFacts | Problem:
         """What the router has to know, from body, `X-Backend` and `X-Quant`."""
-        quant = headers.get(b"x-quant")
-        if quant is not None and quant.decode("latin-1").lower() not in QUANTS:
-            return problem(
-                Failure.UNKNOWN_QUANT,
-                f"X-Quant '{quant.decode('latin-1')}' is not a quantization; valid ones are:"
-                f" {', '.join(QUANTS)}.",
-            )
-        backend = self._backend(headers, body.model, key)
-        if isinstance(backend, Problem):
-            return backend
+        quant, backend = _text(headers.get(b"x-quant")), _text(headers.get(b"x-backend"))
+        if quant is not None and quant.lower() not in QUANTS:
+            valid = ", ".join(QUANTS)
+            text = f"X-Quant '{quant}' is not a quantization; valid ones are: {valid}."
+            return problem(Failure.UNKNOWN_QUANT, text)
+        refusal = self._refusal(backend, key)
+        if refusal is not None:
+            return refusal
         return RequestFacts(
             request_id=request_id,
             kind=kind,
             model=body.model,
             tenant=key.tenant,
             backend=backend,
-            quant=quant.decode("latin-1").lower() if quant is not None else None,
+            allowed_backends=key.backends,
+            quant=quant.lower() if quant is not None else None,
             stream=body.stream,
             prompt_tokens_estimate=body.prompt_tokens_estimate,
             max_tokens=body.max_tokens,
@@ -110,28 +109,19 @@ class Catalog:
             param = _NEEDED_PARAM.get(found.valid[0])
         return problem(failure, found.message, param=param)
 
-    def _backend(self, headers: dict[bytes, bytes], model: str, key: Key) -> str | Problem | None:
-        asked = headers.get(b"x-backend")
-        if asked is not None:
-            name = asked.decode("latin-1")
-            if key.backends is None or name in key.backends or name not in self._router.backends():
-                return name
-            return self._not_allowed(name, key)
-        if key.backends is None:
+    def _refusal(self, backend: str | None, key: Key) -> Problem | None:
+        """Why the key may not have what it asks for. A backend that does not exist is not its fault."""
+        if key.backends is None or (backend is None and key.backends):
             return None
-        return self._allowed_backend(model, key)
-
-    def _allowed_backend(self, model: str, key: Key) -> str | Problem:
-        """The router chooses among all backends or takes one; for a limited key one is chosen here."""
-        assert key.backends is not None
-        allowed = [b for b in self._router.backends() if b in key.backends]
-        serving = [b for b in allowed if model in self._router.models(b)]
-        found = next(iter(serving or allowed), None)
-        return found if found is not None else self._not_allowed("any", key)
-
-    def _not_allowed(self, name: str, key: Key) -> Problem:
-        names = ", ".join(sorted(key.backends or ())) or "none"
+        if backend in key.backends or (backend is not None and backend not in self._router.backends()):
+            return None
+        names = ", ".join(sorted(key.backends)) or "none"
         return problem(
             Failure.BACKEND_NOT_ALLOWED,
-            f"The key '{key.id}' may not use backend '{name}'; it may use: {names}.",
+            f"The key '{key.id}' may not use backend '{backend or 'any'}'; it may use: {names}.",
         )
+
+
+def _text(value: bytes | None) -> str | None:
+    """A header's value; headers are Latin-1."""
+    return None if value is None else value.decode("latin-1")

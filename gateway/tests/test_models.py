@@ -5,7 +5,7 @@ from __future__ import annotations
 from sluice_gateway.auth import digest
 
 from .conftest import StartEngine
-from .scripted_engine import plain
+from .scripted_engine import Call, plain
 from .serving import ECHO, Served, chat, eventually, serving, settings_of
 
 KEYS = [
@@ -69,6 +69,28 @@ async def test_a_key_uses_only_its_backends(start_engine: StartEngine) -> None:
         assert await status("sk-two", "m", **{"x-backend": "abacus"}) == 400
         assert await status("sk-both", "echo") == 200
         assert await status("sk-both", "m") == 200
+
+
+async def test_a_key_with_several_backends_is_served_by_any_of_them(start_engine: StartEngine) -> None:
+    async def broken(call: Call) -> None:
+        call.reset()
+
+    engines = {"one": await start_engine(broken), "two": await start_engine(plain)}
+    engines["three"] = await start_engine(plain)
+    backends = [
+        {"name": name, "adapter": "openai_compatible", "url": engine.url, "models": ["m"]}
+        for name, engine in engines.items()
+    ]
+    keys = [{"id": "k", "sha256": digest("sk-k"), "backends": ["one", "two"]}]
+    async with serving(settings_of(backends=backends, keys=keys)) as served:
+        await eventually(lambda: all(r.healthy for r in served.gateway.router.snapshot().replicas))
+        for _ in range(4):
+            answer = await served.http.post(
+                "/v1/chat/completions", json=chat("m"), headers={"x-api-key": "sk-k"}
+            )
+            assert answer.headers["x-sluice-backend"] == "two"
+    assert engines["one"].calls
+    assert not engines["three"].calls
 
 
 async def test_a_quant_selects_its_backend(start_engine: StartEngine) -> None:

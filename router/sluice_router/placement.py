@@ -29,7 +29,9 @@ class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def serves_backend(endpoint: Endpoint, facts: RequestFacts) -> bool:
-    """Whether the endpoint belongs to the backend asked for, if one was."""
+    """Whether the endpoint belongs to the backend asked for, if one was, and to those allowed."""
+    if facts.allowed_backends is not None and endpoint.backend not in facts.allowed_backends:
+        return False
     return facts.backend is None or endpoint.backend == facts.backend
 
 

@@ -31,7 +31,7 @@ from sluice_router.replica import Replica, ReplicaSnapshot
 from sluice_router.ticket import Notify, Ticket
 from sluice_router.types import Endpoint, EngineLoad, Outcome, Reject, RequestFacts, Usage
 
-_Demand = tuple[str | None, str, str, str | None, frozenset[str]]
+_Demand = tuple[str | None, frozenset[str] | None, str, str, str | None, frozenset[str]]
 _DEMANDS_REMEMBERED = 1024
 """Model names come from clients, so what is remembered about them needs a bound."""
 
@@ -217,7 +217,7 @@ class Router:
     def _lane(self, ticket: Ticket) -> Lane:
         """Ids of the endpoints that may serve the ticket, those that failed it left out."""
         facts = ticket.facts
-        demand = (facts.backend, facts.kind, facts.model, facts.quant, facts.needs)
+        demand = (facts.backend, facts.allowed_backends, facts.kind, facts.model, facts.quant, facts.needs)
         lane = self._lane_memo.get(demand)
         if lane is None:
             if len(self._lane_memo) >= _DEMANDS_REMEMBERED:

@@ -81,6 +81,8 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str = "default"
     backend: str | None = None
     """From `X-Backend`; `None` lets the router choose."""
+    allowed_backends: frozenset[str] | None = None
+    """The backends that the key may use; `None` means all."""
     quant: str | None = None
     """From `X-Quant`; `None` lets the router choose."""
     stream: bool = False

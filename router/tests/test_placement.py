@@ -43,6 +43,13 @@ def test_backend_quant_kind_and_needs_narrow_the_choice():
     assert ids(backend="worker", model="vec") == []
 
 
+def test_a_key_may_be_held_to_some_backends():
+    assert ids(allowed_backends=frozenset({"echo", "embedder"})) == ["x"]
+    assert ids(allowed_backends=frozenset({"worker", "echo"})) == ["w", "q"]
+    assert ids(allowed_backends=frozenset({"echo"}), backend="worker") == []
+    assert ids(allowed_backends=frozenset()) == []
+
+
 @pytest.mark.parametrize(
     ("changes", "field", "names"),
     [
