@@ -1,8 +1,8 @@
 """bfloat16 against transformers in bfloat16: equal within rounding, and closer to float32 than to noise.
 
 Rounding differs between two correct implementations, so tokens may part where two candidates are nearly tied.
-The rule: where the best tokens differ, each side has the other's among its five best and the lead is small; and
-on the same text, log-probabilities agree on average.
+The rule: where the best tokens differ, each side has the other's among its five best and the lead is small;
+and on the same text, log-probabilities agree on average.
 """
 
 from __future__ import annotations
