@@ -9,10 +9,11 @@ import pytest
 from training.chat import segments
 from training.corpus import Document, Split, is_held_out, question, shard_documents, training_documents
 from training.corpus.arithmetic import arithmetic
+from training.corpus.mixture import FIRST_SHARD_WITH_SHEETS
 from training.questions import SKILLS, held_out_questions
 
 SAMPLE = 20_000
-FIRST_DOCUMENTS_SHA256 = "9570e1c2db8a614029a77bebec5c400d47c660fe2c677aa3d485371d71058492"
+FIRST_DOCUMENTS_SHA256 = "28d63c408cd1c531e5451356bb9289d1a85c4bc55d5519396b2f9da237b77151"
 # In these skills the last user turn alone carries the slots, so training may not ask that text anywhere.
 ONE_TURN = (
     "facts",
@@ -29,14 +30,16 @@ ONE_TURN = (
 
 @pytest.fixture(scope="module")
 def sample() -> list[Document]:
-    """Return a slice of shards as training draws them."""
-    return [d for shard in range(4) for d in itertools.islice(shard_documents(shard), SAMPLE // 4)]
+    """Return a slice of shards as training draws them, half of them with sheets."""
+    shards = (1, 2, FIRST_SHARD_WITH_SHEETS, FIRST_SHARD_WITH_SHEETS + 1)
+    return [d for shard in shards for d in itertools.islice(shard_documents(shard), SAMPLE // 4)]
 
 
 def test_the_same_seed_writes_the_same_text():
     text = hashlib.sha256()
-    for document in itertools.islice(shard_documents(0), 2000):
-        text.update("".join(piece for piece, _ in segments(document)).encode())
+    for shard in (0, FIRST_SHARD_WITH_SHEETS):
+        for document in itertools.islice(shard_documents(shard), 1000):
+            text.update("".join(piece for piece, _ in segments(document)).encode())
     assert text.hexdigest() == FIRST_DOCUMENTS_SHA256
 
 
@@ -55,7 +58,7 @@ def test_held_out_prompts_are_in_no_training_document(sample: list[Document], sk
 
 @pytest.mark.parametrize("skill", ONE_TURN)
 def test_held_out_questions_are_asked_nowhere_in_any_context(sample: list[Document], skill: str):
-    seen = {m.content for d in sample for m in d.messages if m.role == "user"}
+    seen = set(_questions(sample))
     asked = [_last_user_turn(q.prompt) for q in held_out_questions(skill, 300)]
     assert not [text for text in asked if text in seen]
 
@@ -70,10 +73,10 @@ def test_held_out_calls_are_made_nowhere(sample: list[Document]):
 def test_sums_of_two_digit_numbers_are_held_out_in_every_phrasing(sample: list[Document]):
     held_out = {(a, b) for a in range(10, 100) for b in range(10, 100) if is_held_out("+", a, b)}
     assert 500 < len(held_out) < 2000
-    asked = {m.content for d in sample for m in d.messages if m.role == "user"}
+    asked = set(_questions(sample))
     for a, b in held_out:
         assert f"What is {a} + {b}?" not in asked
-        assert f"{a} plus {b}" not in asked
+        assert f"{a} + {b} =" not in asked
 
 
 def test_the_split_depends_on_the_slots_alone():
@@ -81,6 +84,13 @@ def test_the_split_depends_on_the_slots_alone():
         rng = random.Random(seed)
         assert not is_held_out(*question(rng, Split.TRAIN, arithmetic).slots)
         assert is_held_out(*question(rng, Split.HELD_OUT, arithmetic).slots)
+
+
+def _questions(documents: list[Document]):
+    """Yield every text that asks for something, in a conversation or on a sheet."""
+    for document in documents:
+        yield from (message.content for message in document.messages if message.role == "user")
+        yield from (asked for asked, _ in document.sheet)
 
 
 def _prompts(documents: list[Document]):

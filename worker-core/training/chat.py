@@ -54,9 +54,13 @@ Segment = tuple[str, bool]
 
 
 def segments(document: Document) -> Iterator[Segment]:
-    """Yield the document as `(text, trained)` pieces; plain text is trained from end to end."""
+    """Yield the document as `(text, trained)` pieces: plain text is trained whole, a sheet in its answers."""
     if document.text:
         yield document.text, True
+    elif document.sheet:
+        for question, answer in document.sheet:
+            yield question, False
+            yield f" {answer}\n", True
     else:
         yield from _conversation(document)
     yield END_OF_TEXT, bool(document.text)

@@ -31,7 +31,6 @@ from .packing import shard
 from .tokenizer import save_tokenizer, train_tokenizer
 
 TOKENIZER_DOCUMENTS = 30_000
-BATCH_TOKENS = 6144
 SHARD_STEPS = 50
 WARMUP_STEPS = 60
 SHORT_ROW, LONG_ROW = 384, 1024
@@ -39,10 +38,11 @@ SHORT_ROW, LONG_ROW = 384, 1024
 
 @dataclass(frozen=True)
 class Plan:
-    """How far to train: all steps, and how many of them decay the learning rate on long rows."""
+    """How far to train: all steps, how many of them decay the learning rate on long rows, and their size."""
 
     steps: int
     decay_steps: int
+    batch_tokens: int
 
     def row_length(self, step: int) -> int:
         """Return the row length at `step`."""
@@ -122,7 +122,7 @@ def batches(tokenizer: Tokenizer, plan: Plan, start: int) -> Iterator[tuple[Tens
     """Yield the batch of every step from `start`; the rows depend on the step alone."""
     for first in range(start - start % SHARD_STEPS, plan.steps, SHARD_STEPS):
         length = plan.row_length(first)
-        rows = BATCH_TOKENS // length
+        rows = plan.batch_tokens // length
         ids, marks = shard(tokenizer, first // SHARD_STEPS + 1, SHARD_STEPS * rows, length)
         for step in range(max(first, start), min(first + SHARD_STEPS, plan.steps)):
             part = slice((step - first) * rows, (step - first + 1) * rows)
@@ -130,7 +130,7 @@ def batches(tokenizer: Tokenizer, plan: Plan, start: int) -> Iterator[tuple[Tens
 
 
 def train(trainer: Trainer, tokenizer: Tokenizer, plan: Plan, log: Path) -> None:
-    """Run the loop to the end of the plan, with a checkpoint and a log line every fifty steps."""
+    """Run the loop to the end of the plan, with a checkpoint and a log line every 25 steps."""
     mean, started, tokens = 0.0, time.monotonic(), trainer.tokens
     for ids, marks in batches(tokenizer, plan, trainer.step):
         loss = trainer.update(ids, marks, plan.rate(trainer.step))
@@ -144,7 +144,6 @@ def train(trainer: Trainer, tokenizer: Tokenizer, plan: Plan, log: Path) -> None
             print(line, flush=True)
             with log.open("a") as file:
                 file.write(line + "\n")
-        if trainer.step % 100 == 0 or trainer.step == plan.steps:
             trainer.save()
 
 
@@ -173,6 +172,7 @@ def main() -> None:
     parser.add_argument(
         "--decay-steps", type=int, default=1000, help="last steps, with a falling learning rate"
     )
+    parser.add_argument("--batch-tokens", type=int, default=3072, help="tokens of one step")
     parser.add_argument("--matrix-rate", type=float, default=0.02, help="peak learning rate of the matrices")
     parser.add_argument("--other-rate", type=float, default=0.004, help="peak learning rate of the rest")
     parser.add_argument("--threads", type=int, default=2)
@@ -190,7 +190,8 @@ def main() -> None:
     if arguments.export:
         export(trainer, tokenizer, arguments.export)
     else:
-        train(trainer, tokenizer, Plan(arguments.steps, arguments.decay_steps), arguments.work / "log.txt")
+        plan = Plan(arguments.steps, arguments.decay_steps, arguments.batch_tokens)
+        train(trainer, tokenizer, plan, arguments.work / "log.txt")
 
 
 if __name__ == "__main__":

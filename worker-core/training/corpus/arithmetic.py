@@ -111,3 +111,16 @@ def arithmetic(rng: random.Random) -> Exchange:
 def multiplication(rng: random.Random) -> Exchange:
     """Return one product from the tables of 0 to 10."""
     return _exercise(rng, "multiplication", "*")
+
+
+def bare_sum(rng: random.Random) -> Exchange:
+    """Return an exercise as it stands on a sheet: `12 + 30 =` with the number alone as its answer."""
+    operation = rng.choice("++-")
+    a, b = _operands(rng, operation)
+    question = f"{a} {operation} {b} ="
+    return ask(
+        "arithmetic",
+        _slots(operation, a, b, f"{{a}} {operation} {{b}} ="),
+        question,
+        str(_result(operation, a, b)),
+    )

@@ -43,9 +43,10 @@ class Exchange:
 
 @dataclass(frozen=True)
 class Document:
-    """A training document: either plain text (`text`) or a conversation (`messages`)."""
+    """A training document: plain text (`text`), a `sheet` of questions with answers, or a conversation."""
 
     text: str = ""
+    sheet: tuple[tuple[str, str], ...] = ()
     messages: tuple[Message, ...] = ()
     tools: tuple[Json, ...] = field(default=())
 

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from .arithmetic import arithmetic, multiplication
+from .arithmetic import arithmetic, bare_sum, multiplication
 from .exchange import Document, Exchange, Message
 from .facts import fact_question
 from .json_tasks import extraction
@@ -41,6 +41,18 @@ WEIGHTS: dict[Maker, float] = {
 }
 TOOL_SHARE = 0.24
 STORY_SHARE = 0.05
+# Sheets are dense practice of sums and facts; they start once the first shards have taught copying.
+SHEET_SHARE = 0.28
+FIRST_SHARD_WITH_SHEETS = 30
+_SHEETS: tuple[tuple[Maker, ...], ...] = (
+    (bare_sum,),
+    (bare_sum,),
+    (arithmetic,),
+    (arithmetic, multiplication),
+    (fact_question,),
+    (fact_question,),
+    (sluice_question, fact_question),
+)
 _MAKERS, _SHARES = tuple(WEIGHTS), tuple(WEIGHTS.values())
 _GREETABLE = {"arithmetic", "multiplication", "facts", "sluice", "tools"}
 
@@ -153,21 +165,31 @@ def _shuffled_keeping_context(rng: random.Random, exchanges: list[Exchange]) -> 
     return shuffled
 
 
-def training_document(rng: random.Random) -> Document:
+def _sheet(rng: random.Random) -> Document:
+    """Return eight to sixteen questions of one or two kinds, each with its answer on the same line."""
+    makers = rng.choice(_SHEETS)
+    drawn = [draw(Split.TRAIN, lambda: rng.choice(makers)(rng)) for _ in range(rng.randint(8, 16))]
+    return Document(sheet=tuple((exchange.prompt, exchange.turns[-1].content) for exchange in drawn))
+
+
+def training_document(rng: random.Random, sheets: bool) -> Document:
     """Return one training document."""
+    if sheets and rng.random() < SHEET_SHARE:
+        return _sheet(rng)
     share = rng.random()
     if share < STORY_SHARE:
         return Document(text=story(rng))
     return _tool_session(rng) if share < STORY_SHARE + TOOL_SHARE else _chat(rng)
 
 
-def training_documents(seed: int) -> Iterator[Document]:
+def training_documents(seed: int, sheets: bool = True) -> Iterator[Document]:
     """Yield an endless stream of documents, bit for bit the same for the same seed."""
     rng = random.Random(seed)
     while True:
-        yield training_document(rng)
+        yield training_document(rng, sheets)
 
 
 def shard_documents(index: int, seed: int = SEED) -> Iterator[Document]:
     """Yield the documents of one shard; shard 0, which trains the tokenizer, has the seed itself."""
-    return training_documents(seed * 1_000_003 + index if index else seed)
+    shard_seed = seed * 1_000_003 + index if index else seed
+    return training_documents(shard_seed, sheets=index >= FIRST_SHARD_WITH_SHEETS)
