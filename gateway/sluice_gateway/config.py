@@ -225,6 +225,8 @@ def _explain(document: Document, detail: str) -> ConfigError:
     unknown = re.match(r"Object contains unknown field `(.*)`", sentence)
     if unknown:
         return document.error((*path, unknown[1]), f"unknown key; allowed: {', '.join(_keys_at(path))}")
+    if "matching regex" in sentence:
+        return document.error(path, f"has the wrong form; expected: {_description_at(path)}")
     return document.error(path, f"{sentence.replace('`', chr(39))}{_allowed_at(path)}")
 
 
@@ -237,6 +239,15 @@ def _allowed_at(path: Path_) -> str:
     """The alternatives of an enumeration, as the end of a sentence."""
     values = _literals(_annotation_at(path))
     return f"; allowed: {', '.join(values)}" if values else ""
+
+
+def _description_at(path: Path_) -> str:
+    """What `settings.py` says of the key at, or last before, the end of `path`."""
+    names = [step for step in path if isinstance(step, str)]
+    parent = _annotation_at(path[: path.index(names[-1])])
+    field = next(f for f in msgspec.structs.fields(parent) if f.encode_name == names[-1])
+    notes = (m.description for m in getattr(field.type, "__metadata__", ()) if isinstance(m, msgspec.Meta))
+    return next((note for note in notes if note), "")
 
 
 def _annotation_at(path: Path_) -> Any:

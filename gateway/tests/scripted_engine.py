@@ -87,6 +87,11 @@ class ScriptedEngine:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", port)
         self.url = f"http://127.0.0.1:{self.port}"
 
+    async def start_unix(self, path: str) -> None:
+        """Listen on a Unix socket instead."""
+        self._server = await asyncio.start_unix_server(self._serve, path)
+        self.url = f"http+unix://{path}"
+
     @property
     def port(self) -> int:
         assert self._server is not None

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
+
+import pytest
 
 from .conftest import StartEngine
-from .scripted_engine import plain
+from .scripted_engine import ScriptedEngine, plain
 from .serving import ECHO, Served, chat, eventually, serving, settings_of
 
 
@@ -70,6 +73,16 @@ async def test_models_are_discovered_and_follow_the_engine(start_engine: StartEn
         await eventually(lambda: served.gateway.router.models() == ("new",))
         answer = await served.http.post("/v1/chat/completions", json=chat("old"))
     assert answer.status_code == 404
+
+
+@pytest.mark.parametrize("upstream", ["native", "httpx"])
+async def test_an_engine_on_a_unix_socket_is_probed_and_served(tmp_path: Path, upstream: str) -> None:
+    engine = ScriptedEngine(plain, ("m",))
+    await engine.start_unix(str(tmp_path / "engine.sock"))
+    async with serving(settings_of(backends=[{**backend(engine.url), "upstream": upstream}])) as served:
+        assert served.gateway.router.models() == ("m",)
+        assert (await served.http.post("/v1/chat/completions", json=chat())).status_code == 200
+    await engine.stop()
 
 
 async def test_draining_refuses_new_requests_and_ends_old_ones_honestly(start_engine: StartEngine) -> None:
