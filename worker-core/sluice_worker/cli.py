@@ -14,11 +14,12 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, NoReturn, cast, get_args
+from typing import NoReturn, cast, get_args
 
 import msgspec
 import typer
 
+from sluice_worker import cli_options as options
 from sluice_worker.config import DeviceName, DTypeName, EngineConfig
 from sluice_worker.errors import ConfigError, WorkerError
 from sluice_worker.outputs import ModelInfo
@@ -43,93 +44,19 @@ def _commands() -> None:
 
 @app.command()
 def serve(
-    model: Annotated[
-        str,
-        typer.Option(
-            envvar="SLUICE_WORKER_MODEL",
-            help="A Hugging Face model folder, a Hub name such as Qwen/Qwen3-0.6B, or a bundled model.",
-        ),
-    ] = "sluice-tiny",
-    host: Annotated[
-        str,
-        typer.Option(
-            envvar="SLUICE_WORKER_HOST",
-            help="Address to listen on. There is no authentication: use a gateway beyond this machine.",
-        ),
-    ] = "127.0.0.1",
-    port: Annotated[
-        int, typer.Option(envvar="SLUICE_WORKER_PORT", help="Port to listen on; 0 picks a free one.")
-    ] = 8006,
-    dtype: Annotated[
-        str,
-        typer.Option(
-            envvar="SLUICE_WORKER_DTYPE",
-            metavar="auto|float32|bfloat16",
-            help="Type of weights and KV cache; auto takes the checkpoint's.",
-        ),
-    ] = "auto",
-    device: Annotated[
-        str,
-        typer.Option(
-            envvar="SLUICE_WORKER_DEVICE",
-            metavar="auto|cpu|cuda",
-            help="Where to run; auto takes CUDA when there is a GPU.",
-        ),
-    ] = "auto",
-    max_model_len: Annotated[
-        int | None,
-        typer.Option(
-            envvar="SLUICE_WORKER_MAX_MODEL_LEN",
-            help="Longest prompt plus answer, in tokens. [default: the model's context]",
-        ),
-    ] = None,
-    max_num_seqs: Annotated[
-        int,
-        typer.Option(
-            envvar="SLUICE_WORKER_MAX_NUM_SEQS", help="Sequences computed together; more of them wait."
-        ),
-    ] = 64,
-    max_num_batched_tokens: Annotated[
-        int,
-        typer.Option(
-            envvar="SLUICE_WORKER_MAX_NUM_BATCHED_TOKENS",
-            help="Tokens computed in one step. More: prompts finish sooner, running answers stutter more.",
-        ),
-    ] = 1024,
-    kv_memory: Annotated[
-        str | None,
-        typer.Option(
-            envvar="SLUICE_WORKER_KV_MEMORY",
-            metavar="SIZE",
-            help="Memory for the KV cache, such as 2GiB or 512MiB. [default: from the free memory]",
-        ),
-    ] = None,
-    prefix_caching: Annotated[
-        bool,
-        typer.Option(
-            envvar="SLUICE_WORKER_PREFIX_CACHING", help="Reuse computed prefixes that prompts share."
-        ),
-    ] = True,
-    threads: Annotated[
-        int | None,
-        typer.Option(envvar="SLUICE_WORKER_THREADS", help="CPU threads of one operation."),
-    ] = None,
-    served_model_name: Annotated[
-        list[str] | None,
-        typer.Option(
-            envvar="SLUICE_WORKER_SERVED_MODEL_NAME",
-            help="Name that requests use for the model; repeat for more. [default: the model's own]",
-        ),
-    ] = None,
-    drain_s: Annotated[
-        float,
-        typer.Option(
-            "--drain-seconds",
-            envvar="SLUICE_WORKER_DRAIN_SECONDS",
-            min=0,
-            help="How long requests in flight may go on after SIGTERM or Ctrl-C.",
-        ),
-    ] = 3.0,
+    model: options.Model = "sluice-tiny",
+    host: options.Host = "127.0.0.1",
+    port: options.Port = 8006,
+    dtype: options.DType = "auto",
+    device: options.Device = "auto",
+    max_model_len: options.MaxModelLen = None,
+    max_num_seqs: options.MaxNumSeqs = 64,
+    max_num_batched_tokens: options.MaxNumBatchedTokens = 1024,
+    kv_memory: options.KVMemory = None,
+    prefix_caching: options.PrefixCaching = True,
+    threads: options.Threads = None,
+    served_model_name: options.ServedModelName = None,
+    drain_s: options.DrainSeconds = 3.0,
 ) -> None:
     """Serve a model over HTTP until SIGTERM or Ctrl-C.
 
@@ -147,7 +74,7 @@ def serve(
             device=cast(DeviceName, _one_of("--device", device, get_args(DeviceName))),
             kv_cache_bytes=None if kv_memory is None else parse_memory(kv_memory),
             max_num_seqs=max_num_seqs,
-            max_num_batched_tokens=max(max_num_batched_tokens, max_num_seqs),
+            max_num_batched_tokens=max_num_batched_tokens,
             max_model_len=max_model_len,
             enable_prefix_caching=prefix_caching,
             threads=threads,

@@ -124,6 +124,18 @@ def test_unknown_fields_are_ignored_and_newer_names_win() -> None:
     assert request.model == "m"
 
 
+def test_a_tool_choice_must_be_among_the_tools() -> None:
+    tools = [{"type": "function", "function": {"name": "add"}}, {"type": "function"}]
+
+    def choose(choice: Any) -> ApiError:
+        return refusal(json.dumps({**CHAT, "tools": tools, "tool_choice": choice}).encode())
+
+    for choice in ("auto", "none", "required", {"type": "function", "function": {"name": "add"}}):
+        assert chat(tools=tools, tool_choice=choice).tool_choice == choice
+    for choice in ("always", {"type": "function"}, {"type": "function", "function": {"name": "mul"}}):
+        assert choose(choice).detail.param == "tool_choice"
+
+
 def test_top_logprobs_needs_logprobs() -> None:
     assert refusal(json.dumps({**CHAT, "top_logprobs": 3}).encode()).detail.param == "top_logprobs"
     assert chat(logprobs=True, top_logprobs=20).top_logprobs == 20

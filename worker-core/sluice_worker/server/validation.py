@@ -7,7 +7,7 @@ checked in `sampling_options` and `prompts`.
 from __future__ import annotations
 
 import re
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 
@@ -20,6 +20,7 @@ MAX_TOP_LOGPROBS = 20
 MAX_LEGACY_LOGPROBS = 5
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 TEXT_PARTS = ("text", "refusal")
+TOOL_CHOICES = ("none", "auto", "required")
 
 _AT_PATH = re.compile(r"^(?P<reason>.*?)(?: - at `(?P<at>key in )?\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `(?P<field>[^`]+)`$")
@@ -75,6 +76,7 @@ def decode_chat(body: bytes) -> ChatRequest:
             f"'response_format' of type '{kind}' is not supported. Leave it out, or use type 'text'.",
             "response_format",
         )
+    _check_tool_choice(request)
     if not request.messages:
         raise invalid("'messages' is empty; send at least one message.", "messages")
     for index, message in enumerate(request.messages):
@@ -152,6 +154,22 @@ def _check_range(name: str, value: float, allowed: Range) -> None:
     if not allowed.holds(value):
         shown = str(value)[:_MAX_NUMBER_DIGITS]
         raise invalid(f"Invalid value for '{name}': expected a number {allowed}, got {shown}.", name)
+
+
+def _check_tool_choice(request: ChatRequest) -> None:
+    choice = request.tool_choice
+    if isinstance(choice, str) and choice not in TOOL_CHOICES:
+        raise invalid(f"'tool_choice' must be one of {', '.join(TOOL_CHOICES)}, or a tool.", "tool_choice")
+    if isinstance(choice, dict) and choice.get("type") == "function":
+        name = _function_name(choice)
+        if name is None or name not in map(_function_name, request.tools or []):
+            raise invalid("'tool_choice' names a function that is not in 'tools'.", "tool_choice")
+
+
+def _function_name(tool: dict[str, Any]) -> str | None:
+    function = tool.get("function")
+    name = function.get("name") if isinstance(function, dict) else None
+    return name if isinstance(name, str) else None
 
 
 def _check_message(message: ChatMessage, path: str) -> None:

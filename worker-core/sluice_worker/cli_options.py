@@ -1,0 +1,96 @@
+"""The options of `sluice-worker serve`: names, environment variables and help texts.
+
+Values are checked in `cli` and in `EngineConfig`, so that every mistake is reported in the same way.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+Model = Annotated[
+    str,
+    typer.Option(
+        envvar="SLUICE_WORKER_MODEL",
+        help="A Hugging Face model folder, a Hub name such as Qwen/Qwen3-0.6B, or a bundled model.",
+    ),
+]
+Host = Annotated[
+    str,
+    typer.Option(
+        envvar="SLUICE_WORKER_HOST",
+        help="Address to listen on. There is no authentication: use a gateway beyond this machine.",
+    ),
+]
+Port = Annotated[
+    int, typer.Option(envvar="SLUICE_WORKER_PORT", help="Port to listen on; 0 picks a free one.")
+]
+DType = Annotated[
+    str,
+    typer.Option(
+        envvar="SLUICE_WORKER_DTYPE",
+        metavar="auto|float32|bfloat16",
+        help="Type of weights and KV cache; auto takes the checkpoint's.",
+    ),
+]
+Device = Annotated[
+    str,
+    typer.Option(
+        envvar="SLUICE_WORKER_DEVICE",
+        metavar="auto|cpu|cuda",
+        help="Where to run; auto takes CUDA when there is a GPU.",
+    ),
+]
+MaxModelLen = Annotated[
+    int | None,
+    typer.Option(
+        envvar="SLUICE_WORKER_MAX_MODEL_LEN",
+        help="Longest prompt plus answer, in tokens. [default: the model's context]",
+    ),
+]
+MaxNumSeqs = Annotated[
+    int,
+    typer.Option(envvar="SLUICE_WORKER_MAX_NUM_SEQS", help="Sequences computed together; more of them wait."),
+]
+MaxNumBatchedTokens = Annotated[
+    int,
+    typer.Option(
+        envvar="SLUICE_WORKER_MAX_NUM_BATCHED_TOKENS",
+        help="Tokens computed in one step. More: prompts finish sooner, running answers stutter more.",
+    ),
+]
+KVMemory = Annotated[
+    str | None,
+    typer.Option(
+        envvar="SLUICE_WORKER_KV_MEMORY",
+        metavar="SIZE",
+        help="Memory for the KV cache, such as 2GiB or 512MiB. [default: from the free memory]",
+    ),
+]
+PrefixCaching = Annotated[
+    bool,
+    typer.Option(envvar="SLUICE_WORKER_PREFIX_CACHING", help="Reuse computed prefixes that prompts share."),
+]
+Threads = Annotated[
+    int | None,
+    typer.Option(
+        envvar="SLUICE_WORKER_THREADS", help="CPU threads of one operation. [default: torch's choice]"
+    ),
+]
+ServedModelName = Annotated[
+    list[str] | None,
+    typer.Option(
+        envvar="SLUICE_WORKER_SERVED_MODEL_NAME",
+        help="Name that requests use for the model; repeat for more. [default: the model's own]",
+    ),
+]
+DrainSeconds = Annotated[
+    float,
+    typer.Option(
+        "--drain-seconds",
+        envvar="SLUICE_WORKER_DRAIN_SECONDS",
+        min=0,
+        help="How long requests in flight may go on after SIGTERM or Ctrl-C.",
+    ),
+]
