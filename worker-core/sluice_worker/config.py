@@ -22,7 +22,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     model: str
     """A folder, the name of a bundled model, or a Hugging Face Hub name."""
     dtype: DTypeName = "auto"
-    """`auto`: the checkpoint's own type; float16 becomes bfloat16."""
+    """`auto`: the checkpoint's own type, with float16 computed in bfloat16; on CPU a small model is
+    computed in float32, see `device.resolve_dtype`."""
     device: DeviceName = "auto"
     """`auto`: CUDA when there is one, else CPU. `mps` is accepted and runs on the CPU, with a warning."""
     block_size: int | None = None

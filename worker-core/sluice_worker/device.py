@@ -13,6 +13,9 @@ from sluice_worker.errors import ConfigError, NotEnoughMemoryError, UnsupportedM
 
 logger = logging.getLogger(__name__)
 
+SMALL_MODEL_BYTES = 32 * 2**20
+"""Weight files up to this size hold a small model."""
+
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
@@ -31,10 +34,14 @@ def resolve_device(name: DeviceName) -> torch.device:
     return torch.device("cpu")
 
 
-def resolve_dtype(name: DTypeName, checkpoint_dtype: str) -> torch.dtype:
-    """The dtype of weights and activations. `auto` follows the checkpoint; float16 becomes bfloat16.
+def resolve_dtype(
+    name: DTypeName, checkpoint_dtype: str, stored_bytes: int, device: torch.device
+) -> torch.dtype:
+    """The dtype of weights and activations. `auto` follows the checkpoint, with two exceptions.
 
-    Raises `UnsupportedModelError` when the checkpoint has another type and `auto` leaves the choice to it.
+    float16 becomes bfloat16. On CPU a model whose files (`stored_bytes`) are small becomes float32: it
+    stays in the processor's cache, where float32 is faster, and its tokens do not depend on what else is in the
+    batch. Raises `UnsupportedModelError` when the checkpoint has another type and `auto` leaves the choice to it.
     """
     if name != "auto":
         return _DTYPES[name]
@@ -47,6 +54,8 @@ def resolve_dtype(name: DTypeName, checkpoint_dtype: str) -> torch.dtype:
             f"config.json says the weights are {checkpoint_dtype}; supported are float32, float16 and "
             "bfloat16. Choose dtype float32 or bfloat16 to convert."
         )
+    if device.type == "cpu" and stored_bytes <= SMALL_MODEL_BYTES:
+        return torch.float32
     return _DTYPES[wanted]
 
 

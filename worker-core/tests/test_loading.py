@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from tiny_models import SaveModel
 
-from sluice_worker.config import EngineConfig, RopeConfig
-from sluice_worker.device import resolve_device, resolve_dtype
+from sluice_worker.config import DTypeName, EngineConfig, RopeConfig
+from sluice_worker.device import SMALL_MODEL_BYTES, resolve_device, resolve_dtype
 from sluice_worker.engine import Engine
 from sluice_worker.errors import (
     CheckpointError,
@@ -85,11 +85,11 @@ def test_rope_frequencies_stored_by_old_checkpoints_are_ignored(folder: Path) ->
     load(folder)
 
 
-def test_float16_weights_are_computed_in_bfloat16(folder: Path) -> None:
+def test_float16_weights_are_converted(folder: Path) -> None:
     edit_weights(folder, lambda t: t.update({name: tensor.half() for name, tensor in t.items()}))
     edit_config(folder, dtype="float16")
-    loaded = load_model(EngineConfig(model=str(folder), num_kv_blocks=4))
-    assert loaded.dtype is torch.bfloat16
+    load(folder)
+    load(folder, dtype="bfloat16")
 
 
 def test_the_name_of_a_folder_is_the_name_of_the_model(folder: Path) -> None:
@@ -344,7 +344,19 @@ def test_devices(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixtu
     assert "mps is not supported" in caplog.text
 
 
-def test_dtypes() -> None:
-    assert resolve_dtype("auto", "bfloat16") is torch.bfloat16
-    assert resolve_dtype("auto", "torch.float32") is torch.float32
-    assert resolve_dtype("float32", "bfloat16") is torch.float32
+@pytest.mark.parametrize(
+    ("asked", "checkpoint", "stored_bytes", "device", "dtype"),
+    [
+        ("auto", "bfloat16", SMALL_MODEL_BYTES + 1, "cpu", torch.bfloat16),
+        ("auto", "torch.float32", SMALL_MODEL_BYTES + 1, "cpu", torch.float32),
+        ("auto", "float16", SMALL_MODEL_BYTES + 1, "cpu", torch.bfloat16),
+        ("auto", "bfloat16", SMALL_MODEL_BYTES, "cpu", torch.float32),
+        ("auto", "bfloat16", SMALL_MODEL_BYTES, "cuda", torch.bfloat16),
+        ("bfloat16", "float32", 1, "cpu", torch.bfloat16),
+        ("float32", "float8_e4m3fn", 1, "cpu", torch.float32),
+    ],
+)
+def test_dtypes(
+    asked: DTypeName, checkpoint: str, stored_bytes: int, device: str, dtype: torch.dtype
+) -> None:
+    assert resolve_dtype(asked, checkpoint, stored_bytes, torch.device(device)) is dtype
