@@ -64,14 +64,15 @@ def start(command: list[str], directory: Path, **environment: str) -> Stack:
     """Start `command` in a session of its own and wait until the gateway is ready."""
     port = free_port()
     log = directory / "stack.log"
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        stdout=log.open("wb"),
-        stderr=subprocess.STDOUT,
-        env={**os.environ, "SLUICE_PORT": str(port), **environment},
-        start_new_session=True,
-    )
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, "SLUICE_PORT": str(port), **environment},
+            start_new_session=True,
+        )
     stack = Stack(process, f"http://127.0.0.1:{port}", log)
     wait_until_ready(stack.url, process, log)
     return stack
