@@ -63,7 +63,7 @@ class Worker:
     def __init__(self, process: subprocess.Popen[str], ready_line: str) -> None:
         self.process = process
         self.ready_line = ready_line
-        self.url = ready_line.split(" at ")[1].split("/v1")[0] if " at " in ready_line else ""
+        self.url = ready_line.split(" at ")[1].split("/v1")[0]
         self.http = httpx.Client(base_url=self.url, timeout=30)
 
     @property
@@ -101,7 +101,8 @@ def running(command: list[str]) -> Iterator[Worker]:
     assert process.stdout is not None and process.stderr is not None
     with process.stdout, process.stderr:
         line = process.stdout.readline()
-        children = psutil.Process(process.pid).children(recursive=True) if line else []
+        assert line, process.stderr.read()
+        children = psutil.Process(process.pid).children(recursive=True)
         try:
             worker = Worker(process, line)
             with worker.http:
