@@ -26,10 +26,12 @@ class Stack:
     url: str
     log: Path
 
-    def worker_processes(self) -> list[psutil.Process]:
-        """The managed worker's processes, HTTP server first."""
-        children = psutil.Process(self.process.pid).children(recursive=True)
-        return [p for p in children if any("sluice_worker" in a or "sluice-worker" in a for a in p.cmdline())]
+    def worker_process(self, role: str) -> psutil.Process:
+        """One of the managed worker's processes: its `warden`, its HTTP `server` or its `engine`."""
+        family = psutil.Process(self.process.pid).children(recursive=True)
+        found = [process for process in family if _role(process.cmdline()) == role]
+        assert len(found) == 1, f"{len(found)} processes are the worker's {role}"
+        return found[0]
 
     def metric(self, name: str) -> float:
         """Sum of a metric's samples over all labels."""
@@ -37,6 +39,11 @@ class Stack:
         values = [ln.rsplit(" ", 1)[1] for ln in lines if ln.split("{")[0].split(" ")[0] == name]
         assert values, f"{name} is not on /metrics"
         return sum(float(value) for value in values)
+
+
+def _role(command: list[str]) -> str:
+    marks = {"warden.py": "warden", "sluice_worker.engine_process": "engine", "serve": "server"}
+    return next((role for mark, role in marks.items() if any(w.endswith(mark) for w in command)), "other")
 
 
 def free_port() -> int:
