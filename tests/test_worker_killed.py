@@ -38,8 +38,9 @@ def test_streams_end_with_an_error_and_the_worker_comes_back(stack: Stack, victi
     with httpx.stream("POST", f"{stack.url}/v1/chat/completions", json=BODY, timeout=60) as stream:
         assert stream.status_code == 200
         for line in stream.iter_lines():
-            if line.startswith("data: "):
-                events.append(line.removeprefix("data: "))
+            if not line.startswith("data: "):
+                continue
+            events.append(line.removeprefix("data: "))
             if len(events) == 5:
                 stack.worker_process(victim).kill()
     assert "[DONE]" not in events
