@@ -40,8 +40,9 @@ def resolve_dtype(
     """The dtype of weights and activations. `auto` follows the checkpoint, with two exceptions.
 
     float16 becomes bfloat16. On CPU a model whose files (`stored_bytes`) are small becomes float32: it
-    stays in the processor's cache, where float32 is faster, and its tokens do not depend on what else is in the
-    batch. Raises `UnsupportedModelError` when the checkpoint has another type and `auto` leaves the choice to it.
+    stays in the processor's cache, where float32 is faster, and its tokens do not depend on what else is in
+    the batch. Raises `UnsupportedModelError` when the checkpoint has another type and `auto` leaves the
+    choice to it.
     """
     if name != "auto":
         return _DTYPES[name]

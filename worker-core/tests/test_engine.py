@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 from tiny_models import VOCAB_SIZE, SaveModel
@@ -16,7 +17,7 @@ from sluice_worker.sampling_params import SamplingParams
 GREEDY = SamplingParams(temperature=0, max_tokens=8)
 
 
-def make_engine(save_model: SaveModel, **settings: object) -> Engine:
+def make_engine(save_model: SaveModel, **settings: Any) -> Engine:
     _, folder = save_model("llama")
     return Engine(EngineConfig(**{"model": str(folder), "block_size": 8, "num_kv_blocks": 64, **settings}))
 

@@ -29,8 +29,6 @@ from sluice_worker.loading.model_folder import open_folder, resolve_model
 from sluice_worker.models.registry import BUILDERS
 from sluice_worker.sampling_params import SamplingParams
 
-EditConfig = Callable[..., Path]
-
 
 @pytest.fixture
 def folder(save_model: SaveModel, tmp_path: Path) -> Path:
@@ -46,7 +44,7 @@ def edit_config(folder: Path, **changes: Any) -> Path:
     return folder
 
 
-def edit_weights(folder: Path, edit: Callable[[dict[str, torch.Tensor]], None]) -> None:
+def edit_weights(folder: Path, edit: Callable[[dict[str, torch.Tensor]], object]) -> None:
     tensors = load_file(folder / "model.safetensors")
     edit(tensors)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})

@@ -77,7 +77,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def step(self) -> None:
         oldest = next(iter(self.alive.values()), None)
-        progress = (len(oldest.tokens), oldest.num_computed) if oldest else None
+        before = (len(oldest.tokens), oldest.num_computed) if oldest else (0, 0)
         step = self.scheduler.schedule()
         assert bool(step) == bool(self.alive)
         assert sum(num_tokens for _, num_tokens in step) <= TOKEN_BUDGET
@@ -89,7 +89,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         for request in sampled:
             self.sample(request)
         if oldest is not None:  # the oldest request is never the victim, and never passed over
-            assert (len(oldest.tokens), oldest.num_computed) > progress
+            assert (len(oldest.tokens), oldest.num_computed) > before
 
     def compute(self, request: Request, num_tokens: int) -> None:
         for position in range(request.num_computed + num_tokens):

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 import transformers
 from transformers import PreTrainedModel
 
-SaveModel = Callable[..., tuple[PreTrainedModel, Path]]
+SaveModel = Callable[..., tuple[Any, Path]]
 """The `save_model` fixture: family and config overrides to the model and its folder."""
 
 VOCAB_SIZE = 199
