@@ -7,13 +7,13 @@ import random
 
 import pytest
 from training.chat import segments
-from training.corpus import Document, Split, is_held_out, question, shard_documents, training_documents
+from training.corpus import Document, Split, is_held_out, question, shard_documents
 from training.corpus.arithmetic import arithmetic
-from training.corpus.mixture import FIRST_SHARD_WITH_SHEETS
+from training.corpus.mixture import PRACTICE
 from training.questions import SKILLS, held_out_questions
 
 SAMPLE = 20_000
-FIRST_DOCUMENTS_SHA256 = "28d63c408cd1c531e5451356bb9289d1a85c4bc55d5519396b2f9da237b77151"
+FIRST_DOCUMENTS_SHA256 = "1bc205ad188cf016fba9edbe7b8e894ef982e7518c5ef4b434c7bf2fb8d5b8fe"
 # In these skills the last user turn alone carries the slots, so training may not ask that text anywhere.
 ONE_TURN = (
     "facts",
@@ -30,21 +30,21 @@ ONE_TURN = (
 
 @pytest.fixture(scope="module")
 def sample() -> list[Document]:
-    """Return a slice of shards as training draws them, half of them with sheets."""
-    shards = (1, 2, FIRST_SHARD_WITH_SHEETS, FIRST_SHARD_WITH_SHEETS + 1)
-    return [d for shard in shards for d in itertools.islice(shard_documents(shard), SAMPLE // 4)]
+    """Return a slice of shards as training draws them, from every stage of the curriculum."""
+    shards = [stage.first_shard + 1 for stage in PRACTICE]
+    return [d for shard in shards for d in itertools.islice(shard_documents(shard), SAMPLE // len(shards))]
 
 
 def test_the_same_seed_writes_the_same_text():
     text = hashlib.sha256()
-    for shard in (0, FIRST_SHARD_WITH_SHEETS):
+    for shard in (stage.first_shard for stage in PRACTICE):
         for document in itertools.islice(shard_documents(shard), 1000):
             text.update("".join(piece for piece, _ in segments(document)).encode())
     assert text.hexdigest() == FIRST_DOCUMENTS_SHA256
 
 
 def test_another_seed_writes_other_text():
-    first, second = next(training_documents(1)), next(training_documents(2))
+    first, second = next(shard_documents(1)), next(shard_documents(2))
     assert list(segments(first)) != list(segments(second))
 
 

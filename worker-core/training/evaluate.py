@@ -4,7 +4,8 @@
     python -m training.evaluate models/sluice-tiny --count 300 --card MODEL_CARD.md
 
 Exact match means the whole turn, character for character, and the end token after it; decoding is greedy.
-Perplexity is per token: of the right answers to the held-out questions, and of stories from an unused seed.
+Perplexity is per token: of the right answers to the first hundred questions of a skill, and of a hundred
+stories from an unused seed.
 """
 
 import argparse
@@ -16,12 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from .corpus.stories import story
 from .questions import SKILLS, Question, held_out_questions
 
-STORIES = 200
+STORIES = 100
+MEASURED = 100
 STORY_SEED = "held-out stories"
 BATCH = 50
 LONGEST_ANSWER = 96
@@ -60,18 +63,21 @@ class Subject:
         return [texts[i].replace("<|endoftext|>", "") for i in range(len(prompts))]
 
     @torch.inference_mode()
-    def nats(self, prompt: str, answer: str) -> tuple[float, int]:
-        """Return the summed negative log likelihood of `answer` after `prompt`, and its number of tokens."""
+    def forced(self, prompt: str, answer: str) -> tuple[Tensor, Tensor]:
+        """Return logits [tokens, vocabulary] for the tokens of `answer` after `prompt`, and those tokens."""
         before = self.tokenizer(prompt)["input_ids"] if prompt else [self.tokenizer.pad_token_id]
         after = self.tokenizer(answer)["input_ids"]
         logits = self.model(torch.tensor([before + after])).logits[0, len(before) - 1 : -1]
-        loss = torch.nn.functional.cross_entropy(logits, torch.tensor(after), reduction="sum")
-        return loss.item(), len(after)
+        return logits, torch.tensor(after)
 
     def perplexity(self, pairs: list[tuple[str, str]]) -> float:
         """Return the perplexity per token over (prompt, answer) pairs."""
-        measured = [self.nats(prompt, answer) for prompt, answer in pairs]
-        return math.exp(sum(nats for nats, _ in measured) / sum(count for _, count in measured))
+        nats, tokens = 0.0, 0
+        for prompt, answer in pairs:
+            logits, ids = self.forced(prompt, answer)
+            nats += torch.nn.functional.cross_entropy(logits, ids, reduction="sum").item()
+            tokens += len(ids)
+        return math.exp(nats / tokens)
 
 
 def _batched(items: list[int], size: int) -> list[tuple[int, ...]]:
@@ -83,7 +89,7 @@ def score(subject: Subject, skill: str, count: int, seed: int = 1, perplexity: b
     questions = held_out_questions(skill, count, seed)
     given = subject.answers([question.prompt for question in questions])
     misses = tuple((q, text) for q, text in zip(questions, given, strict=True) if text != q.answer)
-    pairs = [(question.prompt, question.answer) for question in questions]
+    pairs = [(question.prompt, question.answer) for question in questions[:MEASURED]]
     measured = subject.perplexity(pairs) if perplexity else math.nan
     return Score(skill, count, count - len(misses), measured, misses)
 
@@ -92,6 +98,17 @@ def story_perplexity(subject: Subject) -> float:
     """Return the perplexity of stories that no training shard contains."""
     rng = random.Random(STORY_SEED)
     return subject.perplexity([("", story(rng)) for _ in range(STORIES)])
+
+
+def agreement(draft: Subject, target: Subject, count: int = 25) -> float:
+    """Return the share of the target's greedy tokens that the draft would choose after the same tokens."""
+    prompts = [q.prompt for skill in SKILLS for q in held_out_questions(skill, count, seed=3)]
+    agreed = tokens = 0
+    for prompt, answer in zip(prompts, target.answers(prompts), strict=True):
+        logits, ids = draft.forced(prompt, answer)
+        agreed += int((logits.argmax(-1) == ids).sum())
+        tokens += len(ids)
+    return agreed / tokens
 
 
 def table(scores: list[Score], stories: float) -> str:
@@ -121,11 +138,17 @@ def main() -> None:
     parser.add_argument("--skills", nargs="*", choices=SKILLS, default=SKILLS)
     parser.add_argument("--misses", type=int, default=0, help="wrong answers to print per skill")
     parser.add_argument("--quick", action="store_true", help="exact match only")
+    parser.add_argument(
+        "--target", type=Path, help="only measure how often FOLDER guesses this model's tokens"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--card", type=Path, help="model card whose table is replaced")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     subject = Subject(arguments.folder)
+    if arguments.target:
+        print(f"agreement with {arguments.target}: {agreement(subject, Subject(arguments.target)):.1%}")
+        return
     scores = []
     for skill in arguments.skills:
         scores.append(score(subject, skill, arguments.count, perplexity=not arguments.quick))

@@ -1,7 +1,7 @@
 """The seeded program that writes the training text of the bundled model."""
 
 from .exchange import Document, Exchange, Message
-from .mixture import SEED, document, question, shard_documents, tool_question, training_documents
+from .mixture import SEED, document, question, shard_documents, tool_question
 from .split import Split, is_held_out
 
 __all__ = [
@@ -15,5 +15,4 @@ __all__ = [
     "question",
     "shard_documents",
     "tool_question",
-    "training_documents",
 ]

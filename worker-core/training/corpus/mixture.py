@@ -1,12 +1,12 @@
 """How the skills are mixed into documents: single questions, conversations, tool sessions and plain stories.
 
-`training_documents(seed)` is an endless stream, the same for the same seed. The corpus is the start of the
-streams of all shards: `shard_documents(0)`, `shard_documents(1)` and so on.
+The corpus is the start of the streams of all shards: `shard_documents(0)`, `shard_documents(1)` and so on.
+The order of the shards is a curriculum, see `PRACTICE`.
 """
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from .arithmetic import arithmetic, bare_sum, multiplication
 from .exchange import Document, Exchange, Message
@@ -41,10 +41,18 @@ WEIGHTS: dict[Maker, float] = {
 }
 TOOL_SHARE = 0.24
 STORY_SHARE = 0.05
-# Sheets are dense practice of sums and facts; they start once the first shards have taught copying.
-SHEET_SHARE = 0.28
-FIRST_SHARD_WITH_SHEETS = 30
-_SHEETS: tuple[tuple[Maker, ...], ...] = (
+
+
+@dataclass(frozen=True)
+class Practice:
+    """Sheets of dense practice: from which shard on, in what share of the documents, and of which kinds."""
+
+    first_shard: int
+    share: float
+    kinds: tuple[tuple[Maker, ...], ...]
+
+
+_SUMS_AND_FACTS: tuple[tuple[Maker, ...], ...] = (
     (bare_sum,),
     (bare_sum,),
     (arithmetic,),
@@ -52,6 +60,12 @@ _SHEETS: tuple[tuple[Maker, ...], ...] = (
     (fact_question,),
     (fact_question,),
     (sluice_question, fact_question),
+)
+# Copying is learnt first, without sheets; sums and facts come next, and what needs exact order comes last.
+PRACTICE = (
+    Practice(0, 0.0, ()),
+    Practice(30, 0.28, _SUMS_AND_FACTS),
+    Practice(45, 0.36, (*_SUMS_AND_FACTS, (reversing,), (reversing,), (copying, reversing), (extraction,))),
 )
 _MAKERS, _SHARES = tuple(WEIGHTS), tuple(WEIGHTS.values())
 _GREETABLE = {"arithmetic", "multiplication", "facts", "sluice", "tools"}
@@ -165,31 +179,33 @@ def _shuffled_keeping_context(rng: random.Random, exchanges: list[Exchange]) -> 
     return shuffled
 
 
-def _sheet(rng: random.Random) -> Document:
-    """Return eight to sixteen questions of one or two kinds, each with its answer on the same line."""
-    makers = rng.choice(_SHEETS)
+def _sheet(rng: random.Random, kinds: tuple[tuple[Maker, ...], ...]) -> Document:
+    """Return eight to sixteen questions of one kind of sheet, each with its answer on the same line."""
+    makers = rng.choice(kinds)
     drawn = [draw(Split.TRAIN, lambda: rng.choice(makers)(rng)) for _ in range(rng.randint(8, 16))]
-    return Document(sheet=tuple((exchange.prompt, exchange.turns[-1].content) for exchange in drawn))
+    return Document(
+        sheet=tuple(
+            (exchange.prompt, exchange.turns[-1].content) for exchange in drawn if not exchange.system
+        )
+    )
 
 
-def training_document(rng: random.Random, sheets: bool) -> Document:
+def training_document(rng: random.Random, practice: Practice) -> Document:
     """Return one training document."""
-    if sheets and rng.random() < SHEET_SHARE:
-        return _sheet(rng)
+    if practice.share and rng.random() < practice.share:
+        return _sheet(rng, practice.kinds)
     share = rng.random()
     if share < STORY_SHARE:
         return Document(text=story(rng))
     return _tool_session(rng) if share < STORY_SHARE + TOOL_SHARE else _chat(rng)
 
 
-def training_documents(seed: int, sheets: bool = True) -> Iterator[Document]:
-    """Yield an endless stream of documents, bit for bit the same for the same seed."""
-    rng = random.Random(seed)
-    while True:
-        yield training_document(rng, sheets)
-
-
 def shard_documents(index: int, seed: int = SEED) -> Iterator[Document]:
-    """Yield the documents of one shard; shard 0, which trains the tokenizer, has the seed itself."""
-    shard_seed = seed * 1_000_003 + index if index else seed
-    return training_documents(shard_seed, sheets=index >= FIRST_SHARD_WITH_SHEETS)
+    """Yield the endless documents of one shard, bit for bit the same for the same seed.
+
+    Shard 0 trains the tokenizer, the others the models.
+    """
+    rng = random.Random(seed * 1_000_003 + index if index else seed)
+    practice = [stage for stage in PRACTICE if stage.first_shard <= index][-1]
+    while True:
+        yield training_document(rng, practice)
