@@ -46,20 +46,15 @@ class ScheduledTokens(NamedTuple):
 class _Step:
     """A step being put together: tokens per request, and the budget that is left."""
 
-    __slots__ = ("budget", "num_preempted", "tokens")
+    __slots__ = ("budget", "tokens")
 
     def __init__(self, budget: int) -> None:
         self.tokens: dict[Request, int] = {}
         self.budget = budget
-        self.num_preempted = 0
 
     def add(self, request: Request, num_tokens: int) -> None:
         self.tokens[request] = num_tokens
         self.budget -= num_tokens
-
-    def drop(self, request: Request) -> None:
-        self.budget += self.tokens.pop(request, 0)
-        self.num_preempted += 1
 
 
 class Scheduler:
@@ -133,8 +128,7 @@ class Scheduler:
             self._continue(request, step)
         for request in prefilling:
             self._continue(request, step)
-        if not step.num_preempted:  # what was just taken away is not given out again at once
-            self._admit(step)
+        self._admit(step)
         return [ScheduledTokens(request, count) for request, count in step.tokens.items()]
 
     def advance(self, step: list[ScheduledTokens]) -> None:
@@ -163,25 +157,28 @@ class Scheduler:
     def _continue(self, request: Request, step: _Step) -> None:
         """Give a running request its share of the step, unless it was or must be preempted."""
         num_tokens = min(request.num_uncomputed, self._max_chunk, step.budget)
-        if request.block_ids and num_tokens and self._grow(request, request.num_computed + num_tokens, step):
+        if request.block_ids and num_tokens and self._grow(request, request.num_computed + num_tokens):
             step.add(request, num_tokens)
 
-    def _grow(self, request: Request, num_tokens: int, step: _Step) -> bool:
-        """Extend the blocks of a running request to hold `num_tokens`. `False`: it was preempted itself."""
+    def _grow(self, request: Request, num_tokens: int) -> bool:
+        """Extend the blocks of a running request to hold `num_tokens`. `False`: it was preempted itself.
+
+        A victim is never part of the step yet: only decodes grow (the rest got all blocks at admission), and
+        they come oldest first.
+        """
         missing = self._pool.blocks_for(num_tokens) - len(request.block_ids)
         if missing <= 0:
             return True
         while self._pool.num_free < missing:
             victim = self._running[-1]
-            self._preempt(victim, step)
+            self._preempt(victim)
             if victim is request:
                 return False
         request.block_ids += self._pool.allocate(missing)
         return True
 
-    def _preempt(self, victim: Request, step: _Step) -> None:
+    def _preempt(self, victim: Request) -> None:
         self._running.pop()
-        step.drop(victim)
         self._release(victim)
         victim.num_computed = 0
         self._waiting.appendleft(victim)  # it is older than all that wait
