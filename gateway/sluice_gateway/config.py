@@ -14,9 +14,12 @@ from typing import Any, Literal, get_args, get_origin
 import msgspec
 import yaml
 
-from sluice_engines.registry import adapter_names
+from sluice_engines.base_url import join_base_url
+from sluice_engines.registry import AdapterError, adapter_names, create_adapter, load_adapters
+from sluice_engines.transport import UpstreamError
 from sluice_gateway.auth import Key, Keyring, is_loopback
 from sluice_gateway.settings import BUNDLED_WORKER, ECHO, Backend, Settings
+from sluice_gateway.upstream.origin import parse_origin
 
 CONFIG_VARIABLE = "SLUICE_CONFIG"
 DEFAULT_FILE = "sluice.yaml"
@@ -39,12 +42,19 @@ class Document:
         self._name = name
         try:
             self._root: yaml.Node | None = yaml.compose(text, Loader=yaml.SafeLoader)
+            if self._root is not None:
+                self._refuse_duplicates(self._root)
+            self.value: Any = yaml.safe_load(text)
         except yaml.MarkedYAMLError as error:
             line = error.problem_mark.line + 1 if error.problem_mark else 1
             raise ConfigError(f"{name}, line {line}: not valid YAML: {error.problem}.") from error
-        if self._root is not None:
-            self._refuse_duplicates(self._root)
-        self.value: Any = yaml.safe_load(text)
+        except yaml.reader.ReaderError as error:
+            line = text.count("\n", 0, error.position) + 1
+            raise ConfigError(
+                f"{name}, line {line}: not valid YAML: there is a control character; remove it."
+            ) from error
+        except RecursionError as error:
+            raise ConfigError(f"{name}, line 1: nested too deeply, or an alias holds itself.") from error
 
     def error(self, path: Path_, message: str) -> ConfigError:
         """An error at a value, or, when it is not there, at the closest thing around it."""
@@ -64,8 +74,10 @@ class Document:
         if isinstance(node, yaml.MappingNode):
             seen: set[str] = set()
             for key, value in node.value:
+                line = key.start_mark.line + 1
+                if not isinstance(key, yaml.ScalarNode):
+                    raise ConfigError(f"{self._name}, line {line}: a key must be a word, not a list or map.")
                 if key.value in seen:
-                    line = key.start_mark.line + 1
                     raise ConfigError(f"{self._name}, line {line}: '{key.value}' is there twice; keep one.")
                 seen.add(key.value)
                 self._refuse_duplicates(value)
@@ -180,6 +192,8 @@ def _backend_mistakes(backend: Backend, environment: Mapping[str, str]) -> list[
         mistakes.append(
             ("adapter", f"there is no adapter '{backend.adapter}'; there are: {', '.join(known)}")
         )
+    elif problem := _option_mistake(backend):
+        mistakes.append(("options" if backend.options else "adapter", problem))
     if backend.adapter == "echo" and (backend.url or managed):
         mistakes.append(("adapter", "the echo engine runs inside the gateway; remove 'url' and 'managed'"))
     elif backend.adapter != "echo" and not backend.url and managed is None:
@@ -188,12 +202,26 @@ def _backend_mistakes(backend: Backend, environment: Mapping[str, str]) -> list[
         mistakes.append(("managed", "'command' is missing; only adapter 'worker' has a default"))
     if managed and backend.url and not (len(backend.urls) == 1 and _LOCAL_URL.match(backend.urls[0])):
         mistakes.append(("url", "of a managed engine must be one http://127.0.0.1:PORT; or leave it out"))
+    for url in backend.urls:
+        try:
+            parse_origin(join_base_url(url, "/")[0])
+        except UpstreamError:
+            mistakes.append(("url", "is not a usable address; write http://host:port, without credentials"))
     if backend.proxy and backend.upstream != "httpx":
         mistakes.append(("proxy", "needs 'upstream: httpx'; the native client knows no proxies"))
     variable = backend.api_key_env
     if variable and not environment.get(variable):
         mistakes.append(("api_key_env", f"the environment variable {variable} is not set"))
     return mistakes
+
+
+def _option_mistake(backend: Backend) -> str | None:
+    """What the adapter does not like about its options, or why it cannot be loaded."""
+    try:
+        create_adapter(load_adapters([backend.adapter])[backend.adapter], backend.options)
+    except AdapterError as error:
+        return str(error)
+    return None
 
 
 def _check_keys(document: Document, settings: Settings) -> None:

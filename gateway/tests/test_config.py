@@ -47,6 +47,21 @@ def mistake(text: str, **environment: str) -> str:
         ("backends:\n  - name: a\n    adapter: worker\n    url: [x]\n", 4, ("url", "http://host:port")),
         ("timeouts:\n  idle_s: 0\n", 2, ("timeouts.idle_s", "> 0")),
         ("logs:\n  format: xml\n", 2, ("logs.format", "json", "text")),
+        ("server:\n  ? [a]\n  : 1\n", 2, ("a key must be a word",)),
+        ('server:\n  host: "\x01"\n', 2, ("control character",)),
+        ("server:\n  host: !!python/name:os.system x\n", 2, ("not valid YAML", "os.system")),
+        ("server: &a [*a]\n", 1, ("an alias holds itself",)),
+        (
+            "backends:\n  - name: a\n    adapter: worker\n    url: http://me:pw@x\n",
+            4,
+            ("without credentials",),
+        ),
+        ("backends:\n  - name: a\n    adapter: worker\n    url: http://x:99999\n", 4, ("http://host:port",)),
+        (
+            "backends:\n  - name: a\n    adapter: echo\n    options: {tokens_per_s: fast}\n",
+            4,
+            ("backends[0].options", "tokens_per_s"),
+        ),
     ],
 )
 def test_a_mistake_is_found_where_it_is(text: str, line: int, words: tuple[str, ...]) -> None:
