@@ -7,7 +7,6 @@ that thinks.
 
 from __future__ import annotations
 
-import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +14,7 @@ from sluice_engines.adapter import EngineAdapter
 from sluice_engines.registry import AdapterError, create_adapter, load_adapters
 from sluice_engines.transport import Transport
 from sluice_gateway.config import ConfigError
+from sluice_gateway.managed_ports import ManagedPorts
 from sluice_gateway.settings import Backend
 from sluice_gateway.upstream import HttpTransport, HttpxTransport
 from sluice_router.types import Endpoint
@@ -59,20 +59,33 @@ class Transports:
 
 
 def build_engines(
-    backends: Sequence[Backend], environment: Mapping[str, str], transports: Transports
+    backends: Sequence[Backend],
+    environment: Mapping[str, str],
+    transports: Transports,
+    ports: ManagedPorts,
 ) -> tuple[Engine, ...]:
-    """All replicas of all backends. Raises `ConfigError` when an adapter does not like its options."""
+    """All replicas of all backends. `ports` has one for each managed engine without a URL.
+
+    Raises `ConfigError` when an adapter does not like its options.
+    """
     ordered = sorted(backends, key=lambda backend: _LISTED.get(backend.adapter, 1))
-    return tuple(engine for backend in ordered for engine in _replicas(backend, environment, transports))
+    return tuple(
+        engine for backend in ordered for engine in _replicas(backend, environment, transports, ports)
+    )
 
 
-def _replicas(backend: Backend, environment: Mapping[str, str], transports: Transports) -> list[Engine]:
+def _replicas(
+    backend: Backend, environment: Mapping[str, str], transports: Transports, ports: ManagedPorts
+) -> list[Engine]:
     try:
         adapter = create_adapter(load_adapters([backend.adapter])[backend.adapter], _options(backend))
     except AdapterError as error:
         raise ConfigError(f"Backend '{backend.name}': {error}") from error
     local = adapter.transport()
-    urls = (_IN_PROCESS,) if local else backend.urls or (_managed_url(adapter),)
+    if local is not None:
+        urls: tuple[str, ...] = (_IN_PROCESS,)
+    else:
+        urls = backend.urls or (f"http://127.0.0.1:{ports.choose(adapter.default_port)}",)
     return [
         Engine(
             endpoint=_endpoint(backend, adapter, url, index if len(urls) > 1 else None),
@@ -103,16 +116,3 @@ def _endpoint(backend: Backend, adapter: EngineAdapter, url: str, index: int | N
         capabilities=adapter.capabilities,
         max_in_flight=backend.max_in_flight,
     )
-
-
-def _managed_url(adapter: EngineAdapter) -> str:
-    """An address for a managed engine that was given none: its usual port if free, else any."""
-    for port in (adapter.default_port, 0):
-        try:
-            with socket.socket() as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(("127.0.0.1", port))
-                return f"http://127.0.0.1:{probe.getsockname()[1]}"
-        except OSError:
-            continue
-    raise ConfigError("There is no free TCP port on 127.0.0.1 for a managed engine.")

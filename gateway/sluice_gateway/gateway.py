@@ -19,6 +19,7 @@ from sluice_gateway.health import HealthMonitor, Readiness
 from sluice_gateway.limits import ConcurrencyLimiter
 from sluice_gateway.logs import RequestLog
 from sluice_gateway.loop_lag import sample_loop_lag
+from sluice_gateway.managed_ports import ManagedPorts
 from sluice_gateway.metrics import Metrics
 from sluice_gateway.models import Catalog
 from sluice_gateway.pipeline import Pipeline, Stages
@@ -44,7 +45,8 @@ class Gateway:
         self.settings = settings
         self.clock = clock
         self._transports = Transports()
-        self.engines = build_engines(settings.backends, environment, self._transports)
+        self._ports = ManagedPorts()
+        self.engines = build_engines(settings.backends, environment, self._transports, self._ports)
         self.router = Router(
             [engine.endpoint for engine in self.engines],
             max_queue=settings.queue.max_waiting,
@@ -107,4 +109,5 @@ class Gateway:
         self._admission.close()
         await self.health.aclose()
         await self._children.aclose()
+        self._ports.close()
         await self._transports.aclose()
