@@ -5,11 +5,14 @@ high-entropy secrets leak nothing through timing, so the look-up needs no consta
 here waits.
 
 With no key configured the gateway is open, on loopback only: a request that came in through any other
-address is refused, whoever started the server on it.
+address is refused, whoever started the server on it. So is one that came under a public host name: a web
+page can have its own name resolve to 127.0.0.1 (DNS rebinding) and would then be let in by the user's
+browser. An IP address cannot be rebound, nor can a name that public DNS does not hand out.
 """
 
 from __future__ import annotations
 
+import ipaddress
 import secrets
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
@@ -19,6 +22,8 @@ import msgspec
 from sluice_gateway.errors import Failure, Problem, problem
 
 _LOOPBACK = ("127.", "::1", "::ffff:127.")
+_PRIVATE_NAMES = (".localhost", ".local", ".internal", ".home.arpa")
+"""Names that public DNS never has an address for: RFC 6761, 6762, 8375, and ICANN's `.internal`."""
 
 
 class Key(msgspec.Struct, frozen=True, kw_only=True):
@@ -47,6 +52,11 @@ _REMOTE = problem(
     "This gateway has no API keys configured and therefore answers on loopback only. Configure 'keys' to"
     " use it"
     " from other machines; `sluice keys new` makes one.",
+)
+_PUBLIC_NAME = problem(
+    Failure.REMOTE_NOT_ALLOWED,
+    "This gateway has no API keys configured and therefore does not answer under a public host name. Use"
+    " localhost or 127.0.0.1, or configure 'keys'; `sluice keys new` makes one.",
 )
 
 
@@ -85,13 +95,36 @@ class Keyring:
         Both headers may be there, as some clients send both: one valid key is enough.
         """
         if not self._keys:
-            return OPEN if _is_local(server) else _REMOTE
+            return _open(headers, server)
         presented = [*_presented(headers)]
         for secret in presented:
             key = self._keys.get(sha256(secret).digest())
             if key is not None:
                 return key
         return _WRONG_KEY if presented else _NO_KEY
+
+
+def _open(headers: Mapping[bytes, bytes], server: tuple[str, int | None] | None) -> Key | Problem:
+    if not _is_local(server):
+        return _REMOTE
+    return _PUBLIC_NAME if _is_public(headers.get(b"host", b"")) else OPEN
+
+
+def _is_public(host: bytes) -> bool:
+    """Whether a `Host` header holds a name that anybody may have registered."""
+    name = host.decode("latin-1").lower()
+    if name.startswith("["):
+        return False
+    name = name.partition(":")[0].rstrip(".")
+    return "." in name and not name.endswith(_PRIVATE_NAMES) and not _is_address(name)
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.IPv4Address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _presented(headers: Mapping[bytes, bytes]) -> Iterable[bytes]:

@@ -58,6 +58,33 @@ def test_without_keys_other_addresses_are_closed(server: tuple[str, int]) -> Non
     assert found.failure is Failure.REMOTE_NOT_ALLOWED
 
 
+@pytest.mark.parametrize(
+    "host",
+    [
+        *(b"localhost:8000", b"127.0.0.1", b"[::1]:8000", b"192.168.0.2", b"", b"devbox:8000"),
+        *(b"sluice.localhost", b"host.docker.internal:8000", b"Devbox.local."),
+    ],
+)
+def test_without_keys_names_that_only_this_network_can_give_are_fine(host: bytes) -> None:
+    assert Keyring({}).authenticate({b"host": host}, LOCAL) is OPEN
+
+
+@pytest.mark.parametrize(
+    "host",
+    [b"evil.example", b"EVIL.example:8000", b"evil.example.", b"127.0.0.1.evil.example", b"\xff.example"],
+)
+def test_without_keys_a_page_cannot_point_its_own_name_at_loopback(host: bytes) -> None:
+    found = Keyring({}).authenticate({b"host": host}, LOCAL)
+    assert isinstance(found, Problem)
+    assert (found.status, found.failure) == (403, Failure.REMOTE_NOT_ALLOWED)
+    assert "localhost" in found.message
+
+
+def test_with_keys_any_name_will_do() -> None:
+    headers = {b"host": b"sluice.example", b"x-api-key": b"sk-a"}
+    assert RING.authenticate(headers, LOCAL) is ALICE
+
+
 def test_new_secrets_differ_and_hash_to_what_the_configuration_holds() -> None:
     first, second = new_secret(), new_secret()
     assert first != second
