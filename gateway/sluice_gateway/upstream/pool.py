@@ -13,6 +13,9 @@ from sluice_engines.transport import ConnectionLost
 from sluice_gateway.upstream.connection import Connection
 from sluice_gateway.upstream.origin import Origin
 
+_LAST_WAIT_S = 1.0
+"""The sockets are closed by then; this only bounds the wait for the event loop to say so."""
+
 
 class ConnectionPool:
     """Implements `ConnectionOwner`. Idle connections close after `idle_life_s` seconds."""
@@ -71,11 +74,11 @@ class ConnectionPool:
             self._drained.set_result(None)
 
     async def aclose(self) -> None:
-        """End every exchange with `ConnectionLost`; return once all sockets are closed."""
+        """End every exchange with `ConnectionLost`; return once all sockets are closed, or soon after."""
         self._closing = True
         for connection in tuple(self._open):
             connection.fail(ConnectionLost("the gateway closed its connections to the upstream"))
         if self._open:
             if self._drained is None:
                 self._drained = asyncio.get_running_loop().create_future()
-            await asyncio.shield(self._drained)
+            await asyncio.wait({self._drained}, timeout=_LAST_WAIT_S)

@@ -79,7 +79,7 @@ async def test_streams_end_with_one_error_and_no_done(way: str) -> None:
     await server.start()
     settings = settings_of(
         backends=[{"name": "main", "adapter": "openai_compatible", "url": server.url}],
-        timeouts={"idle_s": 0.5},
+        timeouts={"idle_s": 1.0 if way == "silence" else 60.0},
     )
     async with serving(settings) as served:
         asked = [
@@ -104,7 +104,7 @@ async def test_a_plain_answer_that_is_cut_becomes_an_error_status(way: str) -> N
     await server.start()
     settings = settings_of(
         backends=[{"name": "main", "adapter": "openai_compatible", "url": server.url}],
-        timeouts={"idle_s": 0.5},
+        timeouts={"idle_s": 1.0 if way == "silence" else 60.0},
     )
     async with serving(settings) as served:
         answer = await served.http.post("/v1/chat/completions", json=chat(text="1"))

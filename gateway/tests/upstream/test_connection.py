@@ -122,9 +122,9 @@ async def test_an_error_status_stops_the_upload(bench: Bench) -> None:
 
 async def test_an_upload_that_moves_is_not_a_late_first_byte(bench: Bench) -> None:
     bench.transport.full = True
-    response = bench.send(bytes(9 * WRITE_SLICE), Deadlines(first_byte_s=1.0))
+    response = bench.send(bytes(9 * WRITE_SLICE), Deadlines(first_byte_s=2.0))
     for _ in range(5):
-        await asyncio.sleep(0.3)
+        await asyncio.sleep(0.5)
         bench.connection.resume_writing()
     assert not bench.transport.is_closing()
     with pytest.raises(DeadlineExceeded, match="first_byte"):
@@ -143,3 +143,11 @@ async def test_nothing_is_sent_on_a_connection_that_is_busy(bench: Bench) -> Non
     bench.send()
     with pytest.raises(ConnectionLost, match="before the request was sent"):
         bench.send()
+
+
+async def test_closing_the_pool_does_not_hang_on_a_loop_that_never_reports_the_end(bench: Bench) -> None:
+    response = bench.send()
+    await bench.pool.aclose()
+    assert bench.transport.is_closing()
+    with pytest.raises(ConnectionLost):
+        await response.wait_head()
