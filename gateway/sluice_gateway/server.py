@@ -22,6 +22,7 @@ from sluice_gateway.application import build_application
 from sluice_gateway.auth import OPEN
 from sluice_gateway.config import ConfigError
 from sluice_gateway.gateway import Gateway
+from sluice_gateway.http_protocol import HttpProtocol
 from sluice_gateway.settings import Settings
 
 _BACKLOG = 2048
@@ -73,7 +74,7 @@ def _uvicorn_config(gateway: Gateway) -> uvicorn.Config:
     return uvicorn.Config(
         build_application(gateway),
         loop="uvloop",
-        http="httptools",
+        http=HttpProtocol,
         ws="none",
         lifespan="on",
         access_log=False,

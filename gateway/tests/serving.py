@@ -18,6 +18,7 @@ import uvicorn
 from sluice_gateway import logs
 from sluice_gateway.application import build_application
 from sluice_gateway.gateway import Gateway
+from sluice_gateway.http_protocol import HttpProtocol
 from sluice_gateway.settings import Settings
 
 PATIENCE_S = 20.0
@@ -57,7 +58,11 @@ def settings_of(**values: Any) -> Settings:
 
 @asynccontextmanager
 async def serving(
-    settings: Settings, environment: Mapping[str, str] | None = None, *, until_ready: bool = True
+    settings: Settings,
+    environment: Mapping[str, str] | None = None,
+    *,
+    until_ready: bool = True,
+    keep_alive_s: int = 30,
 ) -> AsyncIterator[Served]:
     """Serve until the block ends."""
     log = io.StringIO()
@@ -71,6 +76,8 @@ async def serving(
         lifespan="on",
         log_config=None,
         access_log=False,
+        http=HttpProtocol,
+        timeout_keep_alive=keep_alive_s,
         timeout_graceful_shutdown=1,
     )
     server = _Server(config)
