@@ -28,7 +28,6 @@ from sluice_gateway.settings import Settings
 _BACKLOG = 2048
 _KEEP_ALIVE_S = 30
 _CLOSE_LIMIT_S = 2
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 def listen(settings: Settings) -> socket.socket:
@@ -98,7 +97,7 @@ async def _serve(
     stop = asyncio.Event()
     hurry = asyncio.Event()
     loop = asyncio.get_running_loop()
-    for number in _SIGNALS:
+    for number in stop_signals():
         loop.add_signal_handler(number, lambda: hurry.set() if stop.is_set() else stop.set())
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     greeting = asyncio.create_task(_greet(gateway, say))
@@ -111,6 +110,14 @@ async def _serve(
         server.should_exit = True
     stopping.cancel()
     await serving
+
+
+def stop_signals() -> list[signal.Signals]:
+    """A closed terminal (SIGHUP) is a signal to stop like the others, unless `nohup` had it ignored."""
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        numbers.append(signal.SIGHUP)
+    return numbers
 
 
 async def _drain(gateway: Gateway, hurry: asyncio.Event) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 
 import msgspec
@@ -46,3 +47,14 @@ def test_a_taken_port_names_the_port() -> None:
 def test_an_address_that_is_not_ours_is_named() -> None:
     with pytest.raises(ConfigError, match=r"192\.0\.2\.1"):
         server.listen(settings_at("192.0.2.1", 8000))
+
+
+@pytest.mark.parametrize(("disposition", "stops"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
+def test_a_closed_terminal_stops_it_in_order_unless_nohup_says_otherwise(
+    disposition: signal.Handlers, stops: bool
+) -> None:
+    before = signal.signal(signal.SIGHUP, disposition)
+    try:
+        assert (signal.SIGHUP in server.stop_signals()) is stops
+    finally:
+        signal.signal(signal.SIGHUP, before)
