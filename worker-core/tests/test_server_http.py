@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
-import socket
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,52 +11,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from parrot import CONTEXT, TEMPLATE, Worker, parrot_worker, token_ids, write_folder
-
-CHAT, COMPLETIONS = "/v1/chat/completions", "/v1/completions"
+from parrot_requests import CHAT, COMPLETIONS, chat_body, completion_body, events, eventually, is_idle
 
 
 @pytest.fixture(scope="module")
 def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
     with parrot_worker(write_folder(tmp_path_factory.mktemp("models") / "parrot")) as worker:
         yield worker
-
-
-@pytest.fixture(scope="module")
-def slow_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Worker]:
-    """20 ms a token, and a keep-alive comment after 50 ms."""
-    folder = write_folder(tmp_path_factory.mktemp("models") / "slow")
-    with parrot_worker(folder, keep_alive_s=0.01) as worker:
-        yield worker
-
-
-def chat_body(text: str = "hello", **fields: Any) -> dict[str, Any]:
-    return {"model": "parrot", "messages": [{"role": "user", "content": text}], "max_tokens": 5, **fields}
-
-
-def completion_body(prompt: Any = "hello", **fields: Any) -> dict[str, Any]:
-    return {"model": "parrot", "prompt": prompt, "max_tokens": 5, **fields}
-
-
-def events(text: str) -> list[Any]:
-    """The decoded events of a stream, which must be framed exactly and end with one `[DONE]`."""
-    frames = text.split("\n\n")
-    assert frames.pop() == ""
-    assert frames.pop() == "data: [DONE]"
-    assert all(frame.startswith("data: {") and "\n" not in frame for frame in frames)
-    return [json.loads(frame.removeprefix("data: ")) for frame in frames]
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError("it did not happen within ten seconds")
-
-
-def is_idle(worker: Worker) -> bool:
-    names = ("requests_running", "requests_waiting", "kv_blocks_used", "http_requests_in_flight")
-    return all(worker.metric(name) == 0 for name in names)
 
 
 # Answers.
@@ -397,102 +354,6 @@ def test_no_request_is_answered_with_a_5xx(worker: Worker, changes: dict[str, An
     assert response.status_code in (200, 400, 404)
     if response.status_code != 200:
         assert_openai_error(response, response.status_code)
-
-
-# Many clients, and clients that leave.
-
-
-def test_many_streams_at_once_do_not_mix(worker: Worker) -> None:
-    def answer(number: int) -> bool:
-        text = f"<{number:03d}>"
-        chunks = events(worker.http.post(CHAT, json=chat_body(text, stream=True, max_tokens=10)).text)
-        said = "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks)
-        return said == text * 2
-
-    with ThreadPoolExecutor(32) as pool:
-        assert all(pool.map(answer, range(64)))
-    eventually(lambda: is_idle(worker))
-
-
-def open_request(worker: Worker, body: dict[str, Any], path: str = CHAT) -> socket.socket:
-    payload = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {len(payload)}\r\n\r\n"
-    connection = socket.create_connection(("127.0.0.1", worker.port), timeout=10)
-    connection.sendall(head.encode() + payload)
-    return connection
-
-
-@pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
-def test_a_client_that_leaves_frees_its_blocks(slow_worker: Worker, stream: bool, path: str) -> None:
-    before = slow_worker.metric("generation_tokens_total")
-    body = {**chat_body("hello", max_tokens=250, stream=stream, n=2), "prompt": "hello"}
-    connection = open_request(slow_worker, body, path)
-    eventually(lambda: slow_worker.metric("requests_running") == 2)
-
-    connection.close()
-
-    eventually(lambda: is_idle(slow_worker))
-    assert slow_worker.metric("generation_tokens_total") - before < 400
-    page = slow_worker.http.get("/metrics").text
-    endpoint = "chat" if path == CHAT else "completions"
-    assert f'sluice_worker_requests_total{{endpoint="{endpoint}",outcome="cancelled"}}' in page
-
-
-def test_a_client_that_leaves_while_sending_its_body_leaves_nothing_behind(slow_worker: Worker) -> None:
-    with socket.create_connection(("127.0.0.1", slow_worker.port)) as connection:
-        connection.sendall(b"POST /v1/completions HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{")
-        eventually(lambda: slow_worker.metric("http_requests_in_flight") == 1)
-
-    eventually(lambda: is_idle(slow_worker))
-
-
-def test_a_client_that_stops_reading_and_then_leaves_costs_nothing_after(worker: Worker) -> None:
-    before = worker.metric("generation_tokens_total")
-    connection = open_request(worker, chat_body("hello", max_tokens=250, stream=True, n=128))
-    # The engine has finished, and the server waits for a client that does not read.
-    eventually(lambda: worker.metric("generation_tokens_total") - before == 128 * 250)
-    assert worker.metric("http_requests_in_flight") == 1
-
-    connection.close()
-
-    eventually(lambda: is_idle(worker))
-
-
-def test_silence_is_filled_with_comments(slow_worker: Worker) -> None:
-    with open_request(slow_worker, chat_body("ab", stream=True, max_tokens=2)) as connection:
-        received = b""
-        while b"[DONE]" not in received:
-            received += connection.recv(65536)
-
-    assert b": keep-alive\n\n" in received
-    assert received.index(b": keep-alive") < received.index(b"data:")
-
-
-async def test_half_of_many_clients_leave_and_the_others_do_not_notice(slow_worker: Worker) -> None:
-    async def client(number: int) -> bytes:
-        reader, writer = await asyncio.open_connection("127.0.0.1", slow_worker.port)
-        payload = json.dumps(chat_body(f"<{number:02d}>", stream=True, max_tokens=12)).encode()
-        writer.write(
-            b"POST %b HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % (CHAT.encode(), len(payload))
-        )
-        writer.write(payload)
-        await writer.drain()
-        leaves_after = 200 if number % 2 else None
-        received = b""
-        while b"[DONE]" not in received and (leaves_after is None or len(received) < leaves_after):
-            received += await reader.read(100)
-        writer.close()
-        return received
-
-    async with asyncio.timeout(60):
-        received = await asyncio.gather(*(client(number) for number in range(40)))
-
-    for number, text in enumerate(received):
-        if number % 2 == 0:
-            assert text.count(b'"content":') == 13
-            assert text.count(b"[DONE]") == 1
-    await asyncio.to_thread(eventually, lambda: is_idle(slow_worker))
 
 
 def test_settings_of_the_model_apply_where_the_request_has_none(tmp_path: Path) -> None:
