@@ -24,6 +24,9 @@ from sluice_worker.config import DeviceName, DTypeName, EngineConfig
 from sluice_worker.errors import ConfigError, WorkerError
 from sluice_worker.outputs import ModelInfo
 
+LISTEN_BACKLOG = 2048
+"""Connections that the system may hold until the server takes them."""
+
 _MEMORY = re.compile(r"(?P<number>\d+(\.\d+)?)\s*(?P<unit>[KMGT]i?)?B?", re.IGNORECASE)
 _POWERS = {"": 0, "K": 1, "M": 2, "G": 3, "T": 4}
 
@@ -100,7 +103,11 @@ def parse_memory(text: str) -> int:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound socket. Raises `ConfigError` when the address cannot be had."""
+    """A listening socket. Raises `ConfigError` when the address cannot be had.
+
+    It listens before there is anything to serve: two sockets may be bound to one port, only one may listen,
+    and the second worker shall learn that before it loads a model.
+    """
     if not 0 <= port < 65536:
         raise ConfigError(f"--port is {port}; choose a number from 0 to 65535.")
     try:
@@ -113,6 +120,7 @@ def listen(host: str, port: int) -> socket.socket:
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listener.bind(address)
+        listener.listen(LISTEN_BACKLOG)
     except OSError as error:
         listener.close()
         raise ConfigError(

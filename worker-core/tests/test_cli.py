@@ -61,6 +61,14 @@ def test_a_port_that_is_taken_is_said_in_one_line() -> None:
     assert f"Cannot listen on 127.0.0.1 port {port}: Address already in use. Choose another --port" in line
 
 
+def test_a_port_is_taken_from_the_moment_a_worker_has_it() -> None:
+    with listen("127.0.0.1", 0) as first:
+        port = first.getsockname()[1]
+
+        with pytest.raises(ConfigError, match="Address already in use"):
+            listen("127.0.0.1", port)
+
+
 def test_a_model_that_cannot_be_loaded_ends_the_server_in_one_line(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "hollow")  # its config.json is empty
 

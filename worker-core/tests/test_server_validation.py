@@ -183,6 +183,14 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.parametrize("name", ["structured_outputs", "guided_json", "guided_regex", "guided_choice"])
+def test_constrained_output_is_refused_rather_than_ignored(name: str) -> None:
+    found = refusal(json.dumps({**CHAT, name: {"type": "object"}}).encode())
+
+    assert json.loads(found.body())["error"]["param"] == name
+    assert json.loads(found.body())["error"]["code"] == "unsupported_parameter"
+
+
 @given(data=st.data(), kind=st.sampled_from([ChatRequest, CompletionRequest]))
 @settings(max_examples=500, deadline=None)
 def test_any_json_is_served_or_refused_with_a_400(

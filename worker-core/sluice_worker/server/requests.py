@@ -43,6 +43,12 @@ class GenerationRequest(msgspec.Struct, frozen=True, kw_only=True):
     skip_special_tokens: bool | None = None
     cache_salt: str | None = None
 
+    structured_outputs: Any = None
+    guided_json: Any = None
+    guided_regex: Any = None
+    guided_choice: Any = None
+    guided_grammar: Any = None
+
 
 class ContentPart(msgspec.Struct, frozen=True):
     """One part of a message whose content is a list."""

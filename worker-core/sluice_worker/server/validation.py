@@ -21,6 +21,8 @@ MAX_LEGACY_LOGPROBS = 5
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 TEXT_PARTS = ("text", "refusal")
 TOOL_CHOICES = ("none", "auto", "required")
+GUIDED = ("structured_outputs", "guided_json", "guided_regex", "guided_choice", "guided_grammar")
+"""Fields that ask for constrained output. Ignoring one would hand out unconstrained text as if it were."""
 
 _AT_PATH = re.compile(r"^(?P<reason>.*?)(?: - at `(?P<at>key in )?\$\.?(?P<path>[^`]*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"^Object missing required field `(?P<field>[^`]+)`$")
@@ -147,6 +149,9 @@ def _check_common(request: GenerationRequest, except_for: str = "") -> None:
             _check_range(name, value, allowed)
     if request.stream_options is not None and not request.stream:
         raise invalid("'stream_options' is only allowed when 'stream' is true.", "stream_options")
+    for name in GUIDED:
+        if getattr(request, name) is not None:
+            raise unsupported(f"'{name}': this server cannot constrain its output yet. Leave it out.", name)
     stop_strings(request)
 
 
