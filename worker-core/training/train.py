@@ -1,6 +1,6 @@
 """Train sluice-tiny (or its draft) from nothing to a Hugging Face folder: corpus, tokenizer, loop, export.
 
-    python -m training.train --model sluice-tiny --work /tmp/train --steps 3000 --decay-steps 1000
+    python -m training.train --model sluice-tiny --work /tmp/train --steps 4800 --decay-steps 2600
     python -m training.train --model sluice-tiny --work /tmp/train --export models/sluice-tiny
 
 The learning rate is constant after a short warm-up and falls linearly to zero over the last `--decay-steps`;
@@ -129,13 +129,13 @@ def batches(tokenizer: Tokenizer, plan: Plan, start: int) -> Iterator[tuple[Tens
             yield torch.from_numpy(ids[part]), torch.from_numpy(marks[part])
 
 
-def train(trainer: Trainer, tokenizer: Tokenizer, plan: Plan, log: Path) -> None:
-    """Run the loop to the end of the plan, with a checkpoint and a log line every 25 steps."""
+def train(trainer: Trainer, tokenizer: Tokenizer, plan: Plan, log: Path, until: int) -> None:
+    """Run the loop of the plan up to step `until`, with a checkpoint and a log line every 25 steps."""
     mean, started, tokens = 0.0, time.monotonic(), trainer.tokens
-    for ids, marks in batches(tokenizer, plan, trainer.step):
+    for ids, marks in itertools.islice(batches(tokenizer, plan, trainer.step), max(0, until - trainer.step)):
         loss = trainer.update(ids, marks, plan.rate(trainer.step))
         mean = loss if mean == 0.0 else 0.95 * mean + 0.05 * loss
-        if trainer.step % 25 == 0 or trainer.step == plan.steps:
+        if trainer.step % 25 == 0 or trainer.step == until:
             speed = (trainer.tokens - tokens) / (time.monotonic() - started)
             line = (
                 f"{trainer.name} step {trainer.step}/{plan.steps} tokens {trainer.tokens / 1e6:.2f}M "
@@ -168,13 +168,14 @@ def main() -> None:
     )
     parser.add_argument("--model", choices=SHAPES, default="sluice-tiny")
     parser.add_argument("--work", type=Path, required=True, help="folder of checkpoints, tokenizer and log")
-    parser.add_argument("--steps", type=int, default=3000, help="all steps of the run")
+    parser.add_argument("--steps", type=int, default=4800, help="all steps of the run")
     parser.add_argument(
-        "--decay-steps", type=int, default=1000, help="last steps, with a falling learning rate"
+        "--decay-steps", type=int, default=2600, help="last steps, with a falling learning rate"
     )
+    parser.add_argument("--until", type=int, help="stop after this step, to go on with another plan")
     parser.add_argument("--batch-tokens", type=int, default=3072, help="tokens of one step")
-    parser.add_argument("--matrix-rate", type=float, default=0.02, help="peak learning rate of the matrices")
-    parser.add_argument("--other-rate", type=float, default=0.004, help="peak learning rate of the rest")
+    parser.add_argument("--matrix-rate", type=float, default=0.014, help="peak learning rate of the matrices")
+    parser.add_argument("--other-rate", type=float, default=0.003, help="peak learning rate of the rest")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument(
         "--compile", action="store_true", help="use torch.compile, a fifth faster (needs a C++ compiler)"
@@ -191,7 +192,8 @@ def main() -> None:
         export(trainer, tokenizer, arguments.export)
     else:
         plan = Plan(arguments.steps, arguments.decay_steps, arguments.batch_tokens)
-        train(trainer, tokenizer, plan, arguments.work / "log.txt")
+        until = arguments.until or arguments.steps
+        train(trainer, tokenizer, plan, arguments.work / "log.txt", until)
 
 
 if __name__ == "__main__":

@@ -40,16 +40,21 @@ WEIGHTS: dict[Maker, float] = {
     memory: 0.04,
 }
 TOOL_SHARE = 0.24
+LONG_SHARE = 0.02
 STORY_SHARE = 0.05
 
 
 @dataclass(frozen=True)
 class Practice:
-    """Sheets of dense practice: from which shard on, in what share of the documents, and of which kinds."""
+    """One stage of the curriculum: its first shard, the share and kinds of sheets of dense practice, and the
+    shares of tool sessions and of long conversations.
+    """
 
     first_shard: int
     share: float
     kinds: tuple[tuple[Maker, ...], ...]
+    tool_share: float = TOOL_SHARE
+    long_share: float = LONG_SHARE
 
 
 _SUMS_AND_FACTS: tuple[tuple[Maker, ...], ...] = (
@@ -61,11 +66,29 @@ _SUMS_AND_FACTS: tuple[tuple[Maker, ...], ...] = (
     (fact_question,),
     (sluice_question, fact_question),
 )
-# Copying is learnt first, without sheets; sums and facts come next, and what needs exact order comes last.
+_EXACT_ORDER: tuple[tuple[Maker, ...], ...] = (
+    (reversing,),
+    (reversing,),
+    (copying, reversing),
+    (extraction,),
+)
+_WEAKEST: tuple[tuple[Maker, ...], ...] = (
+    (arithmetic,),
+    (arithmetic,),
+    (arithmetic,),
+    (bare_sum,),
+    (fact_question,),
+    (sluice_question,),
+    (reversing,),
+    (reversing,),
+    (listing,),
+)
+# Copying is learnt first, without sheets; then come sums and facts, what needs exact order, and the weakest.
 PRACTICE = (
     Practice(0, 0.0, ()),
     Practice(30, 0.28, _SUMS_AND_FACTS),
-    Practice(45, 0.36, (*_SUMS_AND_FACTS, (reversing,), (reversing,), (copying, reversing), (extraction,))),
+    Practice(45, 0.36, (*_SUMS_AND_FACTS, *_EXACT_ORDER)),
+    Practice(82, 0.33, _WEAKEST, tool_share=0.4, long_share=0.08),
 )
 _MAKERS, _SHARES = tuple(WEIGHTS), tuple(WEIGHTS.values())
 _GREETABLE = {"arithmetic", "multiplication", "facts", "sluice", "tools"}
@@ -134,12 +157,12 @@ def _turns(rng: random.Random, count: int) -> list[Exchange]:
     return [exchange for exchange in made if exchange.system is None]
 
 
-def _chat(rng: random.Random) -> Document:
+def _chat(rng: random.Random, long_share: float) -> Document:
     """Return one to four independent exchanges, rarely many; a schema in the system turn stays alone."""
     first = question(rng, Split.TRAIN, rng.choices(_MAKERS, _SHARES)[0])
     if first.skill == "json" and first.system and "schema" in first.system:
         return document(first)
-    many = rng.random() < 0.02
+    many = rng.random() < long_share
     rest = _turns(rng, rng.randint(8, 16) if many else rng.choice((0, 0, 1, 1, 2, 3)))
     if first.skill == "memory" and rng.random() < 0.5:
         told, asked = replace(first, turns=first.turns[:2]), replace(first, turns=first.turns[2:])
@@ -197,7 +220,9 @@ def training_document(rng: random.Random, practice: Practice) -> Document:
     share = rng.random()
     if share < STORY_SHARE:
         return Document(text=story(rng))
-    return _tool_session(rng) if share < STORY_SHARE + TOOL_SHARE else _chat(rng)
+    if share < STORY_SHARE + practice.tool_share:
+        return _tool_session(rng)
+    return _chat(rng, practice.long_share)
 
 
 def shard_documents(index: int, seed: int = SEED) -> Iterator[Document]:
