@@ -67,6 +67,12 @@ def wait_until_ready(url: str, process: subprocess.Popen[bytes], log: Path) -> N
     raise AssertionError(f"not ready after {READY_WITHIN_S:g} s:\n{log.read_text()}")
 
 
+def _outside_make() -> dict[str, str]:
+    """This environment without what a `make test ARGS=...` around the tests would hand on to `make run`."""
+    made = {"ARGS", "TESTS", "MAKEFLAGS", "MFLAGS", "MAKELEVEL", "MAKEOVERRIDES"}
+    return {name: value for name, value in os.environ.items() if name not in made}
+
+
 def start(command: list[str], directory: Path, **environment: str) -> Stack:
     """Start `command` in a session of its own and wait until the gateway is ready."""
     port = free_port()
@@ -77,7 +83,7 @@ def start(command: list[str], directory: Path, **environment: str) -> Stack:
             cwd=ROOT,
             stdout=output,
             stderr=subprocess.STDOUT,
-            env={**os.environ, "SLUICE_PORT": str(port), **environment},
+            env={**_outside_make(), "SLUICE_PORT": str(port), **environment},
             start_new_session=True,
         )
     stack = Stack(process, f"http://127.0.0.1:{port}", log)
