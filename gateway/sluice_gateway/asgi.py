@@ -9,31 +9,17 @@ expected.
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 
 from sluice_gateway.cors import CorsPolicy
 from sluice_gateway.errors import Failure, Problem, problem
-from sluice_gateway.facts import Kind
 from sluice_gateway.gateway import Gateway
 from sluice_gateway.pipeline import Arrival
-from sluice_gateway.response import (
-    Envelope,
-    Message,
-    Receive,
-    Responder,
-    Scope,
-    Send,
-    problem_headers,
-    request_id_of,
-)
+from sluice_gateway.response import Envelope, Responder, problem_headers, request_id_of
+from sluice_gateway.routes import DATA_PLANE
+from sluice_gateway.wire import Message, Receive, Scope, Send
 
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-DATA_PLANE: Mapping[str, Kind] = {
-    "/v1/chat/completions": "chat",
-    "/v1/completions": "completions",
-    "/v1/embeddings": "embeddings",
-}
 
 _log = logging.getLogger("sluice")
 
@@ -59,15 +45,15 @@ class FrontDoor:
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         envelope = Envelope(request_id_of(headers), self._gateway.clock, self._cors.headers(headers))
-        kind = DATA_PLANE.get(scope["path"])
+        route = DATA_PLANE.get(scope["path"])
         if scope["method"] == "OPTIONS" and self._cors.is_preflight(headers):
             await Responder(send, envelope).whole(200, b"", self._cors.preflight(headers))
-        elif kind is None:
+        elif route is None:
             await self._control_plane(scope, receive, send, envelope)
         elif scope["method"] == "POST":
             server = scope.get("server")
             await self._gateway.pipeline.serve(
-                kind, Arrival(scope["path"], headers, server, receive, send, envelope)
+                route.kind, Arrival(scope["path"], headers, server, receive, send, envelope)
             )
         else:
             found = _wrong_method(scope)

@@ -17,23 +17,12 @@ import secrets
 from collections.abc import Iterable, Mapping
 from hashlib import sha256
 
-import msgspec
-
 from sluice_gateway.errors import Failure, Problem, problem
+from sluice_gateway.identity import Key
 
 _LOOPBACK = ("127.", "::1", "::ffff:127.")
 _PRIVATE_NAMES = (".localhost", ".local", ".internal", ".home.arpa")
 """Names that public DNS never has an address for: RFC 6761, 6762, 8375, and ICANN's `.internal`."""
-
-
-class Key(msgspec.Struct, frozen=True, kw_only=True):
-    """What a key's holder is and may do."""
-
-    id: str
-    """Name for logs and limits; not secret."""
-    tenant: str = "default"
-    backends: frozenset[str] | None = None
-    """Backends it may use; `None` means all."""
 
 
 OPEN = Key(id="open")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from sluice_gateway.errors import Failure, Problem, problem
-from sluice_gateway.response import Receive
+from sluice_gateway.wire import Receive
 
 _GONE = problem(Failure.CLIENT_GONE, "The client left while it sent its request.")
 

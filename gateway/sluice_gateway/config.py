@@ -17,7 +17,8 @@ import yaml
 from sluice_engines.base_url import join_base_url
 from sluice_engines.registry import AdapterError, adapter_names, create_adapter, load_adapters
 from sluice_engines.transport import UpstreamError
-from sluice_gateway.auth import Key, Keyring, is_loopback
+from sluice_gateway.auth import Keyring, is_loopback
+from sluice_gateway.identity import Key, Scopes
 from sluice_gateway.settings import BUNDLED_WORKER, ECHO, Backend, Settings
 from sluice_gateway.upstream.origin import parse_origin
 
@@ -167,7 +168,7 @@ def keyring(settings: Settings) -> Keyring:
             key.sha256: Key(
                 id=key.id,
                 tenant=key.tenant,
-                backends=None if key.backends is None else frozenset(key.backends),
+                scopes=Scopes(backends=None if key.backends is None else frozenset(key.backends)),
             )
             for key in settings.keys
         }

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from sluice_gateway.response import EXPOSED, Header
+from sluice_gateway.response import EXPOSED
+from sluice_gateway.wire import Header
 
 _EXPOSE: Header = (b"access-control-expose-headers", ", ".join(EXPOSED).encode())
 _METHODS: Header = (b"access-control-allow-methods", b"GET, POST, DELETE, OPTIONS")

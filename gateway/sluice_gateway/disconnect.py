@@ -15,7 +15,7 @@ import asyncio
 from typing import Any
 
 from sluice_gateway.errors import Failure
-from sluice_gateway.response import Receive, Send
+from sluice_gateway.wire import Receive, Send
 
 
 class Watch:

@@ -104,6 +104,8 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     """A sentence that says what to do; never a stack trace, a secret or a prompt."""
     param: str | None = None
     retry_after_s: float | None = None
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    """Further response headers, e.g. the limits as they stand."""
 
     def body(self) -> bytes:
         """OpenAI's error JSON."""

@@ -6,7 +6,7 @@ Stages fill in what they find out; nobody decides by it. It never holds a secret
 from __future__ import annotations
 
 from sluice_gateway.errors import Failure
-from sluice_gateway.facts import Kind
+from sluice_gateway.routes import Kind
 from sluice_router.types import Usage
 
 OK = "ok"

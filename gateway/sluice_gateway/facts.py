@@ -7,13 +7,12 @@ never heard of. `null` counts as absent, as in OpenAI's API. The body itself is 
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
 from sluice_gateway.errors import Failure, Problem, problem
-
-Kind = Literal["chat", "completions", "embeddings"]
+from sluice_gateway.routes import Kind
 
 _BYTES_PER_TOKEN = 4
 """English text; good enough to weigh requests against each other."""

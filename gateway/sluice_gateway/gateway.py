@@ -16,7 +16,7 @@ from sluice_gateway.admission import Admission
 from sluice_gateway.children import Children
 from sluice_gateway.engines import Transports, build_engines
 from sluice_gateway.health import HealthMonitor, Readiness
-from sluice_gateway.limits import ConcurrencyLimiter
+from sluice_gateway.limits.concurrency import ConcurrencyLimiter
 from sluice_gateway.logs import RequestLog
 from sluice_gateway.loop_lag import sample_loop_lag
 from sluice_gateway.managed_ports import ManagedPorts

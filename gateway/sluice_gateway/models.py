@@ -11,9 +11,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from sluice_gateway.auth import Key
 from sluice_gateway.errors import Failure, Problem, problem
-from sluice_gateway.facts import BodyFacts, Kind
+from sluice_gateway.facts import BodyFacts
+from sluice_gateway.identity import Key
+from sluice_gateway.routes import Kind
 from sluice_router.router import Router
 from sluice_router.types import QUANTS, RequestFacts
 
@@ -61,7 +62,9 @@ class Catalog:
 
     def models(self, key: Key) -> ModelList:
         """The models that the key's holder may use."""
-        allowed = [b for b in self._router.backends() if key.backends is None or b in key.backends]
+        allowed = [
+            b for b in self._router.backends() if key.scopes.backends is None or b in key.scopes.backends
+        ]
         names = dict.fromkeys(m for backend in allowed for m in self._router.models(backend))
         data = [Model(id=name, created=self._created) for name in names]
         return ModelList(
@@ -91,7 +94,7 @@ class Catalog:
             model=body.model,
             tenant=key.tenant,
             backend=backend,
-            allowed_backends=key.backends,
+            allowed_backends=key.scopes.backends,
             quant=quant.lower() if quant is not None else None,
             stream=body.stream,
             prompt_tokens_estimate=body.prompt_tokens_estimate,
@@ -111,11 +114,11 @@ class Catalog:
 
     def _refusal(self, backend: str | None, key: Key) -> Problem | None:
         """Why the key may not have what it asks for. A backend that does not exist is not its fault."""
-        if key.backends is None or (backend is None and key.backends):
+        if key.scopes.backends is None or (backend is None and key.scopes.backends):
             return None
-        if backend in key.backends or (backend is not None and backend not in self._router.backends()):
+        if backend in key.scopes.backends or (backend is not None and backend not in self._router.backends()):
             return None
-        names = ", ".join(sorted(key.backends)) or "none"
+        names = ", ".join(sorted(key.scopes.backends)) or "none"
         return problem(
             Failure.BACKEND_NOT_ALLOWED,
             f"The key '{key.id}' may not use backend '{backend or 'any'}'; it may use: {names}.",

@@ -25,21 +25,24 @@ from sluice_engines.adapter import ClientRequest
 from sluice_engines.transport import Deadlines, UpstreamError, UpstreamRequest, UpstreamResponse
 from sluice_gateway import rewrite, upstream_failure
 from sluice_gateway.admission import Admission
-from sluice_gateway.auth import Key, Keyring
+from sluice_gateway.auth import Keyring
 from sluice_gateway.body import read_body
 from sluice_gateway.disconnect import Watch
 from sluice_gateway.engines import Engine
 from sluice_gateway.errors import Failure, Problem, from_reject, internal, may_fail_over, problem
 from sluice_gateway.exchange import Exchange
-from sluice_gateway.facts import BodyFacts, Kind, decode
+from sluice_gateway.facts import BodyFacts, decode
 from sluice_gateway.health import HealthMonitor
-from sluice_gateway.limits import Demand, Limiter
+from sluice_gateway.identity import Key
+from sluice_gateway.limits.types import Demand, Limiter
 from sluice_gateway.logs import RequestLog
 from sluice_gateway.metrics import Metrics
 from sluice_gateway.models import Catalog
 from sluice_gateway.relay import BodyRelay, StreamRelay, is_event_stream, read_refusal
-from sluice_gateway.response import Envelope, Receive, Responder, Send
+from sluice_gateway.response import Envelope, Responder
+from sluice_gateway.routes import Kind
 from sluice_gateway.settings import Server, Timeouts
+from sluice_gateway.wire import Receive, Send
 from sluice_router.ticket import Ticket
 from sluice_router.types import Endpoint, Reject, RequestFacts
 
@@ -197,14 +200,16 @@ class Pipeline:
         return await self._with_lease(job, facts, key)
 
     async def _with_lease(self, job: _Job, facts: RequestFacts, key: Key) -> Problem | None:
-        demand = Demand(prompt_tokens=facts.prompt_tokens_estimate, max_tokens=facts.max_tokens)
+        demand = Demand(
+            model=facts.model, prompt_tokens=facts.prompt_tokens_estimate, max_tokens=facts.max_tokens
+        )
         lease = await self._stages.limiter.reserve(key, demand)
         if isinstance(lease, Problem):
             return lease
         try:
             return await self._with_ticket(job, facts)
         finally:
-            await self._stages.limiter.settle(lease, job.exchange.usage)
+            self._stages.limiter.settle(lease, job.exchange.usage)
 
     async def _with_ticket(self, job: _Job, facts: RequestFacts) -> Problem | None:
         """Admit, and try endpoints until one has answered or none is left."""

@@ -23,9 +23,10 @@ from collections.abc import AsyncIterator, Callable
 from sluice_engines.transport import UpstreamError, UpstreamResponse
 from sluice_gateway import upstream_failure
 from sluice_gateway.errors import Problem
-from sluice_gateway.response import Header, Responder
+from sluice_gateway.response import Responder
 from sluice_gateway.sse import Splitter
 from sluice_gateway.usage import StreamObserver, Tail, read_body
+from sluice_gateway.wire import Header
 from sluice_router.types import Usage
 
 _HOLD_BODY_BYTES = 1 << 20

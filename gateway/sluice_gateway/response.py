@@ -9,16 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from collections.abc import Callable
 
 from sluice_gateway.errors import Problem
-
-Message = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[Message]]
-Send = Callable[[Message], Awaitable[None]]
-Scope = MutableMapping[str, Any]
-Header = tuple[bytes, bytes]
+from sluice_gateway.wire import Header, Send
 
 REQUEST_ID = "x-request-id"
 PROCESSING_MS = "openai-processing-ms"
@@ -137,7 +131,7 @@ class Responder:
 
 def problem_headers(found: Problem) -> tuple[Header, ...]:
     """Headers that belong to a failure, its content type included."""
-    headers = [_JSON]
+    headers = [_JSON, *found.headers]
     if found.retry_after_s is not None:
         # Whole seconds, rounded up: a client that comes back early would be refused again.
         headers.append((RETRY_AFTER.encode(), b"%d" % max(1, -int(-found.retry_after_s // 1))))

@@ -11,20 +11,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-Seconds = Annotated[float, Meta(gt=0)]
-Name = Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
-Sha256 = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")]
-BaseUrl = Annotated[str, Meta(pattern=r"^(https?://[^/]|http\+unix://)\S*$")]
-ProxyUrl = Annotated[str, Meta(pattern=r"^(https?|socks5)://\S+$")]
-Quant = Literal["none", "awq", "int8", "int4", "fp8"]
-Count = Annotated[int, Meta(ge=1)]
+from sluice_gateway.settings_base import BaseUrl, Count, Name, ProxyUrl, Quant, Seconds, Section, Sha256
 
 
-class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of all sections: an unknown key is an error."""
-
-
-class Server(_Section, frozen=True, kw_only=True):
+class Server(Section, frozen=True, kw_only=True):
     """How clients reach the gateway."""
 
     host: Annotated[
@@ -67,7 +57,7 @@ class Server(_Section, frozen=True, kw_only=True):
     ] = 3.0
 
 
-class Managed(_Section, frozen=True, kw_only=True):
+class Managed(Section, frozen=True, kw_only=True):
     """A local engine that `sluice serve` starts, watches, and starts again with a growing delay when it
     dies."""
 
@@ -88,7 +78,7 @@ class Managed(_Section, frozen=True, kw_only=True):
     ] = 300.0
 
 
-class Backend(_Section, frozen=True, kw_only=True):
+class Backend(Section, frozen=True, kw_only=True):
     """One engine."""
 
     name: Annotated[
@@ -115,7 +105,7 @@ class Backend(_Section, frozen=True, kw_only=True):
     ] = None
     options: Annotated[
         dict[str, Any], Meta(description="Settings of the adapter itself; each adapter has its own, or none.")
-    ] = {}
+    ] = msgspec.field(default_factory=dict)
     models: Annotated[
         tuple[str, ...],
         Meta(description="Model ids it serves. Empty: asked from the engine's own `/v1/models`."),
@@ -158,7 +148,7 @@ class Backend(_Section, frozen=True, kw_only=True):
         return self.url or ()
 
 
-class ApiKey(_Section, frozen=True, kw_only=True):
+class ApiKey(Section, frozen=True, kw_only=True):
     """One API key; `sluice keys new` makes one and prints this entry."""
 
     id: Annotated[Name, Meta(description="Name of the key in logs and limits. Unique.")]
@@ -172,7 +162,7 @@ class ApiKey(_Section, frozen=True, kw_only=True):
     ] = None
 
 
-class Limits(_Section, frozen=True, kw_only=True):
+class Limits(Section, frozen=True, kw_only=True):
     """How much may run at once. A request over a limit gets 429 with Retry-After."""
 
     max_concurrent: Annotated[
@@ -183,7 +173,7 @@ class Limits(_Section, frozen=True, kw_only=True):
     ] = None
 
 
-class Queue(_Section, frozen=True, kw_only=True):
+class Queue(Section, frozen=True, kw_only=True):
     """Where requests wait while all engines are busy."""
 
     max_waiting: Annotated[int, Meta(ge=0, description="Requests that may wait; further ones get 429.")] = 256
@@ -197,7 +187,7 @@ class Queue(_Section, frozen=True, kw_only=True):
     ] = 3
 
 
-class Timeouts(_Section, frozen=True, kw_only=True):
+class Timeouts(Section, frozen=True, kw_only=True):
     """Deadlines on engines."""
 
     connect_s: Annotated[Seconds, Meta(description="Until the connection to the engine stands.")] = 5.0
@@ -221,7 +211,7 @@ class Timeouts(_Section, frozen=True, kw_only=True):
     ] = 10.0
 
 
-class Health(_Section, frozen=True, kw_only=True):
+class Health(Section, frozen=True, kw_only=True):
     """How engines are watched."""
 
     interval_s: Annotated[Seconds, Meta(description="Between two probes of an engine.")] = 1.0
@@ -231,7 +221,7 @@ class Health(_Section, frozen=True, kw_only=True):
     ] = 2
 
 
-class Cors(_Section, frozen=True, kw_only=True):
+class Cors(Section, frozen=True, kw_only=True):
     """Which web pages may call the gateway from a browser."""
 
     allow_origins: Annotated[
@@ -240,7 +230,7 @@ class Cors(_Section, frozen=True, kw_only=True):
     ] = ("http://localhost:3000", "http://127.0.0.1:3000")
 
 
-class Logs(_Section, frozen=True, kw_only=True):
+class Logs(Section, frozen=True, kw_only=True):
     """What is written to standard error: one line a request, never a secret or a prompt."""
 
     format: Annotated[
@@ -250,7 +240,7 @@ class Logs(_Section, frozen=True, kw_only=True):
     requests: Annotated[bool, Meta(description="Whether each request gets a line.")] = True
 
 
-class Settings(_Section, frozen=True, kw_only=True):
+class Settings(Section, frozen=True, kw_only=True):
     """The whole of `sluice.yaml`. Every key is optional."""
 
     server: Annotated[Server, Meta(description="See *server* below.")] = Server()

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from sluice_gateway.auth import OPEN, Key, Keyring, digest, is_loopback, new_secret
+from sluice_gateway.auth import OPEN, Keyring, digest, is_loopback, new_secret
 from sluice_gateway.errors import Failure, Problem
+from sluice_gateway.identity import Key
 
 LOCAL = ("127.0.0.1", 8000)
 ALICE = Key(id="alice")

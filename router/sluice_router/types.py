@@ -71,6 +71,42 @@ class EngineLoad(msgspec.Struct, frozen=True, kw_only=True):
     """0 to 1."""
 
 
+class FailureClass(StrEnum):
+    """Whose fault an attempt's failure is: what decides on retry and breaker, not the HTTP status."""
+
+    CALLER = "caller"
+    """The request is wrong: never retried, never counted against the endpoint."""
+    CLIENT_GONE = "client_gone"
+    """The client left or stopped reading: never retried, never counted against the endpoint."""
+    UNREACHABLE = "unreachable"
+    """No connection: nothing was sent. Retried elsewhere, counted."""
+    BROKEN = "broken"
+    """The connection was lost, or what came was not HTTP, or the stream was cut. Counted; retried elsewhere
+    while no content has reached the client."""
+    FAULT = "fault"
+    """The engine failed (5xx, an error event). Counted; not retried: the same request would meet it again."""
+    OVERLOADED = "overloaded"
+    """The engine cannot take it now (429, 502, 503, 504). Retried elsewhere; not a sign of a broken one."""
+    CREDENTIAL = "credential"
+    """The engine does not accept the gateway's own key. Retried elsewhere, counted."""
+    TIMEOUT = "timeout"
+    """A deadline ran out. Counted; not retried: its time is spent."""
+    GATEWAY = "gateway"
+    """Our own bug or our own end. Never counted against the endpoint."""
+
+
+PRIORITIES: tuple[str, ...] = ("interactive", "default", "bulk")
+"""Valid values of the `X-Priority` header, most urgent first."""
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """One target of an alias: the model to ask, and where. Tried in the order given."""
+
+    model: str
+    backend: str | None = None
+    quant: str | None = None
+
+
 class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
     """All that admission and placement may know of a request."""
 
@@ -85,6 +121,14 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The backends that the key may use; `None` means all."""
     quant: str | None = None
     """From `X-Quant`; `None` lets the router choose."""
+    prefer: bool = False
+    """`backend` and `quant` are wishes: where no healthy endpoint has them, another may serve."""
+    choices: tuple[Choice, ...] = ()
+    """Targets of the alias that `model` names, in order; empty when it names a model."""
+    priority: str = "default"
+    """One of `PRIORITIES`."""
+    session: str | None = None
+    """Requests of one session go to the same endpoint while it has room."""
     stream: bool = False
     prompt_tokens_estimate: int = 0
     max_tokens: int | None = None

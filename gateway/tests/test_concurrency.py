@@ -1,16 +1,17 @@
 from __future__ import annotations
 
-from sluice_gateway.auth import Key
 from sluice_gateway.errors import Problem
-from sluice_gateway.limits import ConcurrencyLimiter, Demand, Lease
+from sluice_gateway.identity import Key
+from sluice_gateway.limits.concurrency import ConcurrencyLimiter
+from sluice_gateway.limits.types import Demand, Lease
 
 ALICE, BOB = Key(id="alice"), Key(id="bob")
-SMALL = Demand(prompt_tokens=1, max_tokens=None)
+SMALL = Demand(model="m", prompt_tokens=1, max_tokens=None)
 
 
 async def lease(limiter: ConcurrencyLimiter, key: Key) -> Lease:
     found = await limiter.reserve(key, SMALL)
-    assert isinstance(found, Lease)
+    assert not isinstance(found, Problem)
     return found
 
 
@@ -22,7 +23,7 @@ async def test_a_key_at_its_limit_waits_and_others_do_not() -> None:
     assert (refused.status, refused.type, refused.code) == (429, "requests", "rate_limit_exceeded")
     assert refused.retry_after_s is not None
     await lease(limiter, BOB)
-    await limiter.settle(first, None)
+    limiter.settle(first, None)
     await lease(limiter, ALICE)
 
 
@@ -30,7 +31,7 @@ async def test_the_gateways_own_limit_holds_over_all_keys() -> None:
     limiter = ConcurrencyLimiter(1, None)
     first = await lease(limiter, ALICE)
     assert isinstance(await limiter.reserve(BOB, SMALL), Problem)
-    await limiter.settle(first, None)
+    limiter.settle(first, None)
     assert limiter.in_use == 0
     await lease(limiter, BOB)
 
@@ -40,5 +41,5 @@ async def test_a_refusal_leaves_no_trace() -> None:
     first = await lease(limiter, ALICE)
     for _ in range(5):
         await limiter.reserve(ALICE, SMALL)
-    await limiter.settle(first, None)
+    limiter.settle(first, None)
     assert limiter.in_use == 0

@@ -7,40 +7,20 @@ leaves no trace.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import msgspec
 
-from sluice_gateway.auth import Key
 from sluice_gateway.errors import Failure, Problem, problem
+from sluice_gateway.identity import Key
+from sluice_gateway.limits.types import Demand, Lease
+from sluice_gateway.wire import Header
 from sluice_router.types import Usage
 
 
-class Demand(msgspec.Struct, frozen=True, kw_only=True):
-    """What a request is expected to cost."""
-
-    prompt_tokens: int
-    """Estimated from the body's size."""
-    max_tokens: int | None
-    """The client's own bound on the output."""
-
-
-class Lease(msgspec.Struct, frozen=True, kw_only=True):
-    """A reservation that has to be settled exactly once."""
+class ConcurrencyLease(msgspec.Struct, frozen=True, kw_only=True):
+    """One slot."""
 
     key_id: str
-
-
-class Limiter(Protocol):
-    """Decides whether a key may start one more request. May wait for a store, hence `async`."""
-
-    async def reserve(self, key: Key, demand: Demand) -> Lease | Problem:
-        """A lease, or the refusal with its `Retry-After`."""
-        ...
-
-    async def settle(self, lease: Lease, usage: Usage | None) -> None:
-        """Give the lease back. `usage` is what was really used; `None` when the request used nothing."""
-        ...
+    headers: tuple[Header, ...] = ()
 
 
 class ConcurrencyLimiter:
@@ -72,13 +52,20 @@ class ConcurrencyLimiter:
             )
         self._all += 1
         self._by_key[key.id] = held + 1
-        return Lease(key_id=key.id)
+        return ConcurrencyLease(key_id=key.id)
 
-    async def settle(self, lease: Lease, usage: Usage | None) -> None:
+    def settle(self, lease: Lease, usage: Usage | None) -> None:
         """See `Limiter`."""
+        assert isinstance(lease, ConcurrencyLease)
         self._all -= 1
         left = self._by_key[lease.key_id] - 1
         if left:
             self._by_key[lease.key_id] = left
         else:
             del self._by_key[lease.key_id]
+
+    async def start(self) -> None:
+        """See `Limiter`."""
+
+    async def aclose(self) -> None:
+        """See `Limiter`."""

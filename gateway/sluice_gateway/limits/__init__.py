@@ -1,0 +1,1 @@
+"""Requests, tokens, concurrency and money per key, tenant and model."""

@@ -1,0 +1,53 @@
+"""The data plane's paths: what is served by the pipeline, and in whose words.
+
+One table, read by the front door, the native HTTP protocol and the OpenAPI description. Paths that are not in
+it belong to the control plane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+Kind = Literal[
+    "chat",
+    "completions",
+    "embeddings",
+    "responses",
+    "messages",
+    "count_tokens",
+    "tokenize",
+    "detokenize",
+    "rerank",
+    "score",
+    "audio_transcriptions",
+    "audio_translations",
+    "audio_speech",
+    "images_generations",
+    "images_edits",
+    "images_variations",
+]
+"""What a request asks for; also the names in `Capabilities.endpoints` and in a key's scopes."""
+
+Family = Literal["openai", "anthropic"]
+"""Whose error shape and headers a client expects."""
+
+
+class Route(msgspec.Struct, frozen=True, kw_only=True):
+    """One path of the data plane. All of them take POST."""
+
+    path: str
+    kind: Kind
+    family: Family = "openai"
+    multipart: bool = False
+    """The body is `multipart/form-data`, as for uploads, instead of JSON."""
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(path="/v1/chat/completions", kind="chat"),
+    Route(path="/v1/completions", kind="completions"),
+    Route(path="/v1/embeddings", kind="embeddings"),
+)
+DATA_PLANE: Mapping[str, Route] = {route.path: route for route in ROUTES}
