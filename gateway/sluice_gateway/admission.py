@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from sluice_router.router import Router
 from sluice_router.ticket import Ticket
-from sluice_router.types import RequestFacts, Usage
+from sluice_router.types import FailureClass, RequestFacts, Usage
 
 
 class Admission:
@@ -32,14 +32,14 @@ class Admission:
             await self._wait(ticket, decided)
         return ticket
 
-    async def retry(self, ticket: Ticket) -> None:
+    async def retry(self, ticket: Ticket, failure: FailureClass) -> None:
         """Have a placed ticket decided anew, without the endpoint that failed it."""
         decided = asyncio.Event()
         ticket.retry(self._clock(), decided.set)
         if ticket.decision is None:
             await self._wait(ticket, decided)
 
-    def release(self, ticket: Ticket, usage: Usage | None) -> None:
+    def release(self, ticket: Ticket, usage: Usage | None, failure: FailureClass | None = None) -> None:
         """Give the ticket's slot or queue place back. Idempotent."""
         ticket.settle(self._clock(), usage)
 

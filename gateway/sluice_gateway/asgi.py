@@ -11,13 +11,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable
 
+from sluice_gateway.arrival import Arrival
+from sluice_gateway.asgi_client import AsgiClient
 from sluice_gateway.cors import CorsPolicy
 from sluice_gateway.errors import Failure, Problem, problem
 from sluice_gateway.gateway import Gateway
-from sluice_gateway.pipeline import Arrival
-from sluice_gateway.response import Envelope, Responder, problem_headers, request_id_of
-from sluice_gateway.routes import DATA_PLANE
-from sluice_gateway.wire import Message, Receive, Scope, Send
+from sluice_gateway.native_client import NativeClient
+from sluice_gateway.response import Envelope, problem_headers, request_id_of
+from sluice_gateway.routes import DATA_PLANE, Route
+from sluice_gateway.wire import AsgiWire, Header, Message, Receive, Scope, Send
 
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
@@ -25,13 +27,16 @@ _log = logging.getLogger("sluice")
 
 
 class FrontDoor:
-    """The ASGI application."""
+    """The ASGI application, and what the native protocol serves beside it (`http_protocol.DataPlane`)."""
 
     def __init__(self, gateway: Gateway, control: Application) -> None:
         """`control` gets what is not on the data plane."""
         self._gateway = gateway
         self._control = control
         self._cors = CorsPolicy(gateway.settings.cors.allow_origins)
+        self.native_routes = {path.encode(): route for path, route in DATA_PLANE.items()}
+        self.max_body_bytes = gateway.settings.server.max_body_bytes
+        self.write_timeout_s = gateway.settings.server.write_timeout_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One connection's request, or the server's life."""
@@ -42,23 +47,43 @@ class FrontDoor:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1000})
 
+    async def serve_native(
+        self,
+        route: Route,
+        headers: dict[bytes, bytes],
+        server: tuple[str, int | None] | None,
+        client: NativeClient,
+    ) -> None:
+        """See `http_protocol.DataPlane`."""
+        try:
+            await self._gateway.pipeline.serve(
+                Arrival(route, headers, server, client, client, self._envelope(headers))
+            )
+        except Exception:
+            _log.exception("a request failed inside the gateway")
+        finally:
+            client.cut()
+
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        envelope = Envelope(request_id_of(headers), self._gateway.clock, self._cors.headers(headers))
+        envelope = self._envelope(headers)
         route = DATA_PLANE.get(scope["path"])
         if scope["method"] == "OPTIONS" and self._cors.is_preflight(headers):
-            await Responder(send, envelope).whole(200, b"", self._cors.preflight(headers))
+            await _send_whole(send, 200, [*self._cors.preflight(headers), *envelope.headers()], b"")
         elif route is None:
             await self._control_plane(scope, receive, send, envelope)
         elif scope["method"] == "POST":
-            server = scope.get("server")
+            client = AsgiClient(receive, send, headers, self.write_timeout_s)
             await self._gateway.pipeline.serve(
-                route.kind, Arrival(scope["path"], headers, server, receive, send, envelope)
+                Arrival(route, headers, scope.get("server"), client, client, envelope)
             )
         else:
             found = _wrong_method(scope)
-            allow = (*problem_headers(found), (b"allow", b"POST"))
-            await Responder(send, envelope).whole(found.status, found.body(), allow)
+            head = [*problem_headers(found), (b"allow", b"POST"), *envelope.headers()]
+            await _send_whole(send, found.status, head, found.body())
+
+    def _envelope(self, headers: dict[bytes, bytes]) -> Envelope:
+        return Envelope(request_id_of(headers), self._gateway.clock, self._cors.headers(headers))
 
     async def _control_plane(self, scope: Scope, receive: Receive, send: Send, envelope: Envelope) -> None:
         scope["state"] = {**scope.get("state", {}), "request_id": envelope.request_id}
@@ -93,6 +118,10 @@ class FrontDoor:
             await send({"type": "lifespan.startup.failed", "message": str(error)})
         else:
             await send({"type": "lifespan.startup.complete"})
+
+
+async def _send_whole(send: Send, status: int, headers: list[Header], body: bytes) -> None:
+    await AsgiWire(send).whole(status, headers, body)
 
 
 def _wrong_method(scope: Scope) -> Problem:

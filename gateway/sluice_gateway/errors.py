@@ -23,7 +23,7 @@ from enum import StrEnum
 
 import msgspec
 
-from sluice_router.types import Outcome, Reject
+from sluice_router.types import FailureClass, Outcome, Reject
 
 
 class Failure(StrEnum):
@@ -208,6 +208,26 @@ def may_fail_over(failure: Failure) -> bool:
     again.
     """
     return failure in _FAILOVER
+
+
+_CLASSES = {
+    Failure.CLIENT_GONE: FailureClass.CLIENT_GONE,
+    Failure.CLIENT_STALLED: FailureClass.CLIENT_GONE,
+    Failure.UPSTREAM_CONNECT: FailureClass.UNREACHABLE,
+    Failure.UPSTREAM_LOST: FailureClass.BROKEN,
+    Failure.UPSTREAM_PROTOCOL: FailureClass.BROKEN,
+    Failure.UPSTREAM_TIMEOUT: FailureClass.TIMEOUT,
+    Failure.UPSTREAM_ERROR: FailureClass.FAULT,
+    Failure.UPSTREAM_UNAVAILABLE: FailureClass.OVERLOADED,
+    Failure.UPSTREAM_CREDENTIAL: FailureClass.CREDENTIAL,
+    Failure.INTERNAL: FailureClass.GATEWAY,
+    Failure.SHUTTING_DOWN: FailureClass.GATEWAY,
+}
+
+
+def failure_class(found: Problem) -> FailureClass:
+    """Whose fault a failure is: what the router decides by. What is not in the table is the caller's."""
+    return _CLASSES.get(found.failure, FailureClass.CALLER)
 
 
 def from_reject(reject: Reject) -> Problem:

@@ -22,7 +22,7 @@ from sluice_gateway.loop_lag import sample_loop_lag
 from sluice_gateway.managed_ports import ManagedPorts
 from sluice_gateway.metrics import Metrics
 from sluice_gateway.models import Catalog
-from sluice_gateway.pipeline import Pipeline, Stages
+from sluice_gateway.pipeline import Pipeline, Recorder, Stages
 from sluice_gateway.settings import Settings
 from sluice_router.router import Router
 
@@ -66,7 +66,9 @@ class Gateway:
 
     def _pipeline(self, log_stream: TextIO, wall_clock: Callable[[], float]) -> Pipeline:
         settings = self.settings
-        request_log = RequestLog(log_stream, settings.logs.format, wall_clock)
+        recorders: list[Recorder] = [self.metrics.record]
+        if settings.logs.requests:
+            recorders.append(RequestLog(log_stream, settings.logs.format, wall_clock).write)
         stages = Stages(
             keyring=self.keyring,
             limiter=ConcurrencyLimiter(
@@ -77,7 +79,8 @@ class Gateway:
             engines={engine.endpoint.id: engine for engine in self.engines},
             health=self.health,
             metrics=self.metrics,
-            log=request_log if settings.logs.requests else None,
+            prices={},
+            recorders=recorders,
         )
         return Pipeline(stages, settings.server, settings.timeouts, self.clock)
 

@@ -4,32 +4,38 @@ failure.
 Rules:
 
 - A stream's status waits for the first data event, so that an error there still becomes a real status (and
-  another engine may be tried). Comments that come meanwhile are held too, up to `hold_status_s`, after which
-  the engine's keep-alives go through to whoever would otherwise give up.
-- The client sees the engine's bytes unchanged, but for the usage event that it did not ask for.
+  another engine may be tried). Comments that come meanwhile are held too: `keep_alive.py` sends its own
+  when the wait gets long.
+- The client sees the engine's bytes unchanged, but for the usage event that it did not ask for, and but for a
+  translation into the client's dialect when the engine does not speak it.
 - The first-token deadline runs until there is content; comments and empty deltas do not count.
 - A stream that ends without `[DONE]` and without a finish reason was cut, and is reported as such.
 - A plain answer is held until it is complete, up to a bound, so that a connection lost in its middle is
   still a real status. A larger one is passed on as it comes.
 
-Failures are returned, not raised; whether they can still be repaired is seen from `Responder.started`.
+Failures are returned, not raised; whether they can still be repaired is seen from
+`Responder.content_started`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Awaitable, Callable
+from typing import NoReturn
 
 from sluice_engines.transport import UpstreamError, UpstreamResponse
 from sluice_gateway import upstream_failure
+from sluice_gateway.dialects.translation import Translation
 from sluice_gateway.errors import Problem
 from sluice_gateway.response import Responder
-from sluice_gateway.sse import Splitter
-from sluice_gateway.usage import StreamObserver, Tail, read_body
+from sluice_gateway.sse import DONE, Splitter, event_data
+from sluice_gateway.upstream import pump
+from sluice_gateway.usage import Observer, Tail, read_body
 from sluice_gateway.wire import Header
 from sluice_router.types import Usage
 
 _HOLD_BODY_BYTES = 1 << 20
+_HOLD_COMMENT_BYTES = 16_384
 
 
 def is_event_stream(response: UpstreamResponse) -> bool:
@@ -53,6 +59,10 @@ async def read_refusal(response: UpstreamResponse, backend: str) -> Problem:
     return upstream_failure.from_response(response.status, response.headers, b"".join(parts), backend)
 
 
+class _Stop(Exception):
+    """The stream held an error: nothing after it is of interest."""
+
+
 class StreamRelay:
     """Relays one event stream."""
 
@@ -60,9 +70,12 @@ class StreamRelay:
         "_backend",
         "_client",
         "_clock",
+        "_first_token",
+        "_found",
         "_held",
-        "_hold_until_s",
+        "_last_write",
         "_splitter",
+        "_translation",
         "first_token_at_s",
         "observer",
     )
@@ -71,129 +84,172 @@ class StreamRelay:
         self,
         client: Responder,
         backend: str,
+        observer: Observer,
         *,
-        hide_usage: bool,
-        hold_until_s: float,
         clock: Callable[[], float],
+        translation: Translation | None = None,
     ) -> None:
-        """`hold_until_s`, on `clock`: from then on a comment is enough to send the status."""
         self._client = client
         self._backend = backend
         self._clock = clock
-        self._held: list[bytes] = []
-        self._hold_until_s = hold_until_s
+        self._translation = translation
         self._splitter = Splitter()
-        self.observer = StreamObserver(hide_usage)
+        self._first_token: asyncio.Timeout | None = None
+        self._found: Problem | None = None
+        self._held: list[bytes] = []
+        self._last_write: Awaitable[None] | None = None
+        self.observer = observer
         self.first_token_at_s: float | None = None
         """When the first content had been given to the client."""
 
     async def run(self, response: UpstreamResponse, first_token: asyncio.Timeout) -> Problem | None:
         """Relay to the end. `first_token` is the running deadline, switched off when content comes."""
+        self._first_token = first_token
         try:
-            async for chunk in response:
-                found = await self._relay(self._splitter.feed(chunk))
-                if found is not None:
-                    return found
-                if self.first_token_at_s is None and self.observer.content_events:
-                    self.first_token_at_s = self._clock()
-                    first_token.reschedule(None)
+            await pump(response, self._take)
+        except _Stop:
+            await _done(self._last_write)
+            return self._found
         except UpstreamError as error:
             return upstream_failure.from_exception(error, self._backend)
         return await self._end()
 
-    async def _relay(self, events: list[bytes]) -> Problem | None:
-        """Pass events on, up to the first that is an error."""
-        observer, kept = self.observer, []
-        for event in events:
+    def _take(self, chunk: bytes) -> Awaitable[None] | None:
+        """Pass the events in a chunk on, up to the first that is an error."""
+        observer = self.observer
+        kept: list[bytes] = []
+        for event in self._splitter.feed(chunk):
             keep = observer.keep(event)
             if observer.error is not None:
-                break
+                self._fail(observer.error, kept)
             if keep:
                 kept.append(event)
-        if observer.error is None:
-            await self._write(kept)
+        if not observer.data_events:
+            return self._hold(kept)
+        if self._held:
+            kept, self._held = self._held + kept, []
+        if not kept:
             return None
-        if self._client.started and kept:
-            await self._write(kept)
-        return upstream_failure.from_error_object(observer.error, self._backend)
+        if self.first_token_at_s is None and observer.content_events and self._first_token is not None:
+            self.first_token_at_s = self._clock()
+            self._first_token.reschedule(None)
+        return self._write(kept)
 
-    async def _write(self, events: list[bytes]) -> None:
-        if not self._client.started:
-            self._held += events
-            if not self._may_start():
-                return
-            events, self._held = self._held, []
-            await self._client.start_events()
-        if events:
-            await self._client.write(events[0] if len(events) == 1 else b"".join(events))
+    def _hold(self, comments: list[bytes]) -> None:
+        """Comments before the first data: they come with it, or not at all."""
+        if sum(map(len, self._held)) < _HOLD_COMMENT_BYTES:
+            self._held += comments
 
-    def _may_start(self) -> bool:
-        """Whether the status is settled: data has come, or comments have gone on for too long."""
-        if self.observer.data_events:
-            return True
-        return bool(self._held) and self._clock() >= self._hold_until_s
+    def _write(self, events: list[bytes]) -> Awaitable[None] | None:
+        data = events[0] if len(events) == 1 else b"".join(events)
+        if self._translation is not None:
+            data = self._translate(self._translation, events)
+            if not data:
+                return None
+        client = self._client
+        if client.started:
+            return client.write(data)
+        waiting = client.start_events()
+        if waiting is None:
+            return client.write(data)
+        return _both(waiting, client, data)
+
+    def _translate(self, translation: Translation, events: list[bytes]) -> bytes:
+        parts = []
+        for event in events:
+            data = event_data(event)
+            if data is not None and data != DONE:
+                try:
+                    parts.append(translation.events(data))
+                except ValueError as error:
+                    self._found = upstream_failure.not_understood(self._backend, error)
+                    raise _Stop from error
+        return b"".join(parts)
+
+    def _fail(self, error: bytes, kept: list[bytes]) -> NoReturn:
+        self._found = upstream_failure.from_error_object(error, self._backend)
+        if self._client.content_started and kept:
+            self._last_write = self._write(kept)
+        raise _Stop
 
     async def _end(self) -> Problem | None:
-        if not (self.observer.done or self.observer.finished):
+        if not self.observer.ended:
             return upstream_failure.cut_short(self._backend)
-        await self._client.finish(self._splitter.flush())
+        rest = self._splitter.flush() if self._translation is None else self._translation.end()
+        if not self._client.started:
+            await _done(self._client.start_events())
+        await _done(self._client.finish(rest))
         return None
 
 
 class BodyRelay:
     """Relays one plain answer."""
 
-    __slots__ = ("_backend", "_client", "usage")
+    __slots__ = ("_backend", "_client", "_translation", "usage")
 
-    def __init__(self, client: Responder, backend: str) -> None:
+    def __init__(self, client: Responder, backend: str, translation: Translation | None = None) -> None:
         self._client = client
         self._backend = backend
+        self._translation = translation
         self.usage: Usage | None = None
         """What the engine reported, once `run` has ended."""
 
     async def run(self, response: UpstreamResponse) -> Problem | None:
         """Relay to the end."""
-        chunks = aiter(response)
         head = (_content_type(response),)
+        parts: list[bytes] = []
+        size = 0
+        tail: Tail | None = None
         try:
-            body, complete = await _collect(chunks)
-            if complete:
-                return await self._whole(body, head)
-            await self._client.start(200, head)
-            await self._pass_on(body, chunks)
+            async for chunk in response:
+                if tail is not None:
+                    tail.feed(chunk)
+                    await _done(self._client.write(chunk))
+                    continue
+                parts.append(chunk)
+                size += len(chunk)
+                if size > _HOLD_BODY_BYTES and self._translation is None:
+                    tail = await self._begin(head, b"".join(parts))
         except UpstreamError as error:
             return upstream_failure.from_exception(error, self._backend)
+        if tail is None:
+            return await self._whole(parts[0] if len(parts) == 1 else b"".join(parts), head)
+        self.usage = tail.usage()
+        await _done(self._client.finish())
         return None
 
-    async def _whole(self, body: bytes, head: tuple[Header, ...]) -> Problem | None:
-        reading = read_body(body)
-        self.usage = reading.usage
-        if reading.is_error:
-            return upstream_failure.from_error_object(body, self._backend)
-        await self._client.whole(200, body, head)
-        return None
-
-    async def _pass_on(self, body: bytes, chunks: AsyncIterator[bytes]) -> None:
+    async def _begin(self, head: tuple[Header, ...], body: bytes) -> Tail:
+        """Too large to be held: from here on it is passed on as it comes."""
         tail = Tail()
         tail.feed(body)
-        await self._client.write(body)
-        async for chunk in chunks:
-            tail.feed(chunk)
-            await self._client.write(chunk)
-        self.usage = tail.usage()
-        await self._client.finish()
+        await _done(self._client.start(200, head))
+        await _done(self._client.write(body))
+        return tail
+
+    async def _whole(self, body: bytes, head: tuple[Header, ...]) -> Problem | None:
+        if head[0][1].startswith(b"application/json"):
+            reading = read_body(body)
+            self.usage = reading.usage
+            if reading.is_error:
+                return upstream_failure.from_error_object(body, self._backend)
+        if self._translation is not None:
+            try:
+                body = self._translation.whole(body)
+            except ValueError as error:
+                return upstream_failure.not_understood(self._backend, error)
+            head = ((b"content-type", b"application/json"),)
+        await _done(self._client.whole(200, body, head))
+        return None
 
 
-async def _collect(chunks: AsyncIterator[bytes]) -> tuple[bytes, bool]:
-    """The body's start up to the bound, and whether that is all of it."""
-    parts: list[bytes] = []
-    size = 0
-    async for chunk in chunks:
-        parts.append(chunk)
-        size += len(chunk)
-        if size > _HOLD_BODY_BYTES:
-            return b"".join(parts), False
-    return parts[0] if len(parts) == 1 else b"".join(parts), True
+async def _done(waiting: Awaitable[None] | None) -> None:
+    if waiting is not None:
+        await waiting
+
+
+async def _both(started: Awaitable[None], client: Responder, data: bytes) -> None:
+    await started
+    await _done(client.write(data))
 
 
 def _content_type(response: UpstreamResponse) -> Header:

@@ -9,19 +9,24 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Protocol
 
 from sluice_gateway.errors import Problem
-from sluice_gateway.wire import Header, Send
+from sluice_gateway.exchange import Exchange
+from sluice_gateway.interruption import Interruption
+from sluice_gateway.wire import Header, Wire
 
 REQUEST_ID = "x-request-id"
 PROCESSING_MS = "openai-processing-ms"
 API_VERSION = "openai-version"
 SERVED_BY = "x-sluice-backend"
+ROUTE = "x-sluice-route"
+TIMING = "server-timing"
 RETRY_AFTER = "retry-after"
 RETRY_AFTER_MS = "retry-after-ms"
 
-EXPOSED = (REQUEST_ID, PROCESSING_MS, API_VERSION, SERVED_BY, RETRY_AFTER, RETRY_AFTER_MS)
+EXPOSED = (REQUEST_ID, PROCESSING_MS, API_VERSION, SERVED_BY, ROUTE, TIMING, RETRY_AFTER, RETRY_AFTER_MS)
 """Response headers that scripts in a browser may read."""
 
 _JSON: Header = (b"content-type", b"application/json")
@@ -67,66 +72,148 @@ class Envelope:
         ]
 
 
+class ErrorWords(Protocol):
+    """How a family of clients is told of a failure."""
+
+    def body(self, found: Problem, request_id: str) -> bytes:
+        """The JSON of an error answer."""
+        ...
+
+    def event(self, found: Problem, request_id: str) -> bytes:
+        """The event that ends a stream."""
+        ...
+
+
+class OpenAIWords:
+    """OpenAI's error shape."""
+
+    def body(self, found: Problem, request_id: str) -> bytes:
+        """See `ErrorWords`."""
+        return found.body()
+
+    def event(self, found: Problem, request_id: str) -> bytes:
+        """See `ErrorWords`."""
+        return found.event()
+
+
 class Responder:
     """Writes one response on the data plane."""
 
-    __slots__ = ("_envelope", "_send", "finished", "is_event_stream", "served_by", "status")
+    __slots__ = (
+        "_envelope",
+        "_interruption",
+        "_wire",
+        "_words",
+        "content_started",
+        "extra",
+        "finished",
+        "inside_event",
+        "is_event_stream",
+        "status",
+        "writes",
+    )
 
-    def __init__(self, send: Send, envelope: Envelope) -> None:
-        self._send = send
+    def __init__(self, wire: Wire, envelope: Envelope, interruption: Interruption, words: ErrorWords) -> None:
+        self._wire = wire
         self._envelope = envelope
+        self._interruption = interruption
+        self._words = words
         self.status = 0
         """0 until the response has started."""
+        self.content_started = False
+        """Bytes other than comments have been written: from then on no other engine can take over."""
         self.finished = False
         self.is_event_stream = False
-        self.served_by = ""
-        """Backend to name in the response's head."""
+        self.inside_event = False
+        """What was written last was no whole event: a comment would land in its middle."""
+        self.writes = 0
+        """How often content was written."""
+        self.extra: Callable[[], list[Header]] | None = None
+        """Gives the headers that depend on how the request went, when the head is written."""
 
     @property
     def started(self) -> bool:
-        """Whether the client has seen a status: from then on nothing can be taken back."""
+        """Whether the client has seen a status."""
         return self.status != 0
 
-    async def start(self, status: int, headers: tuple[Header, ...]) -> None:
+    def start(self, status: int, headers: tuple[Header, ...]) -> Awaitable[None] | None:
         """Send the head."""
         self.status = status
-        head = [*headers, *self._envelope.headers()]
-        if self.served_by:
-            head.append((SERVED_BY.encode(), self.served_by.encode()))
-        await self._send({"type": "http.response.start", "status": status, "headers": head})
+        return self._wire.start(status, self._head(headers))
 
-    async def start_events(self) -> None:
+    def start_events(self) -> Awaitable[None] | None:
         """Send the head of an event stream."""
         self.is_event_stream = True
-        await self.start(200, _EVENT_STREAM)
+        return self.start(200, _EVENT_STREAM)
 
-    async def write(self, body: bytes) -> None:
-        """Send a piece of the body; more follows. Waits while the client does not read."""
-        await self._send({"type": "http.response.body", "body": body, "more_body": True})
+    def write(self, body: bytes) -> Awaitable[None] | None:
+        """Send a piece of the body; more follows. To be waited for while the client does not read."""
+        self.content_started = True
+        self.inside_event = not body.endswith(b"\n")
+        self.writes += 1
+        return self._wire.write(body)
 
-    async def finish(self, body: bytes = b"") -> None:
+    def comment(self, body: bytes) -> Awaitable[None] | None:
+        """Send what is no content, in an event stream that has begun."""
+        return self._wire.write(body)
+
+    def finish(self, body: bytes = b"") -> Awaitable[None] | None:
         """Send the last piece of the body."""
-        self.finished = True
-        await self._send({"type": "http.response.body", "body": body, "more_body": False})
+        self.finished = self._interruption.answered = True
+        return self._wire.finish(body)
 
-    async def whole(self, status: int, body: bytes, headers: tuple[Header, ...] = (_JSON,)) -> None:
+    def whole(
+        self, status: int, body: bytes, headers: tuple[Header, ...] = (_JSON,)
+    ) -> Awaitable[None] | None:
         """Send a complete answer."""
-        await self.start(status, (*headers, (b"content-length", b"%d" % len(body))))
-        await self.finish(body)
+        self.status = status
+        self.content_started = self.finished = self._interruption.answered = True
+        return self._wire.whole(status, self._head(headers), body)
 
     async def problem(self, found: Problem) -> None:
         """Tell the client what went wrong, in the way that is still possible.
 
-        Before the head: a status with OpenAI's JSON. In an event stream: one error event, then the end,
-        without `[DONE]`. In any other body: nothing; returning without `finish` makes the server cut the
+        Before the head: a status with the error's JSON. In an event stream: one error event, then the end,
+        without `[DONE]`. In any other body: nothing; returning without `finish` makes the carrier cut the
         connection, which is the only honest end of a body that lacks its rest.
         """
         if self.finished:
             return
+        request_id = self._envelope.request_id
+        waiting: Awaitable[None] | None = None
         if not self.started:
-            await self.whole(found.status, found.body(), problem_headers(found))
+            body = self._words.body(found, request_id)
+            waiting = self.whole(found.status, body, problem_headers(found))
         elif self.is_event_stream:
-            await self.finish(found.event())
+            waiting = self.finish(self._words.event(found, request_id))
+        if waiting is not None:
+            await waiting
+
+    def _head(self, headers: tuple[Header, ...]) -> list[Header]:
+        head = [*headers, *self._envelope.headers()]
+        if self.extra is not None:
+            head += self.extra()
+        return head
+
+
+def decision_headers(exchange: Exchange, elapsed_s: float) -> list[Header]:
+    """Who serves, why, and where the time until now went.
+
+    `queue` and `upstream` in milliseconds, `overhead` is the rest: the gateway's own. Source: W3C
+    Server Timing.
+    """
+    overhead_s = max(0.0, elapsed_s - exchange.queued_s - exchange.upstream_s)
+    timing = b"queue;dur=%.3f, upstream;dur=%.3f, overhead;dur=%.3f" % (
+        exchange.queued_s * 1000,
+        exchange.upstream_s * 1000,
+        overhead_s * 1000,
+    )
+    headers: list[Header] = [(b"server-timing", timing)]
+    if exchange.backend:
+        headers.append((b"x-sluice-backend", exchange.backend.encode()))
+    if exchange.route:
+        headers.append((b"x-sluice-route", exchange.route.encode("ascii", "replace")))
+    return headers
 
 
 def problem_headers(found: Problem) -> tuple[Header, ...]:

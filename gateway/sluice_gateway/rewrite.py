@@ -1,4 +1,5 @@
-"""The one change the gateway makes to a request's body: asking a stream for its usage.
+"""The two changes that the gateway makes to a request's body: asking a stream for its usage, and putting the
+model's name in the place of an alias.
 
 The client's bytes are spliced, not serialised anew: without a `stream_options` of its own the key goes in
 after the opening brace and every other byte stays as it was. Only a client's `stream_options` that does not
@@ -20,6 +21,13 @@ def include_usage(body: bytes, has_stream_options: bool) -> bytes:
         return _replace(body)
     brace = body.index(b"{") + 1
     return b"%b%b,%b" % (body[:brace], _KEY, body[brace:])
+
+
+def replace_model(body: bytes, model: str) -> bytes:
+    """The body with another `model`. `body` is a valid JSON object; every other value stays as it was."""
+    fields = _TOP_LEVEL.decode(body)
+    fields["model"] = msgspec.Raw(msgspec.json.encode(model))
+    return _join(fields)
 
 
 def _replace(body: bytes) -> bytes:

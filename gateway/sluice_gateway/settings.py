@@ -204,11 +204,13 @@ class Timeouts(Section, frozen=True, kw_only=True):
         Meta(
             ge=0,
             description="How long a stream's status waits for the first event, so that an error there"
-            " becomes a"
-            " real status, or goes to another engine. After that the engine's keep-alive comments are"
-            " passed on.",
+            " becomes a real status, or goes to another engine. After that the head is sent, and comments"
+            " keep the client waiting; another engine may still take over until there is content.",
         ),
     ] = 10.0
+    keep_alive_s: Annotated[
+        Seconds, Meta(description="A stream that is silent for this long gets a comment.")
+    ] = 15.0
 
 
 class Health(Section, frozen=True, kw_only=True):

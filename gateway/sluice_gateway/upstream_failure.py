@@ -51,6 +51,16 @@ def cut_short(backend: str) -> Problem:
     return _gone(Failure.UPSTREAM_LOST, backend, "ended its answer early")
 
 
+def no_stream(backend: str) -> Problem:
+    """Anything but a stream, after the client was promised one."""
+    return _gone(Failure.UPSTREAM_PROTOCOL, backend, "did not answer with a stream")
+
+
+def not_understood(backend: str, error: ValueError) -> Problem:
+    """The answer could not be translated into the client's dialect."""
+    return problem(Failure.UPSTREAM_PROTOCOL, f"The answer of backend '{backend}' is not usable: {error}.")
+
+
 def from_response(
     status: int, headers: tuple[tuple[bytes, bytes], ...], body: bytes, backend: str
 ) -> Problem:

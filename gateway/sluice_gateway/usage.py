@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Protocol
 
 import msgspec
 
@@ -62,8 +63,33 @@ _CHUNK = msgspec.json.Decoder(_Chunk)
 _BODY = msgspec.json.Decoder(_Body)
 
 
+class Observer(Protocol):
+    """Reads the events of one stream, in whatever dialect the engine speaks."""
+
+    data_events: int
+    """Events other than comments."""
+    content_events: int
+    """Pieces that a client can show."""
+    usage: Usage | None
+    error: bytes | None
+    """Data of the first error event."""
+
+    @property
+    def ended(self) -> bool:
+        """The stream said that it is complete."""
+        ...
+
+    def keep(self, event: bytes) -> bool:
+        """Take note of an event. False when the client is not to see it."""
+        ...
+
+    def settle(self, prompt_tokens_estimate: int) -> Usage:
+        """The usage to settle with: the engine's own, or what was seen."""
+        ...
+
+
 class StreamObserver:
-    """Reads the events of one stream."""
+    """Reads the events of one stream of chat or text completions."""
 
     __slots__ = ("_hide_usage", "content_events", "data_events", "done", "error", "finished", "usage")
 
@@ -82,8 +108,13 @@ class StreamObserver:
         self.done = False
         """`[DONE]` was there."""
 
+    @property
+    def ended(self) -> bool:
+        """See `Observer`."""
+        return self.done or self.finished
+
     def keep(self, event: bytes) -> bool:
-        """Take note of an event. False when the client is not to see it."""
+        """See `Observer`."""
         data = event_data(event)
         if data is None:
             return True

@@ -5,7 +5,8 @@
 with. Batches, background answers and idempotent requests implement it in memory.
 
 Invariant: `start` once, then any number of `write`, then `finish` once; or `whole` alone. `start` without
-`finish` means the answer was cut, and the carrier must show that (by closing the connection).
+`finish` means the answer was cut, and the carrier must show that (by closing the connection). Calls are not
+made while an earlier one is still waited for.
 """
 
 from __future__ import annotations
@@ -22,21 +23,21 @@ Header = tuple[bytes, bytes]
 
 
 class Wire(Protocol):
-    """Takes one answer."""
+    """Takes one answer. Each call returns `None` when it is done, or something to wait for."""
 
-    async def start(self, status: int, headers: list[Header]) -> None:
+    def start(self, status: int, headers: list[Header]) -> Awaitable[None] | None:
         """The head; a body follows. May be held back until the body's first piece."""
         ...
 
-    async def write(self, data: bytes) -> None:
-        """A piece of the body, never empty. Waits while the client does not read."""
+    def write(self, data: bytes) -> Awaitable[None] | None:
+        """A piece of the body, never empty. To be waited for while the client does not read."""
         ...
 
-    async def finish(self, data: bytes = b"") -> None:
+    def finish(self, data: bytes = b"") -> Awaitable[None] | None:
         """The last piece of the body."""
         ...
 
-    async def whole(self, status: int, headers: list[Header], body: bytes) -> None:
+    def whole(self, status: int, headers: list[Header], body: bytes) -> Awaitable[None] | None:
         """A complete answer. `headers` has no `content-length`: the wire adds it."""
         ...
 

@@ -298,22 +298,45 @@ async def test_comments_do_not_count_as_a_first_token(start_engine: StartEngine)
     assert (answer.status_code, answer.json()["error"]["code"]) == (504, "timeout")
 
 
-async def test_keep_alives_go_through_when_the_first_token_takes_long(start_engine: StartEngine) -> None:
+@pytest.mark.parametrize("query", ["", "?through=asgi"])
+async def test_a_long_wait_for_the_first_token_is_bridged_with_comments(
+    start_engine: StartEngine, query: str
+) -> None:
+    heard = asyncio.Event()
+
     async def script(call: Call) -> None:
-        await call.start_events()
-        await call.write(KEEP_ALIVE)
-        await asyncio.sleep(0.1)
-        await call.write(KEEP_ALIVE)
-        await asyncio.sleep(0.05)
-        await call.write(event(error={"message": "broken"}))
-        await call.end()
+        await heard.wait()
+        await call.answer(500, {"error": {"message": "broken"}})
 
     engine = await start_engine(script)
-    timeouts = {"hold_status_s": 0.05}
+    timeouts = {"hold_status_s": 0.05, "keep_alive_s": 0.05}
     async with serving(settings_of(backends=[backend(engine)], timeouts=timeouts)) as served:
-        answer = await served.http.post("/v1/chat/completions", json=chat(stream=True))
-    assert answer.status_code == 200
-    assert ends_with_error(answer.content, KEEP_ALIVE + KEEP_ALIVE)
+        path = f"/v1/chat/completions{query}"
+        async with served.http.stream("POST", path, json=chat(stream=True)) as answer:
+            assert answer.status_code == 200
+            received = b""
+            async for chunk in answer.aiter_raw():
+                received += chunk
+                if received == KEEP_ALIVE * 3:
+                    heard.set()
+    comments, _, rest = received.rpartition(KEEP_ALIVE)
+    assert set(comments.split(KEEP_ALIVE)) == {b""}
+    assert ends_with_error(rest, b"")
+
+
+async def test_comments_do_not_stand_in_the_way_of_another_engine(start_engine: StartEngine) -> None:
+    async def hangs_up_late(call: Call) -> None:
+        await asyncio.sleep(0.15)
+        call.reset()
+
+    first, second = await start_engine(hangs_up_late), await start_engine(streamed)
+    settings = settings_of(
+        backends=[{**backend(first), "url": [first.url, second.url]}],
+        timeouts={"hold_status_s": 0.05, "keep_alive_s": 10},
+    )
+    async with serving(settings) as served:
+        received = {await post(served, stream=True) for _ in range(2)}
+    assert KEEP_ALIVE + ROLE + delta("Hel") + delta("lo") + FINISH + DONE in received
 
 
 async def test_a_stream_that_stalls_ends_with_an_error(start_engine: StartEngine) -> None:

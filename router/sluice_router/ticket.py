@@ -91,6 +91,11 @@ class Ticket:
         """
         self._desk.cancel(self, now)
 
+    @property
+    def model(self) -> str:
+        """The model id to ask the engine for."""
+        return self.facts.model
+
     def settle(self, now: float, usage: Usage | None) -> None:
         """The request ended, well or not: give back the slot. `usage` is what it used, `None` if unknown.
 

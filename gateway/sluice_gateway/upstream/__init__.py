@@ -15,5 +15,6 @@ connection before a single response byte.
 
 from sluice_gateway.upstream.client import HttpTransport
 from sluice_gateway.upstream.httpx_transport import HttpxTransport
+from sluice_gateway.upstream.pump import pump
 
-__all__ = ["HttpTransport", "HttpxTransport"]
+__all__ = ["HttpTransport", "HttpxTransport", "pump"]

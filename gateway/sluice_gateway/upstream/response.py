@@ -13,6 +13,7 @@ Source: RFC 9112 section 6 (message body length).
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Protocol
 
 import httptools
@@ -21,6 +22,10 @@ from sluice_engines.transport import ConnectionLost, ProtocolViolation, Upstream
 
 MAX_HEAD_BYTES = 64 * 1024
 """Of a response's status line, headers, interim responses and trailers, together."""
+
+
+Sink = Callable[[bytes], Awaitable[None] | None]
+"""Takes a piece of a body; returns what to wait for before the next one, or `None`."""
 
 
 class ResponseLink(Protocol):
@@ -45,6 +50,7 @@ class HttpResponse:
     headers: tuple[tuple[bytes, bytes], ...]
 
     __slots__ = (
+        "_blocked",
         "_chunks",
         "_error",
         "_framed",
@@ -55,6 +61,8 @@ class HttpResponse:
         "_loop",
         "_parser",
         "_silent_bytes",
+        "_sink",
+        "_sink_error",
         "_waiter",
         "buffered",
         "complete",
@@ -88,6 +96,9 @@ class HttpResponse:
         self._silent_bytes = 0
         self._waiter: asyncio.Future[None] | None = None
         self._error: UpstreamError | None = None
+        self._sink: Sink | None = None
+        self._blocked: Awaitable[None] | None = None
+        self._sink_error: Exception | None = None
 
     # The reader's side.
 
@@ -111,6 +122,49 @@ class HttpResponse:
             if self.complete:
                 raise StopAsyncIteration
             await self._wait()
+
+    async def pump(self, sink: Sink) -> None:
+        """Give the body to `sink`, piece by piece, from within the socket's own callback; return at its end.
+
+        The same bytes in the same order as by iterating, but without waking a task for each piece. While what
+        `sink` returned is waited for, it is not called, and reading stops once enough is buffered. Raises
+        what iterating raises, and whatever `sink` raises.
+        """
+        self._sink = sink
+        try:
+            while True:
+                if self._blocked is not None:
+                    await self._blocked
+                    self._blocked = None
+                elif self._sink_error is not None:
+                    raise self._sink_error
+                elif self._chunks:
+                    self._blocked = sink(self._take())
+                elif self._error is not None:
+                    raise self._error
+                elif self.complete:
+                    return
+                else:
+                    await self._wait()
+        finally:
+            self._sink = None
+            if isinstance(self._blocked, Coroutine):
+                self._blocked.close()
+            self._blocked = None
+
+    def _push(self, sink: Sink) -> None:
+        """Give what arrived to the pump's sink; wake the pump only when it has something to do."""
+        if self._chunks and self._blocked is None and self._sink_error is None:
+            chunks = self._chunks
+            data = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+            chunks.clear()
+            self.buffered = 0
+            try:
+                self._blocked = sink(data)
+            except Exception as error:
+                self._sink_error = error
+        if self._blocked is not None or self._sink_error is not None or self.complete:
+            self._wake()
 
     async def aclose(self) -> None:
         """Drop the rest and, unless all of it was read, the connection. Idempotent."""
@@ -162,7 +216,9 @@ class HttpResponse:
                 raise _too_large()
         else:
             self._silent_bytes = 0
-        if self.has_head:
+        if self._sink is not None:
+            self._push(self._sink)
+        elif self.has_head:
             self._wake()
 
     def end_of_stream(self) -> None:

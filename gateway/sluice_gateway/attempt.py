@@ -1,0 +1,174 @@
+"""One attempt at one request: adapt it to an engine, send it, relay what comes back.
+
+Nothing is decided here: the router has chosen the endpoint, and whether a failure is repaired elsewhere is
+the pipeline's to ask it. What the attempt finds out goes into the exchange; a failure is returned.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sluice_engines.adapter import ClientRequest
+from sluice_engines.transport import Deadlines, UpstreamError, UpstreamRequest, UpstreamResponse
+from sluice_gateway import rewrite, upstream_failure
+from sluice_gateway.dialects.translation import Translation
+from sluice_gateway.engines import Engine
+from sluice_gateway.errors import Problem
+from sluice_gateway.exchange import Exchange
+from sluice_gateway.facts import BodyFacts
+from sluice_gateway.native_observers import observer_for
+from sluice_gateway.relay import BodyRelay, StreamRelay, is_event_stream, read_refusal
+from sluice_gateway.response import Responder
+from sluice_gateway.settings import Timeouts
+from sluice_gateway.usage import Observer
+
+_COUNTED = frozenset({"chat", "completions"})
+"""Kinds whose streams tell their usage when asked to."""
+
+Translate = Callable[[bool], Translation | None]
+"""Makes an attempt's translation, given whether the engine speaks the client's dialect itself."""
+
+
+@dataclass(slots=True)
+class Job:
+    """One request, decoded, with the client's end of it."""
+
+    exchange: Exchange
+    client: Responder
+    body: bytes
+    facts: BodyFacts
+    headers: tuple[tuple[bytes, bytes], ...]
+    """What the engine gets to see."""
+    model: str = ""
+    """What the engine is asked for; differs from the client's word when that was an alias."""
+    translate: Translate | None = None
+    """For dialects other than OpenAI's chat; `None` passes the body on as it is."""
+
+
+class Attempts:
+    """Has engines answer. One for the whole gateway."""
+
+    def __init__(self, timeouts: Timeouts, clock: Callable[[], float]) -> None:
+        self._timeouts = timeouts
+        self._clock = clock
+        self._stream_deadlines = _deadlines(timeouts, timeouts.first_token_s)
+        # A plain answer's head comes when it is complete, so only the total bounds it.
+        self._plain_deadlines = _deadlines(timeouts, timeouts.total_s)
+
+    async def run(self, engine: Engine, job: Job) -> Problem | None:
+        """One exchange with one engine; `None` when the client has its whole answer."""
+        request, translation, observer = _prepare(engine, job)
+        if job.facts.stream:
+            return await self._with_first_token(engine, job, request, translation, observer)
+        try:
+            return await self._exchange(engine, job, request, translation, observer, None)
+        except UpstreamError as error:
+            return upstream_failure.from_exception(error, engine.endpoint.backend)
+
+    async def _with_first_token(
+        self,
+        engine: Engine,
+        job: Job,
+        request: UpstreamRequest,
+        translation: Translation | None,
+        observer: Observer,
+    ) -> Problem | None:
+        limit_s, backend = self._timeouts.first_token_s, engine.endpoint.backend
+        try:
+            async with asyncio.timeout(limit_s) as first_token:
+                return await self._exchange(engine, job, request, translation, observer, first_token)
+        except UpstreamError as error:
+            return upstream_failure.from_exception(error, backend)
+        except TimeoutError:
+            if not first_token.expired():
+                raise
+            return upstream_failure.first_token_timeout(backend, limit_s)
+
+    async def _exchange(
+        self,
+        engine: Engine,
+        job: Job,
+        request: UpstreamRequest,
+        translation: Translation | None,
+        observer: Observer,
+        first_token: asyncio.Timeout | None,
+    ) -> Problem | None:
+        sent_s = self._clock()
+        deadlines = self._plain_deadlines if first_token is None else self._stream_deadlines
+        try:
+            response = await engine.transport.send(request, deadlines)
+        finally:
+            job.exchange.upstream_s += self._clock() - sent_s
+        try:
+            return await self._relay(engine, job, response, translation, observer, first_token)
+        finally:
+            await response.aclose()
+
+    async def _relay(
+        self,
+        engine: Engine,
+        job: Job,
+        response: UpstreamResponse,
+        translation: Translation | None,
+        observer: Observer,
+        first_token: asyncio.Timeout | None,
+    ) -> Problem | None:
+        backend = engine.endpoint.backend
+        if not 200 <= response.status < 300:
+            return await read_refusal(response, backend)
+        if is_event_stream(response) and first_token is not None:
+            relay = StreamRelay(job.client, backend, observer, clock=self._clock, translation=translation)
+            try:
+                return await relay.run(response, first_token)
+            finally:
+                _note_stream(job, relay)
+        if job.client.started:
+            return upstream_failure.no_stream(backend)
+        plain = BodyRelay(job.client, backend, translation)
+        try:
+            return await plain.run(response)
+        finally:
+            job.exchange.usage, job.exchange.usage_is_exact = plain.usage, plain.usage is not None
+
+
+def _deadlines(timeouts: Timeouts, first_byte_s: float) -> Deadlines:
+    return Deadlines(
+        connect_s=timeouts.connect_s,
+        first_byte_s=first_byte_s,
+        idle_s=timeouts.idle_s,
+        total_s=timeouts.total_s,
+    )
+
+
+def _note_stream(job: Job, relay: StreamRelay) -> None:
+    """What was used, cut streams included: content that reached the client was made and is paid for."""
+    exchange, observer = job.exchange, relay.observer
+    if job.client.content_started:
+        exchange.usage = observer.settle(job.facts.prompt_tokens_estimate)
+        exchange.usage_is_exact = observer.usage is not None
+    if relay.first_token_at_s is not None:
+        exchange.first_token_s = relay.first_token_at_s - exchange.started_s
+
+
+def _prepare(engine: Engine, job: Job) -> tuple[UpstreamRequest, Translation | None, Observer]:
+    """The bytes for the engine, how its answer is translated, and who reads its stream."""
+    exchange, facts = job.exchange, job.facts
+    kind: str = exchange.kind
+    path, body, inject, translation = exchange.path, job.body, False, None
+    if job.translate is not None:
+        native = kind in engine.endpoint.capabilities.endpoints
+        translation = job.translate(native)
+        kind = kind if native else "chat"
+    if translation is not None:
+        path, body = translation.path, translation.body
+    elif facts.stream and not facts.include_usage and kind in _COUNTED:
+        inject = engine.backend.inject_usage
+    if job.model != facts.model:
+        body = rewrite.replace_model(body, job.model)
+    if inject:
+        body = rewrite.include_usage(body, facts.has_stream_options)
+    request = ClientRequest(kind=kind, path=path, body=body, headers=job.headers)
+    prepared = engine.adapter.prepare(request, engine.endpoint.url, engine.api_key)
+    return prepared, translation, observer_for(kind, hide_usage=inject)
