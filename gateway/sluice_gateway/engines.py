@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from sluice_engines.adapter import EngineAdapter
 from sluice_engines.registry import AdapterError, create_adapter, load_adapters
 from sluice_engines.transport import Transport
@@ -107,12 +109,15 @@ def _options(backend: Backend) -> dict[str, object]:
 
 
 def _endpoint(backend: Backend, adapter: EngineAdapter, url: str, index: int | None) -> Endpoint:
+    capabilities = adapter.capabilities
+    if backend.endpoints:
+        capabilities = msgspec.structs.replace(capabilities, endpoints=frozenset(backend.endpoints))
     return Endpoint(
         id=backend.name if index is None else f"{backend.name}-{index}",
         backend=backend.name,
         url=url.rstrip("/"),
         models=backend.models,
         quant=backend.quant,
-        capabilities=adapter.capabilities,
+        capabilities=capabilities,
         max_in_flight=backend.max_in_flight,
     )

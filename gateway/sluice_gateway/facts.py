@@ -14,7 +14,7 @@ import msgspec
 from sluice_gateway.errors import Failure, Problem, problem
 from sluice_gateway.routes import Kind
 
-_BYTES_PER_TOKEN = 4
+BYTES_PER_TOKEN = 4
 """English text; good enough to weigh requests against each other."""
 
 
@@ -44,14 +44,19 @@ class _ResponseFormat(msgspec.Struct):
     type: str | None = None
 
 
-class _Body(msgspec.Struct):
-    """Fields common to all kinds. `UNSET` is told from null only where the difference matters."""
+class _Head(msgspec.Struct):
+    """What every kind has."""
 
     model: str | None = None
+    stream: bool | None = None
+
+
+class _Body(_Head):
+    """Kinds that generate text. `UNSET` is told from null only where the difference matters."""
+
     messages: msgspec.Raw = _ABSENT
     prompt: msgspec.Raw = _ABSENT
     input: msgspec.Raw = _ABSENT
-    stream: bool | None = None
     stream_options: _StreamOptions | msgspec.UnsetType | None = msgspec.UNSET
     max_tokens: int | None = None
     max_completion_tokens: int | None = None
@@ -61,57 +66,126 @@ class _Body(msgspec.Struct):
     response_format: _ResponseFormat | None = None
 
 
-_DECODER = msgspec.json.Decoder(_Body)
-_CONTENT = {"chat": "messages", "completions": "prompt", "embeddings": "input"}
+class _ResponsesBody(_Body):
+    """The Responses API names its bound differently, and a stored turn or prompt is content as well."""
+
+    max_output_tokens: int | None = None
+    previous_response_id: msgspec.Raw = _ABSENT
+    conversation: msgspec.Raw = _ABSENT
+
+
+class _OtherBody(_Head):
+    """Kinds that are passed through: they share field names with the others, not what these mean."""
+
+    messages: msgspec.Raw = _ABSENT
+    prompt: msgspec.Raw = _ABSENT
+    input: msgspec.Raw = _ABSENT
+    tokens: msgspec.Raw = _ABSENT
+    documents: msgspec.Raw = _ABSENT
+    queries: msgspec.Raw = _ABSENT
+    items: msgspec.Raw = _ABSENT
+    text_1: msgspec.Raw = _ABSENT
+    text_2: msgspec.Raw = _ABSENT
+    data_1: msgspec.Raw = _ABSENT
+    data_2: msgspec.Raw = _ABSENT
+
+
+class _Shape(msgspec.Struct, frozen=True):
+    """What a body of one kind is read as."""
+
+    decoder: msgspec.json.Decoder[Any]
+    content: tuple[str, ...]
+    """Fields that hold the prompt; one of them has to be there."""
+    what: str
+    """What the first of them is."""
+    is_array: bool = False
+
+
+_GENERATE = msgspec.json.Decoder(_Body)
+_RESPOND = msgspec.json.Decoder(_ResponsesBody)
+_OTHER = msgspec.json.Decoder(_OtherBody)
+_MESSAGES = _Shape(_GENERATE, ("messages",), "an array of at least one message", is_array=True)
+_TEXT = "a string or an array"
+_SCORED = ("text_1", "text_2", "queries", "documents", "items", "data_1", "data_2")
+
+_SHAPES: dict[Kind, _Shape] = {
+    "chat": _MESSAGES,
+    "completions": _Shape(_GENERATE, ("prompt",), _TEXT),
+    "embeddings": _Shape(_GENERATE, ("input",), _TEXT),
+    "responses": _Shape(_RESPOND, ("input", "previous_response_id", "prompt", "conversation"), _TEXT),
+    "messages": _MESSAGES,
+    "count_tokens": _MESSAGES,
+    "tokenize": _Shape(_OTHER, ("prompt", "messages"), "a string, or 'messages'"),
+    "detokenize": _Shape(_OTHER, ("tokens",), "an array of token ids"),
+    "rerank": _Shape(_OTHER, ("documents",), "an array"),
+    "score": _Shape(_OTHER, _SCORED, _TEXT),
+    "audio_speech": _Shape(_OTHER, ("input",), "a string"),
+    "images_generations": _Shape(_OTHER, ("prompt",), "a string"),
+}
+"""The kinds whose bodies are JSON; the others are `multipart`'s to read."""
+
 _NO_NEEDS: frozenset[str] = frozenset()
 _ARRAY, _NULL = b"[n"
 
+NO_MODEL = problem(
+    Failure.INVALID_REQUEST,
+    "You must provide a 'model'; GET /v1/models lists those available.",
+    param="model",
+)
+
 
 def decode(kind: Kind, body: bytes) -> BodyFacts | Problem:
-    """The facts in a body, or what is wrong with it."""
+    """The facts in a JSON body, or what is wrong with it."""
+    shape = _SHAPES[kind]
     try:
-        fields = _DECODER.decode(body)
+        fields = shape.decoder.decode(body)
     except msgspec.ValidationError as error:
         return _wrong_type(str(error))
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         return problem(Failure.INVALID_JSON, f"The request body is not valid JSON: {error}.")
     except RecursionError:
         return problem(Failure.INVALID_JSON, "The request body is nested too deeply.")
-    return _missing(kind, fields) or _facts(kind, fields)
-
-
-def _missing(kind: Kind, fields: _Body) -> Problem | None:
-    """What a request of this kind cannot do without."""
     if not fields.model:
-        return problem(
-            Failure.INVALID_REQUEST,
-            "You must provide a 'model'; GET /v1/models lists those available.",
-            param="model",
-        )
-    content = _CONTENT[kind]
-    first = memoryview(getattr(fields, content))[0]
-    if first == _NULL or (kind == "chat" and first != _ARRAY):
-        what = "an array of at least one message" if kind == "chat" else "a string or an array"
-        return problem(Failure.INVALID_REQUEST, f"You must provide '{content}': {what}.", param=content)
-    if not fields.stream and fields.stream_options:
+        return NO_MODEL
+    size = _content_bytes(shape, fields)
+    if size is None:
+        text = f"You must provide '{shape.content[0]}': {shape.what}."
+        return problem(Failure.INVALID_REQUEST, text, param=shape.content[0])
+    tokens = size // BYTES_PER_TOKEN + 1
+    if isinstance(fields, _Body):
+        return _facts(fields, tokens)
+    return BodyFacts(model=fields.model, stream=bool(fields.stream), prompt_tokens_estimate=tokens)
+
+
+def _content_bytes(shape: _Shape, fields: _Head) -> int | None:
+    """How much there is to read for the engine; `None` when nothing is, or something of the wrong type."""
+    size = 0
+    for name in shape.content:
+        content = memoryview(getattr(fields, name))
+        first = content[0]
+        if first != _NULL and (first == _ARRAY or not shape.is_array):
+            size += len(content)
+    return size or None
+
+
+def _facts(fields: _Body, prompt_tokens: int) -> BodyFacts | Problem:
+    options = fields.stream_options
+    if options and not fields.stream:
         return problem(
             Failure.INVALID_REQUEST,
             "'stream_options' is only allowed together with 'stream': true.",
             param="stream_options",
         )
-    return None
-
-
-def _facts(kind: Kind, fields: _Body) -> BodyFacts:
-    options = fields.stream_options
-    content: msgspec.Raw = getattr(fields, _CONTENT[kind])
+    max_tokens = fields.max_completion_tokens or fields.max_tokens
+    if isinstance(fields, _ResponsesBody):
+        max_tokens = fields.max_output_tokens
     return BodyFacts(
         model=fields.model or "",
         stream=bool(fields.stream),
         include_usage=isinstance(options, _StreamOptions) and bool(options.include_usage),
         has_stream_options=options is not msgspec.UNSET,
-        prompt_tokens_estimate=len(memoryview(content)) // _BYTES_PER_TOKEN + 1,
-        max_tokens=fields.max_completion_tokens or fields.max_tokens,
+        prompt_tokens_estimate=prompt_tokens,
+        max_tokens=max_tokens,
         needs=_needs(fields),
     )
 

@@ -49,5 +49,18 @@ ROUTES: tuple[Route, ...] = (
     Route(path="/v1/chat/completions", kind="chat"),
     Route(path="/v1/completions", kind="completions"),
     Route(path="/v1/embeddings", kind="embeddings"),
+    Route(path="/tokenize", kind="tokenize"),
+    Route(path="/detokenize", kind="detokenize"),
+    Route(path="/v1/rerank", kind="rerank"),
+    Route(path="/v2/rerank", kind="rerank"),
+    Route(path="/rerank", kind="rerank"),
+    Route(path="/v1/score", kind="score"),
+    Route(path="/score", kind="score"),
+    Route(path="/v1/audio/transcriptions", kind="audio_transcriptions", multipart=True),
+    Route(path="/v1/audio/translations", kind="audio_translations", multipart=True),
+    Route(path="/v1/audio/speech", kind="audio_speech"),
+    Route(path="/v1/images/generations", kind="images_generations"),
+    Route(path="/v1/images/edits", kind="images_edits", multipart=True),
+    Route(path="/v1/images/variations", kind="images_variations", multipart=True),
 )
 DATA_PLANE: Mapping[str, Route] = {route.path: route for route in ROUTES}

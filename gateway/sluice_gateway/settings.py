@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from sluice_gateway.routes import Kind
 from sluice_gateway.settings_base import BaseUrl, Count, Name, ProxyUrl, Quant, Seconds, Section, Sha256
 
 
@@ -109,6 +110,14 @@ class Backend(Section, frozen=True, kw_only=True):
     models: Annotated[
         tuple[str, ...],
         Meta(description="Model ids it serves. Empty: asked from the engine's own `/v1/models`."),
+    ] = ()
+    endpoints: Annotated[
+        tuple[Kind, ...],
+        Meta(
+            description="Kinds of request it serves. Empty: what the adapter knows its engine to serve, for"
+            " `openai_compatible` `chat`, `completions` and `embeddings`. Requests for any other kind go to"
+            " backends that declare it."
+        ),
     ] = ()
     api_key_env: Annotated[
         str | None,

@@ -109,6 +109,48 @@ def test_each_kind_has_its_own_content() -> None:
     assert isinstance(decode("completions", b'{"model":"m","prompt":[1,2]}'), BodyFacts)
 
 
+@pytest.mark.parametrize(
+    ("kind", "fields", "missing"),
+    [
+        ("responses", {"input": "Hi"}, "input"),
+        ("responses", {"previous_response_id": "resp_1"}, "input"),
+        ("messages", {"messages": MESSAGES}, "messages"),
+        ("count_tokens", {"messages": MESSAGES}, "messages"),
+        ("tokenize", {"prompt": "Hi"}, "prompt"),
+        ("tokenize", {"messages": MESSAGES}, "prompt"),
+        ("detokenize", {"tokens": [1, 2]}, "tokens"),
+        ("rerank", {"query": "q", "documents": ["a", {"text": "b"}], "top_n": 1}, "documents"),
+        ("score", {"text_1": "a", "text_2": ["b", "c"]}, "text_1"),
+        ("score", {"queries": "a", "documents": ["b"]}, "text_1"),
+        ("audio_speech", {"input": "Hi", "voice": "alloy", "response_format": "mp3"}, "input"),
+        ("images_generations", {"prompt": "A cat", "n": 4, "response_format": "b64_json"}, "prompt"),
+    ],
+)
+def test_kinds_that_are_passed_through_need_a_model_and_their_content(
+    kind: Kind, fields: dict[str, Any], missing: str
+) -> None:
+    found = decode(kind, json.dumps({"model": "m", **fields}).encode())
+    assert isinstance(found, BodyFacts), found
+    assert (found.model, found.needs) == ("m", frozenset())
+    assert refusal(b'{"model":"m"}', kind).param == missing
+    assert refusal(json.dumps(fields).encode(), kind).param == "model"
+
+
+def test_more_documents_are_more_work() -> None:
+    def tokens(documents: list[str]) -> int:
+        found = decode("rerank", json.dumps({"model": "m", "documents": documents}).encode())
+        assert isinstance(found, BodyFacts)
+        return found.prompt_tokens_estimate
+
+    assert tokens(["x" * 400] * 10) > 9 * tokens(["x" * 400]) > 800
+
+
+def test_responses_have_a_bound_of_their_own() -> None:
+    found = decode("responses", b'{"model":"m","input":"Hi","max_output_tokens":7,"stream":true}')
+    assert isinstance(found, BodyFacts)
+    assert (found.max_tokens, found.stream) == (7, True)
+
+
 @settings(max_examples=40)
 @given(st.dictionaries(st.text().filter(lambda name: name not in ROUTING), VALUES, max_size=5))
 def test_fields_that_are_not_for_routing_change_nothing(others: dict[str, Any]) -> None:
