@@ -6,6 +6,7 @@ A test compares the file with this text, so neither can be changed without the o
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any, Literal, Union, get_args, get_origin
 
 import msgspec
@@ -28,6 +29,12 @@ _VARIABLES = (
     ("`SLUICE_CONFIG`", "configuration file for `sluice serve` and `uvicorn sluice_gateway.main:app`"),
     ("`SLUICE_HOST`", "wins over `server.host`"),
     ("`SLUICE_PORT`", "wins over `server.port`"),
+    ("`SLUICE_STORE_URL`", "wins over `store.url`"),
+    (
+        "`SLUICE_BOOTSTRAP_KEY_FILE`",
+        "a file with the secret of a first key, which may do everything; one that is not there, or empty, gets"
+        " a new secret",
+    ),
 )
 
 REQUEST_HEADERS = (
@@ -61,15 +68,21 @@ def render() -> str:
 
 
 def sections() -> Iterator[tuple[str, type[msgspec.Struct]]]:
-    """Every struct of the settings with the key it is found under, the top level first."""
+    """Every struct of the settings, once, with the key it is found under first, the top level first."""
     queue: list[tuple[str, type[msgspec.Struct]]] = [("Top level", Settings)]
+    seen: dict[type[msgspec.Struct], str] = {}
     while queue:
         name, struct = queue.pop(0)
+        if struct in seen:
+            continue
+        seen[struct] = name
         yield name, struct
         for field in msgspec.structs.fields(struct):
             inner = _inner_struct(field.type)
             if inner is not None:
-                queue.append((field.encode_name, inner))
+                key = field.encode_name
+                taken = {*seen.values(), *(other for other, _ in queue)}
+                queue.append((f"{name}.{key}" if key in taken else key, inner))
 
 
 def _section(name: str, struct: type[msgspec.Struct]) -> str:
@@ -120,7 +133,13 @@ def _type_name(annotation: Any) -> str:
         return "mapping"
     if isinstance(annotation, type) and issubclass(annotation, msgspec.Struct):
         return "section"
-    return {str: "text", int: "integer", float: "number", bool: "`true`, `false`"}[annotation]
+    return {
+        str: "text",
+        int: "integer",
+        float: "number",
+        bool: "`true`, `false`",
+        datetime: "date and time with zone",
+    }[annotation]
 
 
 def _bare(annotation: Any) -> Any:

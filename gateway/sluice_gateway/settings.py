@@ -11,8 +11,10 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from sluice_gateway.keys.settings import JwtSettings, KeySettings, TenantSettings
 from sluice_gateway.routes import Kind
-from sluice_gateway.settings_base import BaseUrl, Count, Name, ProxyUrl, Quant, Seconds, Section, Sha256
+from sluice_gateway.settings_base import BaseUrl, Count, Name, ProxyUrl, Quant, Seconds, Section
+from sluice_gateway.store.settings import StoreSettings
 
 
 class Server(Section, frozen=True, kw_only=True):
@@ -157,20 +159,6 @@ class Backend(Section, frozen=True, kw_only=True):
         return self.url or ()
 
 
-class ApiKey(Section, frozen=True, kw_only=True):
-    """One API key; `sluice keys new` makes one and prints this entry."""
-
-    id: Annotated[Name, Meta(description="Name of the key in logs and limits. Unique.")]
-    sha256: Annotated[
-        Sha256,
-        Meta(description="SHA-256 of the secret, 64 lower-case hexadecimal digits (`sluice keys hash`)."),
-    ]
-    tenant: Annotated[Name, Meta(description="Whom requests count for.")] = "default"
-    backends: Annotated[
-        tuple[str, ...] | None, Meta(description="Names of the backends it may use. Absent: all.")
-    ] = None
-
-
 class Limits(Section, frozen=True, kw_only=True):
     """How much may run at once. A request over a limit gets 429 with Retry-After."""
 
@@ -260,9 +248,19 @@ class Settings(Section, frozen=True, kw_only=True):
         Meta(description="The engines. Absent: the bundled worker with the bundled model, managed."),
     ] = ()
     keys: Annotated[
-        tuple[ApiKey, ...],
-        Meta(description="API keys. Absent: open, on loopback only."),
+        tuple[KeySettings, ...],
+        Meta(
+            description="API keys, beside those of the store. With none in either: open, on loopback only."
+        ),
     ] = ()
+    tenants: Annotated[
+        tuple[TenantSettings, ...], Meta(description="Tenants, beside those of the store.")
+    ] = ()
+    jwt: Annotated[
+        JwtSettings | None,
+        Meta(description="Signed tokens as credentials, see *jwt* below. Absent: keys only."),
+    ] = None
+    store: Annotated[StoreSettings, Meta(description="See *store* below.")] = StoreSettings()
     limits: Annotated[Limits, Meta(description="See *limits* below.")] = Limits()
     queue: Annotated[Queue, Meta(description="See *queue* below.")] = Queue()
     timeouts: Annotated[Timeouts, Meta(description="See *timeouts* below.")] = Timeouts()

@@ -1,19 +1,25 @@
 """The database as one object: its engine, its schema at the newest revision, and transactions.
 
 Nothing that a request waits for happens here: callers keep snapshots and buffers, and go on working while the
-database cannot be reached. Tables are declared where they are used, on `schema.METADATA`; how they came to be
-is told by `migrations/versions`, one file per change, which a test compares with the declarations.
+database cannot be reached. Tables are declared where they are used, on `schema.METADATA`. A new database is
+made from the declarations at once; an older one walks through `migrations/versions`, one file per change. A
+test holds the two ends against each other.
 """
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
+from typing import Any
 
-from sqlalchemy import Connection, event
+from sqlalchemy import Connection, event, inspect, text
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, NoSuchModuleError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import AsyncAdaptedQueuePool
+
+from sluice_gateway.store.schema import declare_all, newest_revision
 
 _DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -21,6 +27,10 @@ _DRIVERS = {
     "postgres": "postgresql+asyncpg",
 }
 _BUSY_MS = 5000
+_CONNECT_S = 5
+_MIGRATION_LOCK = 7_583_020_114
+"""Any number that nobody else takes: PostgreSQL's advisory locks are told apart by it."""
+_READS = "sluice_reads"
 
 
 class StoreError(Exception):
@@ -37,27 +47,51 @@ class Database:
         """
         self.is_sqlite = url.startswith("sqlite")
         self._engine = _create_engine(url)
+        self._reader = self._engine.execution_options(**{_READS: True})
+        self._is_migrated = False
+        self._migrating = asyncio.Lock()
         if self.is_sqlite:
             event.listen(self._engine.sync_engine, "connect", _configure_sqlite)
+            event.listen(self._engine.sync_engine, "begin", _begin_sqlite)
+
+    @property
+    def name(self) -> str:
+        """Where the database is, without its password."""
+        return self._engine.url.render_as_string(hide_password=True)
 
     async def migrate(self) -> None:
-        """Bring the schema to the newest revision, making the file and its folder if need be. Idempotent.
+        """Bring the schema to the newest revision, making the file and its folder if need be.
 
-        Raises `StoreError` in one sentence when the database cannot be opened or is from a newer version.
+        Idempotent, safe in several processes at once, and free after the first success. Raises `StoreError`
+        in one sentence when the database cannot be opened or is from a newer version.
         """
+        async with self._migrating:
+            if not self._is_migrated:
+                await self._migrate()
+                self._is_migrated = True
+
+    async def _migrate(self) -> None:
         path = self._engine.url.database
         try:
             if self.is_sqlite and path and path != ":memory:":
-                Path(path).parent.mkdir(parents=True, exist_ok=True)
+                Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             async with self._engine.begin() as connection:
-                await connection.run_sync(_upgrade)
+                if not self.is_sqlite:
+                    await connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+                await connection.run_sync(_bring_up_to_date)
         except Exception as error:
-            name = self._engine.url.render_as_string(hide_password=True)
-            raise StoreError(f"Cannot open the database {name}: {_first_line(error)}.") from error
+            raise StoreError(f"Cannot open the database {self.name}: {_first_line(error)}.") from error
 
     def begin(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """A transaction: committed at the block's end, rolled back when it raises."""
+        """A transaction that writes: committed at the block's end, rolled back when it raises.
+
+        In SQLite it is the only one from its start, so what it has read stays true until it writes.
+        """
         return self._engine.begin()
+
+    def read(self) -> AbstractAsyncContextManager[AsyncConnection]:
+        """A transaction that only reads: it waits for no writer, and sees one state throughout."""
+        return self._reader.begin()
 
     async def aclose(self) -> None:
         """Close every connection."""
@@ -66,19 +100,25 @@ class Database:
 
 def _create_engine(url: str) -> AsyncEngine:
     scheme, _, rest = url.partition("://")
+    options: dict[str, Any] = {"pool_pre_ping": True, "connect_args": {"timeout": _CONNECT_S}}
+    if url.startswith("sqlite"):
+        options = {"poolclass": AsyncAdaptedQueuePool}
+        if rest in ("", "/", "/:memory:"):
+            options |= {"pool_size": 1, "max_overflow": 0}  # the connection is the database
     try:
         parsed = make_url(f"{_DRIVERS.get(scheme, scheme)}://{rest}")
-        return create_async_engine(parsed, pool_pre_ping=not url.startswith("sqlite"))
-    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError) as error:
+        return create_async_engine(parsed, **options)
+    except (ArgumentError, NoSuchModuleError, ModuleNotFoundError, ValueError) as error:
         raise StoreError(
             f"The database URL cannot be used ({_first_line(error)}); write sqlite:///path or"
             " postgresql://user:password@host/name (which needs sluice-gateway[postgres])."
         ) from error
 
 
-def _configure_sqlite(connection: object, _record: object) -> None:
+def _configure_sqlite(connection: Any, _record: object) -> None:
     """Readers do not wait for the writer, a second process waits instead of failing, references hold."""
-    cursor = connection.cursor()  # type: ignore[attr-defined]
+    connection.isolation_level = None  # the driver starts no transactions of its own: `_begin_sqlite` does
+    cursor = connection.cursor()
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
@@ -86,8 +126,33 @@ def _configure_sqlite(connection: object, _record: object) -> None:
     cursor.close()
 
 
+def _begin_sqlite(connection: Connection) -> None:
+    """A transaction that reads first and writes later could find another's write in between, and fail."""
+    reads = connection.get_execution_options().get(_READS)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+
+
+def _bring_up_to_date(connection: Connection) -> None:
+    newest = newest_revision()
+    tables = inspect(connection).get_table_names()
+    if "alembic_version" in tables:
+        if connection.scalar(text("SELECT version_num FROM alembic_version")) != newest:
+            _upgrade(connection)
+    elif not tables:
+        declare_all().create_all(connection)
+        connection.execute(
+            text(
+                "CREATE TABLE alembic_version (version_num VARCHAR(32) NOT NULL,"
+                " CONSTRAINT alembic_version_pkc PRIMARY KEY (version_num))"
+            )
+        )
+        connection.execute(text("INSERT INTO alembic_version VALUES (:newest)"), {"newest": newest})
+    else:
+        raise StoreError("it holds tables of something else; name a database of its own")
+
+
 def _upgrade(connection: Connection) -> None:
-    # Alembic takes a while to import, and only the start needs it.
+    # Alembic takes a while to import and ten megabytes, and most starts do not need it.
     from alembic import command
     from alembic.config import Config
 

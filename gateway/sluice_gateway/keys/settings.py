@@ -1,0 +1,166 @@
+"""The sections `keys`, `tenants` and `jwt` of `sluice.yaml`.
+
+Keys and tenants written here live beside those of the store. They are what the file says and nothing else: the
+API and the command line show them and refuse to change them.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from sluice_gateway.identity import LimitValues, Scopes
+from sluice_gateway.routes import Kind
+from sluice_gateway.settings_base import BaseUrl, Count, Name, Quant, Seconds, Section, Sha256
+
+Money = Annotated[float, Meta(ge=0)]
+
+
+class SubjectLimits(Section, frozen=True, kw_only=True):
+    """Bounds of one key, tenant or model. What is absent is not bounded."""
+
+    requests_per_min: Annotated[Count | None, Meta(description="Requests a minute.")] = None
+    tokens_per_min: Annotated[
+        Count | None, Meta(description="Prompt and completion tokens a minute, together.")
+    ] = None
+    concurrent: Annotated[
+        Count | None, Meta(description="Requests in the gateway at once, waiting ones included.")
+    ] = None
+    budget_per_day: Annotated[
+        Money | None, Meta(description="Money a day (UTC), in the currency of the price table.")
+    ] = None
+    budget_per_month: Annotated[Money | None, Meta(description="Money a calendar month (UTC).")] = None
+
+    def values(self) -> LimitValues:
+        """The same as the rest of the gateway knows it."""
+        return LimitValues(**msgspec.structs.asdict(self))
+
+
+class KeySettings(Section, frozen=True, kw_only=True):
+    """One API key. `sluice keys new` makes one and prints this entry; `sluice keys create` keeps it in the
+    store instead."""
+
+    id: Annotated[Name, Meta(description="Name of the key in logs and limits. Unique.")]
+    sha256: Annotated[
+        Sha256,
+        Meta(description="SHA-256 of the secret, 64 lower-case hexadecimal digits (`sluice keys hash`)."),
+    ]
+    tenant: Annotated[Name, Meta(description="Whom requests count for.")] = "default"
+    models: Annotated[
+        tuple[str, ...] | None,
+        Meta(description="Model ids it may use; `llama-*` allows all that begin so. Absent: all."),
+    ] = None
+    backends: Annotated[
+        tuple[str, ...] | None, Meta(description="Names of the backends it may use. Absent: all.")
+    ] = None
+    quants: Annotated[
+        tuple[Quant, ...] | None, Meta(description="Quantizations it may use. Absent: all.")
+    ] = None
+    endpoints: Annotated[
+        tuple[Kind, ...] | None, Meta(description="Kinds of request it may send. Absent: all.")
+    ] = None
+    admin: Annotated[bool, Meta(description="Whether it may use the admin API.")] = False
+    expires: Annotated[
+        datetime | None,
+        Meta(description="When it stops working, e.g. `2031-01-31T00:00:00Z`. Absent: never.", tz=True),
+    ] = None
+    limits: Annotated[SubjectLimits, Meta(description="See *keys.limits* below.")] = SubjectLimits()
+
+    def scopes(self) -> Scopes:
+        """What the key may use."""
+        return Scopes(
+            models=_set(self.models),
+            backends=_set(self.backends),
+            quants=_set(self.quants),
+            endpoints=_set(self.endpoints),
+            admin=self.admin,
+        )
+
+
+class TenantSettings(Section, frozen=True, kw_only=True):
+    """Whom keys belong to. A tenant without limits needs no entry."""
+
+    id: Annotated[Name, Meta(description="Name in keys, logs and usage. Unique.")]
+    limits: Annotated[SubjectLimits, Meta(description="Bounds that all of the tenant's keys share.")] = (
+        SubjectLimits()
+    )
+
+
+class Grant(Section, frozen=True, kw_only=True):
+    """What a token with a certain scope may use. A token with several scopes may use all that any of them
+    allows."""
+
+    scope: Annotated[str, Meta(min_length=1, description="The value to find in the token's scope claim.")]
+    models: Annotated[tuple[str, ...] | None, Meta(description="As in *keys*.")] = None
+    backends: Annotated[tuple[str, ...] | None, Meta(description="As in *keys*.")] = None
+    quants: Annotated[tuple[Quant, ...] | None, Meta(description="As in *keys*.")] = None
+    endpoints: Annotated[tuple[Kind, ...] | None, Meta(description="As in *keys*.")] = None
+    admin: Annotated[bool, Meta(description="As in *keys*.")] = False
+
+    def scopes(self) -> Scopes:
+        """What the scope allows."""
+        return Scopes(
+            models=_set(self.models),
+            backends=_set(self.backends),
+            quants=_set(self.quants),
+            endpoints=_set(self.endpoints),
+            admin=self.admin,
+        )
+
+
+Algorithm = Literal["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA"]
+"""Signatures by a private key. Those with a shared secret, and none at all, cannot even be written down."""
+
+
+class JwtSettings(Section, frozen=True, kw_only=True):
+    """Signed tokens of an OpenID Connect provider as bearer credentials, beside keys."""
+
+    issuer: Annotated[BaseUrl, Meta(description="The token's `iss`, exactly.")]
+    audience: Annotated[str, Meta(min_length=1, description="What the token's `aud` must name.")]
+    jwks_url: Annotated[
+        BaseUrl | None,
+        Meta(
+            description="Where the issuer publishes its signing keys. Absent: asked from"
+            " `/.well-known/openid-configuration` under `issuer`."
+        ),
+    ] = None
+    algorithms: Annotated[
+        tuple[Algorithm, ...], Meta(min_length=1, description="Signature algorithms that are accepted.")
+    ] = ("RS256", "ES256")
+    tenant_claim: Annotated[
+        str | None,
+        Meta(
+            description="The claim that names the tenant; a token without it is refused."
+            " Absent: all tokens belong to `default`."
+        ),
+    ] = None
+    scope_claim: Annotated[
+        str, Meta(description="The claim with the scopes: a list, or one text with spaces.")
+    ] = "scope"
+    grants: Annotated[
+        tuple[Grant, ...],
+        Meta(
+            description="What each scope allows; a token with none of them is refused. Absent: every valid"
+            " token may use everything but the admin API."
+        ),
+    ] = ()
+    limits: Annotated[SubjectLimits, Meta(description="Bounds of each single token subject (`sub`).")] = (
+        SubjectLimits()
+    )
+    leeway_s: Annotated[
+        float, Meta(ge=0, le=300, description="How far the issuer's clock may differ from ours.")
+    ] = 30.0
+    refresh_s: Annotated[
+        Seconds,
+        Meta(
+            description="Between two looks at the signing keys. A key that is not known yet is"
+            " looked for sooner."
+        ),
+    ] = 300.0
+
+
+def _set(values: tuple[str, ...] | None) -> frozenset[str] | None:
+    return None if values is None else frozenset(values)
