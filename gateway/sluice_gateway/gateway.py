@@ -56,19 +56,21 @@ class Gateway:
         self.keyring = config.keyring(settings)
         self.metrics = Metrics()
         self.metrics.observe_router(self.router.snapshot)
+        self._request_log = RequestLog(log_stream, settings.logs.format, wall_clock)
         self.health = HealthMonitor(self.engines, self.router, settings.health, clock)
         self.catalog = Catalog(self.router, int(wall_clock()))
         self._admission = Admission(self.router, clock)
         self._children = Children(self.engines, self.health)
         self._lag_task: asyncio.Task[None] | None = None
         self._draining = False
-        self.pipeline = self._pipeline(log_stream, wall_clock)
+        self.pipeline = self._pipeline()
+        self.metrics.observe_in_flight(lambda: self.pipeline.in_flight)
 
-    def _pipeline(self, log_stream: TextIO, wall_clock: Callable[[], float]) -> Pipeline:
+    def _pipeline(self) -> Pipeline:
         settings = self.settings
         recorders: list[Recorder] = [self.metrics.record]
         if settings.logs.requests:
-            recorders.append(RequestLog(log_stream, settings.logs.format, wall_clock).write)
+            recorders.append(self._request_log.write)
         stages = Stages(
             keyring=self.keyring,
             limiter=ConcurrencyLimiter(
@@ -114,3 +116,4 @@ class Gateway:
         await self._children.aclose()
         self._ports.close()
         await self._transports.aclose()
+        self._request_log.flush()

@@ -79,6 +79,7 @@ class HttpProtocol(HttpToolsProtocol):
         self._native: NativeClient | None = None
         """The request that is arriving, when it is the data plane's."""
         self._writing_paused = False
+        self._idle_since: float | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """See `asyncio.Protocol`."""
@@ -98,11 +99,13 @@ class HttpProtocol(HttpToolsProtocol):
         if isinstance(self.cycle, NativeClient):
             self.cycle = None  # type: ignore[assignment]
         self._native = None
+        if self.timeout_keep_alive_task is not None:
+            self.timeout_keep_alive_task.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """See `asyncio.Protocol`."""
-        self._unset_keepalive_if_required()
+        self._idle_since = None
         if self._in_head:
             self._head_bytes += len(data)
         try:
@@ -195,6 +198,34 @@ class HttpProtocol(HttpToolsProtocol):
             self._native.end_of_body()
         elif not self.parser.should_upgrade():
             super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """An answer is complete: the next request of the pipeline, or a wait for one.
+
+        One timer a connection looks now and then whether it has been idle for too long; uvicorn starts and
+        cancels one with every request.
+        """
+        self.server_state.total_requests += 1
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.pipeline:
+            cycle, app = self.pipeline.pop()
+            self._start_asgi_task(cycle, app)
+            return
+        self._idle_since = self.loop.time()
+        if self.timeout_keep_alive_task is None:
+            self._look_whether_idle()
+
+    def _look_whether_idle(self) -> None:
+        self.timeout_keep_alive_task = None
+        if self._idle_since is None:
+            return
+        left_s = self._idle_since + self.timeout_keep_alive - self.loop.time()
+        if left_s <= 0:
+            self.timeout_keep_alive_handler()
+        else:
+            self.timeout_keep_alive_task = self.loop.call_later(left_s, self._look_whether_idle)
 
     def pause_writing(self) -> None:
         """The client reads more slowly than we write."""

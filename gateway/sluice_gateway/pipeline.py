@@ -121,7 +121,6 @@ class Pipeline:
         client = Responder(arrival.wire, envelope, interruption, self._openai)
         self._running.add(interruption)
         self._idle.clear()
-        self._stages.metrics.in_flight.inc()
         try:
             found = await self._supervise(exchange, arrival, interruption, client)
             arrival.source.unwatch()
@@ -131,7 +130,6 @@ class Pipeline:
             self._running.discard(interruption)
             if not self._running:
                 self._idle.set()
-            self._stages.metrics.in_flight.dec()
         return exchange
 
     async def _supervise(

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -65,8 +66,17 @@ def _limit_unread_data(listener: socket.socket, limit_s: float) -> None:
 def run(gateway: Gateway, listener: socket.socket, say: Callable[[str], None]) -> None:
     """Serve until a signal, then end in order. `say` prints to the user."""
     server = _Server(_uvicorn_config(gateway))
+    _calm_garbage_collector()
     with asyncio.Runner(loop_factory=server.config.get_loop_factory()) as runner:
         runner.run(_serve(gateway, server, listener, say))
+
+
+def _calm_garbage_collector() -> None:
+    """What has been loaded until now stays for good and need not be looked at again; and a request leaves few
+    cycles, so that looking for them can be rare. Measured: a tenth of the CPU time of a request."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 50)
 
 
 def _uvicorn_config(gateway: Gateway) -> uvicorn.Config:
