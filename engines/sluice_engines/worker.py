@@ -15,7 +15,9 @@ class WorkerAdapter(OpenAICompatibleAdapter):
 
     name = "worker"
     default_port = 8006
-    capabilities = Capabilities(endpoints=frozenset({"chat", "completions"}), tools=True)
+    capabilities = Capabilities(
+        endpoints=frozenset({"chat", "completions", "tokenize", "detokenize"}), tools=True
+    )
     health_path = "/health"
     ready_path = "/ready"
     metrics_path = "/metrics"

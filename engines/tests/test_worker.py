@@ -60,3 +60,7 @@ def test_readiness_and_life_are_told_apart():
         "/ready",
         "/metrics",
     )
+
+
+def test_it_counts_tokens_as_well_as_it_generates_them():
+    assert {"chat", "completions", "tokenize", "detokenize"} == WorkerAdapter.capabilities.endpoints

@@ -1,6 +1,7 @@
 """The worker's HTTP application: a dictionary of paths on plain ASGI, and one place where errors end.
 
 /v1/chat/completions  /v1/completions  /v1/models  /v1/models/{id}
+/tokenize  /detokenize
 /health   200 while the engine process lives, loading or not
 /ready    200 once requests are served
 /model    what is loaded      /metrics  Prometheus
@@ -37,8 +38,10 @@ from sluice_worker.server.exchange import (
 )
 from sluice_worker.server.responses import ModelCard, ModelList, Status
 from sluice_worker.server.service import Service
+from sluice_worker.server.tokenization import detokenize, tokenize
 
 Endpoint = Callable[[Exchange], Awaitable[None]]
+BodyEndpoint = Callable[[Service, Exchange, bytes], Awaitable[None]]
 GenerationEndpoint = Callable[[Service, Exchange, bytes, metrics.TokenMeter], Awaitable[None]]
 
 _MODEL_PREFIX = "/v1/models/"
@@ -53,6 +56,8 @@ class WorkerApp:
         self._routes: dict[str, dict[str, Endpoint]] = {
             "/v1/chat/completions": {"POST": self._generating("chat", chat_completions)},
             "/v1/completions": {"POST": self._generating("completions", completions)},
+            "/tokenize": {"POST": self._with_body(tokenize)},
+            "/detokenize": {"POST": self._with_body(detokenize)},
             "/v1/models": {"GET": self._list_models},
             "/health": {"GET": self._health},
             "/ready": {"GET": self._ready},
@@ -106,6 +111,15 @@ class WorkerApp:
                 service.metrics.in_flight.dec()
                 service.metrics.requests.labels(name, outcome).inc()
                 service.metrics.duration.observe(service.clock() - arrived_s)
+
+        return handle
+
+    def _with_body(self, endpoint: BodyEndpoint) -> Endpoint:
+        """Wrap an endpoint that needs the body and not the engine."""
+
+        async def handle(exchange: Exchange) -> None:
+            body = await exchange.read_body(self._service.max_body_bytes)
+            await endpoint(self._service, exchange, body)
 
         return handle
 

@@ -52,7 +52,7 @@ async def _plan(service: Service, request: ChatRequest, size_bytes: int) -> Plan
         max_tokens=request.max_tokens if asked is None else asked,
         logprobs=(request.top_logprobs or 0) if request.logprobs else None,
         param="messages",
-        strip_first_space=True,
+        strip_first_space=not request.continue_final_message,
     )
 
 
@@ -65,6 +65,7 @@ def _whole_answer(
             message=AssistantMessage(content=choice.text),
             logprobs=_logprobs(request, choice.tokens, service.model.tokenizer),
             finish_reason=choice.finish_reason,
+            stop_reason=choice.stop_string or UNSET,
         )
         for index, choice in enumerate(finished)
     ]
@@ -123,7 +124,13 @@ class _Chunks:
 
     def finish(self, choice: Choice, reason: str) -> ChatChunk:
         """The last event of a choice."""
-        return self._chunk([ChatChunkChoice(index=choice.index, delta=Delta(), finish_reason=reason)])
+        end = ChatChunkChoice(
+            index=choice.index,
+            delta=Delta(),
+            finish_reason=reason,
+            stop_reason=choice.stop_string or UNSET,
+        )
+        return self._chunk([end])
 
     def usage(self, usage: Usage) -> ChatChunk:
         """The event after the last choice."""

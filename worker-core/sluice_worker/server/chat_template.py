@@ -27,6 +27,8 @@ from sluice_worker.server.tokenizer import Tokenizer
 
 _ROLE_IN_TEMPLATES = {"developer": "system", "function": "tool"}
 """OpenAI's newer and older names of roles that templates know by one name."""
+_END_OF_TEXT = "\ue000end of text\ue000"
+"""Marks where the last message's text ends in the rendered prompt: no template trims or escapes it."""
 
 
 class ChatTemplate:
@@ -50,20 +52,31 @@ class ChatTemplate:
         messages: list[ChatMessage],
         tools: list[dict[str, Any]] | None = None,
         options: Mapping[str, Any] | None = None,
+        *,
+        add_generation_prompt: bool = True,
+        continue_final_message: bool = False,
     ) -> str:
-        """The prompt, up to where the assistant's answer begins.
+        """The prompt, up to where the assistant's answer begins, or, with `continue_final_message`, up to
+        where the last message's text ends.
 
         `options` are further variables for the template. Raises `ApiError` 400 when the template refuses the
         conversation.
         """
+        conversation = [_for_template(message) for message in messages]
+        if continue_final_message:
+            conversation[-1]["content"] += _END_OF_TEXT
         variables: dict[str, Any] = {
             **self._special_tokens,
             "documents": None,
-            "add_generation_prompt": True,
+            "add_generation_prompt": add_generation_prompt and not continue_final_message,
             **(options or {}),
-            "messages": [_for_template(message) for message in messages],
+            "messages": conversation,
             "tools": tools or None,
         }
+        text = self._render(variables)
+        return _up_to_mark(text) if continue_final_message else text
+
+    def _render(self, variables: dict[str, Any]) -> str:
         try:
             return self._template.render(variables)
         except jinja2.TemplateError as error:
@@ -72,6 +85,14 @@ class ChatTemplate:
             # A template is someone else's program, run on the client's data: whatever it trips over (a
             # list where it wants a string, a missing key, too deep a loop) is about this request.
             raise _refusal(f"{type(error).__name__}: {error}") from error
+
+
+def _up_to_mark(text: str) -> str:
+    """What comes after the last message's text closes the turn, which is to go on."""
+    before, mark, _ = text.rpartition(_END_OF_TEXT)
+    if not mark:
+        raise _refusal("it does not show the last message, which therefore cannot be continued")
+    return before
 
 
 def load_chat_template(

@@ -53,6 +53,11 @@ class Choice:
         self._released = 0
         self._waiting: deque[OutputToken] = deque()
 
+    @property
+    def stop_string(self) -> str | None:
+        """The stop string that ended it, if one did."""
+        return self._filter.matched
+
     def accept(self, delta: SequenceDelta) -> Piece:
         """Take in what a step added. A stop string ends the choice even though the engine goes on."""
         self.cached_tokens = delta.num_cached_tokens

@@ -44,6 +44,8 @@ class Finished(NamedTuple):
     text: str
     tokens: list[OutputToken]
     finish_reason: str
+    stop_string: str | None = None
+    """The one that ended it, if one did."""
 
 
 def make_plan(
@@ -122,7 +124,12 @@ class Generation:
             texts[choice.index].append(piece.text)
             tokens[choice.index] += piece.tokens
         return [
-            Finished("".join(texts[choice.index]), tokens[choice.index], choice.finish_reason or "length")
+            Finished(
+                "".join(texts[choice.index]),
+                tokens[choice.index],
+                choice.finish_reason or "length",
+                choice.stop_string,
+            )
             for choice in self._choices.values()
         ]
 

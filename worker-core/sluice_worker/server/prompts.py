@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from sluice_worker.server.errors import ApiError, invalid
-from sluice_worker.server.requests import ChatRequest, CompletionRequest
+from sluice_worker.server.requests import ChatMessage, ChatRequest, CompletionRequest, TokenizeRequest
 from sluice_worker.server.served_model import ServedModel
 
 IN_THREAD_ABOVE_BYTES = 16_384
@@ -39,10 +39,21 @@ async def prepare(size_bytes: int, work: Callable[[], ResultT]) -> ResultT:
 
 def chat_prompt(request: ChatRequest, model: ServedModel) -> Prompt:
     """Render and encode the conversation. Raises `ApiError` 400."""
+    text = rendered(request, request.messages, model)
+    return _checked(model.tokenizer.encode_rendered(text), text, "messages")
+
+
+def rendered(request: ChatRequest | TokenizeRequest, messages: list[ChatMessage], model: ServedModel) -> str:
+    """The conversation as text. Raises `ApiError` 400."""
     if model.chat_template is None:
         raise invalid("This model has no chat template. Use /v1/completions.", "messages")
-    text = model.chat_template.render(request.messages, _tools(request), request.chat_template_kwargs)
-    return _checked(model.tokenizer.encode_rendered(text), text, "messages")
+    return model.chat_template.render(
+        messages,
+        _tools(request),
+        request.chat_template_kwargs,
+        add_generation_prompt=request.add_generation_prompt is not False,
+        continue_final_message=bool(request.continue_final_message),
+    )
 
 
 def completion_prompts(request: CompletionRequest, model: ServedModel, vocab_size: int) -> list[Prompt]:
@@ -91,7 +102,7 @@ def _bad_prompt() -> ApiError:
     )
 
 
-def _tools(request: ChatRequest) -> list[dict[str, Any]] | None:
+def _tools(request: ChatRequest | TokenizeRequest) -> list[dict[str, Any]] | None:
     if request.tool_choice == "none":
         return None
     if request.tools is None and request.functions is not None:

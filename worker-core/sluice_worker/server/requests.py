@@ -1,4 +1,4 @@
-"""Request bodies of the two generation endpoints, as clients send them.
+"""Request bodies of the generation and the tokenizer endpoints, as clients send them.
 
 Unknown fields are accepted and ignored; `null` always means the default. Types are checked here by decoding,
 values in `validation`. The last group of `GenerationRequest` is not OpenAI's: engine settings that other
@@ -89,6 +89,10 @@ class ChatRequest(GenerationRequest, frozen=True, kw_only=True):
     functions: list[dict[str, Any]] | None = None
     """OpenAI's older name for `tools`: the functions without their wrapping."""
     chat_template_kwargs: dict[str, Any] | None = None
+    add_generation_prompt: bool | None = None
+    """Whether the prompt ends where an answer begins; by default it does."""
+    continue_final_message: bool | None = None
+    """The last message is the beginning of the answer, which goes on where it ends. vLLM's name, as above."""
 
 
 class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
@@ -100,3 +104,27 @@ class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
     echo: bool | None = None
     best_of: int | None = None
     suffix: str | None = None
+
+
+class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of `POST /tokenize`, in vLLM's shape: either a prompt, or a conversation as chat takes it."""
+
+    model: str | None = None
+    prompt: str | None = None
+    messages: list[ChatMessage] | None = None
+    add_special_tokens: bool | None = None
+    """By default those that the endpoint of the same kind adds: some to a prompt, none to a conversation."""
+    return_token_strs: bool | None = None
+    tools: list[dict[str, Any]] | None = None
+    tool_choice: str | dict[str, Any] | None = None
+    functions: list[dict[str, Any]] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+
+
+class DetokenizeRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Body of `POST /detokenize`, in vLLM's shape."""
+
+    model: str | None = None
+    tokens: list[int]

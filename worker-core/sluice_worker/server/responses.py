@@ -80,6 +80,8 @@ class ChatChoice(msgspec.Struct, frozen=True, kw_only=True):
     message: AssistantMessage
     logprobs: ChatLogprobs | None
     finish_reason: str
+    stop_reason: str | UnsetType = UNSET
+    """The stop string that ended it, under the name that vLLM gave this."""
 
 
 class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,6 +111,8 @@ class ChatChunkChoice(msgspec.Struct, frozen=True, kw_only=True):
     delta: Delta
     logprobs: ChatLogprobs | None = None
     finish_reason: str | None = None
+    stop_reason: str | UnsetType = UNSET
+    """See `ChatChoice`."""
 
 
 class ChatChunk(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,6 +146,22 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     choices: list[CompletionChoice]
     usage: Usage | UnsetType | None = UNSET
     system_fingerprint: str
+
+
+class TokenCount(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of `/tokenize`, in vLLM's shape."""
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+    token_strs: list[str] | None
+    """The tokens as the vocabulary writes them, when asked for."""
+
+
+class DetokenizedText(msgspec.Struct, frozen=True):
+    """Answer of `/detokenize`, in vLLM's shape."""
+
+    prompt: str
 
 
 class ModelCard(msgspec.Struct, frozen=True, kw_only=True):

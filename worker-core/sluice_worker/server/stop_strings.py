@@ -24,6 +24,8 @@ class StopStringFilter:
         """`stops`: non-empty strings; with none, everything passes."""
         self._stops = stops
         self._held = ""
+        self.matched: str | None = None
+        """The stop string that was completed."""
 
     @property
     def held(self) -> str:
@@ -39,7 +41,9 @@ class StopStringFilter:
         ends = [(start + len(stop), start) for start, stop in matches if start >= 0]
         if ends:
             self._held = ""
-            return Released(text[: min(ends)[1]], True)
+            end, start = min(ends)
+            self.matched = text[start:end]
+            return Released(text[:start], True)
         keep = len(text) - self._possible_prefix(text)
         self._held = text[keep:]
         return Released(text[:keep], False)

@@ -73,6 +73,10 @@ class Tokenizer:
         ids: list[int] = self._tokenizer.encode(text, add_special_tokens=False).ids
         return ids
 
+    def token_name(self, token_id: int) -> str:
+        """The token as the vocabulary writes it. Empty for an id without a token."""
+        return self._tokenizer.id_to_token(token_id) or ""
+
     def token_bytes(self, token_id: int) -> bytes:
         """The bytes of a token; of a special one, its name. Empty for an id without a token."""
         return self._bytes[token_id] if token_id < len(self._bytes) else b""

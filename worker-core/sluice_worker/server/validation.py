@@ -12,7 +12,14 @@ from typing import Any, NamedTuple, TypeVar
 import msgspec
 
 from sluice_worker.server.errors import ApiError, invalid, unsupported
-from sluice_worker.server.requests import ChatMessage, ChatRequest, CompletionRequest, GenerationRequest
+from sluice_worker.server.requests import (
+    ChatMessage,
+    ChatRequest,
+    CompletionRequest,
+    DetokenizeRequest,
+    GenerationRequest,
+    TokenizeRequest,
+)
 
 MAX_CHOICES = 128
 MAX_STOPS = 4
@@ -28,7 +35,7 @@ _AT_PATH = re.compile(r"^(?P<reason>.*?)(?: - at `(?P<at>key in )?\$\.?(?P<path>
 _MISSING = re.compile(r"^Object missing required field `(?P<field>[^`]+)`$")
 _MAX_NUMBER_DIGITS = 40
 
-RequestT = TypeVar("RequestT", bound=GenerationRequest)
+RequestT = TypeVar("RequestT", bound=msgspec.Struct)
 
 
 class Range(NamedTuple):
@@ -78,11 +85,25 @@ def decode_chat(body: bytes) -> ChatRequest:
             f"'response_format' of type '{kind}' is not supported. Leave it out, or use type 'text'.",
             "response_format",
         )
-    _check_tool_choice(request)
-    if not request.messages:
-        raise invalid("'messages' is empty; send at least one message.", "messages")
-    for index, message in enumerate(request.messages):
-        _check_message(message, f"messages[{index}]")
+    _check_conversation(request, request.messages)
+    return request
+
+
+def decode_tokenize(body: bytes) -> TokenizeRequest:
+    """Decode and check what is to be turned into tokens. Raises `ApiError` 400."""
+    request = _decode(body, TokenizeRequest)
+    if (request.prompt is None) == (request.messages is None):
+        raise invalid("Send either 'prompt' or 'messages'.", "prompt")
+    if request.messages is not None:
+        _check_conversation(request, request.messages)
+    return request
+
+
+def decode_detokenize(body: bytes, vocab_size: int) -> DetokenizeRequest:
+    """Decode and check tokens that are to be turned into text. Raises `ApiError` 400."""
+    request = _decode(body, DetokenizeRequest)
+    if request.tokens and not 0 <= min(request.tokens) <= max(request.tokens) < vocab_size:
+        raise invalid(f"'tokens' has one that is not in the vocabulary of {vocab_size}.", "tokens")
     return request
 
 
@@ -161,7 +182,28 @@ def _check_range(name: str, value: float, allowed: Range) -> None:
         raise invalid(f"Invalid value for '{name}': expected a number {allowed}, got {shown}.", name)
 
 
-def _check_tool_choice(request: ChatRequest) -> None:
+def _check_conversation(request: ChatRequest | TokenizeRequest, messages: list[ChatMessage]) -> None:
+    _check_tool_choice(request)
+    if not messages:
+        raise invalid("'messages' is empty; send at least one message.", "messages")
+    for index, message in enumerate(messages):
+        _check_message(message, f"messages[{index}]")
+    if not request.continue_final_message:
+        return
+    if request.add_generation_prompt:
+        raise invalid(
+            "'continue_final_message' and 'add_generation_prompt' exclude each other.",
+            "continue_final_message",
+        )
+    last = messages[-1]
+    if last.role != "assistant" or last.tool_calls or not last.content:
+        raise invalid(
+            "'continue_final_message' needs a last message of role 'assistant' with text in it.",
+            "continue_final_message",
+        )
+
+
+def _check_tool_choice(request: ChatRequest | TokenizeRequest) -> None:
     choice = request.tool_choice
     if isinstance(choice, str) and choice not in TOOL_CHOICES:
         raise invalid(f"'tool_choice' must be one of {', '.join(TOOL_CHOICES)}, or a tool.", "tool_choice")
