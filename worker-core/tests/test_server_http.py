@@ -78,17 +78,17 @@ def test_usage_comes_in_a_last_chunk_without_choices_when_asked_for(worker: Work
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_an_answer_says_which_stop_string_ended_it(parrot: Worker, stream: bool) -> None:
-    response = parrot.http.post(CHAT, json=chat_body("hello", stop=["x", "ll"], stream=stream))
+def test_an_answer_says_which_stop_string_ended_it(worker: Worker, stream: bool) -> None:
+    response = worker.http.post(CHAT, json=chat_body("hello", stop=["x", "ll"], stream=stream))
 
     last = events(response.text)[-1] if stream else response.json()
     assert last["choices"][0]["finish_reason"] == "stop"
     assert last["choices"][0]["stop_reason"] == "ll"
 
 
-def test_an_answer_that_ended_by_itself_has_no_stop_string(parrot: Worker) -> None:
+def test_an_answer_that_ended_by_itself_has_no_stop_string(worker: Worker) -> None:
     for path, body in ((CHAT, chat_body(stop=["x"])), (COMPLETIONS, completion_body(stop=["x"]))):
-        assert "stop_reason" not in parrot.http.post(path, json=body).json()["choices"][0]
+        assert "stop_reason" not in worker.http.post(path, json=body).json()["choices"][0]
 
 
 def test_each_choice_has_its_own_role_text_and_end(worker: Worker) -> None:
