@@ -11,10 +11,10 @@ PACKAGES := router/sluice_router engines/sluice_engines gateway/sluice_gateway \
 TESTS ?=
 ARGS ?=
 
-.PHONY: help run test lint format bench lock clean
+.PHONY: help run test lint format bench bench-gateway lock clean
 
 help:  ## List the targets.
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 run:  ## Install what is missing, then start gateway and worker (SLUICE_PORT=8000, ARGS="--help").
 	@$(SETUP) run && exec $(VENV)/bin/sluice serve $(ARGS)
@@ -37,6 +37,9 @@ format:  ## Rewrite the sources in the project's style.
 
 bench:  ## Measure gateway and worker, write docs/reports/baseline.md (ARGS="--quick" for a trial).
 	@$(SETUP) test && $(VENV)/bin/sluice-bench baseline $(ARGS)
+
+bench-gateway:  ## Measure the gateway against its bars and beside others (ARGS="--only plain").
+	@$(SETUP) test && $(VENV)/bin/sluice-bench gateway $(ARGS)
 
 lock:  ## Write constraints.txt from what is installed.
 	@$(SETUP) test && $(VENV)/bin/python ops/dev/lock.py

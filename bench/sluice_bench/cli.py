@@ -21,8 +21,12 @@ from sluice_bench import arrivals, ping, report
 from sluice_bench.baseline import BUNDLED_MODEL, BaselineSettings, measure_baseline, number_of_steps
 from sluice_bench.calibration import CalibratedRun, run_calibrated
 from sluice_bench.client import ClosedLoop, LoadPlan, OpenLoop, Target
+from sluice_bench.gateway_bench import LANES, BenchSettings, GatewayBench, LaneName, run_bench
+from sluice_bench.gateway_bench import number_of_steps as gateway_steps
+from sluice_bench.gateway_report import figures_table, render_gateway
 from sluice_bench.metrics import Objective, Summary, summarise
 from sluice_bench.null_server import NullSettings, serve
+from sluice_bench.peer_packages import DEFAULT_FOLDER
 from sluice_bench.processes import ServerFailed, null_server_process
 from sluice_bench.workload import SUITES, Asking, chat_requests
 
@@ -214,6 +218,57 @@ def baseline_command(
     console.print(f"Wrote {output} and {raw}.")
 
 
+@app.command("gateway")
+def gateway_command(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Tiny counts, to see that it works; the figures mean nothing.")
+    ] = False,
+    only: Annotated[
+        list[LaneName] | None, typer.Option(help="Measure just this lane, may be repeated; others are kept.")
+    ] = None,
+    output_dir: Annotated[Path, typer.Option(help="Where gateway.md and gateway.json are written.")] = Path(
+        "docs/reports"
+    ),
+    peers: Annotated[
+        bool, typer.Option(help="Install other projects' gateways and measure them too.")
+    ] = True,
+    peers_dir: Annotated[
+        Path, typer.Option(help="Where each of them gets a virtual environment, made once.")
+    ] = DEFAULT_FOLDER,
+) -> None:
+    """Measure the gateway against its bars and beside other gateways, and write the report.
+
+    Starts and ends every server itself. Takes about ten minutes, the first time some more to install the
+    peers, and wants the machine for itself; how far it was disturbed is in the report. Each lane is written
+    as soon as it is done. Ends with status 1 when a lane could not be measured.
+    """
+    lanes = tuple(lane for lane in LANES if only is None or lane in only)
+    settings = BenchSettings(
+        command=_command_line(), peers_folder=peers_dir, quick=quick, lanes=lanes, peers=peers
+    )
+    page, raw = output_dir / "gateway.md", output_dir / "gateway.json"
+
+    def write(bench: GatewayBench) -> None:
+        _write_json(raw, bench)
+        page.write_text(render_gateway(bench, raw.name), encoding="utf-8")
+
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are ended then, too
+    with _steps(gateway_steps(settings)) as on_step:
+        bench = run_bench(settings, _earlier_bench(raw), on_step, write)
+    console.print(figures_table(bench))
+    console.print(f"Wrote {page} and {raw}.")
+    if reasons := [f"{lane}: {bench.failed[lane]}" for lane in lanes if lane in bench.failed]:
+        _fail("\n".join(reasons))
+
+
+def _earlier_bench(raw: Path) -> GatewayBench | None:
+    """What an earlier run wrote; `None` when there is none, or it was another version's."""
+    try:
+        return msgspec.json.decode(raw.read_bytes(), type=GatewayBench)
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
 def _command_line() -> str:
     return shlex.join(["sluice-bench", *sys.argv[1:]])
 
@@ -226,9 +281,14 @@ def null_server_command(
     pace_ms: Annotated[float, typer.Option(min=0, help="Between text events; 0: all in one write.")] = 0.0,
     first_ms: Annotated[float, typer.Option(min=0, help="Before the answer begins.")] = 0.0,
     json_bytes: Annotated[int, typer.Option(min=1, help="Length of a plain answer.")] = 1400,
+    stamps: Annotated[
+        bool, typer.Option("--stamps", help="The text of paced events is when each was due and sent, in ns.")
+    ] = False,
 ) -> None:
     """Serve canned OpenAI answers at next to no cost: an upstream for measuring gateways."""
-    settings = NullSettings(chunks=chunks, pace_ms=pace_ms, first_ms=first_ms, json_bytes=json_bytes)
+    settings = NullSettings(
+        chunks=chunks, pace_ms=pace_ms, first_ms=first_ms, json_bytes=json_bytes, stamps=stamps
+    )
     try:
         serve(settings, host, port, lambda bound: console.print(f"Null server on http://{host}:{bound}"))
     except OSError as error:

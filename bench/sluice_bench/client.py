@@ -20,7 +20,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import cast
+from typing import Protocol, cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -72,6 +72,8 @@ class ClosedLoop(msgspec.Struct, frozen=True):
     """`concurrency` requests in flight; the next one starts when one ends."""
 
     concurrency: int
+    think_s: float = 0.0
+    """Between the end of a request and the start of the next one."""
 
 
 class OpenLoop(msgspec.Struct, frozen=True):
@@ -130,10 +132,29 @@ class Exchange:
         self.connection: Connection | None = None
 
 
+class ConnectionOwner(Protocol):
+    """Who opens connections and is told what becomes of them."""
+
+    clock_ns: Callable[[], int]
+
+    def finish(
+        self,
+        exchange: Exchange,
+        now: int,
+        failure: Failure | None,
+        detail: str,
+        connection: Connection | None,
+    ) -> None:
+        """An exchange has ended."""
+
+    def drop(self, connection: Connection) -> None:
+        """A connection is gone."""
+
+
 class Connection(asyncio.Protocol):
     """One connection carrying one exchange at a time."""
 
-    def __init__(self, run: LoadRun) -> None:
+    def __init__(self, run: ConnectionOwner) -> None:
         self._run = run
         self._clock_ns = run.clock_ns
         self._transport: asyncio.Transport | None = None
@@ -357,6 +378,17 @@ class LoadRun:
         if self._finished_count == len(self._plan.requests):
             self._stopped.set()
         elif self._may_send_more():
+            self._think_and_dispatch()
+
+    def _think_and_dispatch(self) -> None:
+        loop = self._plan.loop
+        if isinstance(loop, ClosedLoop) and loop.think_s > 0:
+            asyncio.get_running_loop().call_later(loop.think_s, self._dispatch_if_running)
+        else:
+            self._dispatch_next(self.clock_ns())
+
+    def _dispatch_if_running(self) -> None:
+        if self._may_send_more():
             self._dispatch_next(self.clock_ns())
 
     def _may_send_more(self) -> bool:

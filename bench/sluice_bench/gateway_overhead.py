@@ -9,35 +9,38 @@ Sluice run the null server itself (`direct`) and the common FastAPI + httpx prox
 
 from __future__ import annotations
 
-import hashlib
 import os
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Sequence
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Literal
 
 import msgspec
 
 from sluice_bench.answers import read_answers
-from sluice_bench.client import ClosedLoop, LoadPlan, Target, run_blocking
-from sluice_bench.metrics import distribution, e2e_s
-from sluice_bench.processes import (
-    ForeignCpu,
-    ServerFailed,
-    ServerProcess,
-    free_port,
-    null_server_process,
-    script,
+from sluice_bench.client import ClosedLoop, Exchange, LoadPlan, Target, WireRequest, run_blocking
+from sluice_bench.gateway_targets import (
+    DIRECT,
+    FASTAPI_HTTPX,
+    SLUICE,
+    FleetPlan,
+    GatewayTarget,
+    running_fleet,
 )
+from sluice_bench.metrics import distribution, e2e_s
+from sluice_bench.processes import ForeignCpu, ServerFailed
 from sluice_bench.records import RequestRecord
 from sluice_bench.workload import Asking, Shape, chat_requests
 
 Kind = Literal["plain", "stream"]
 
-_SECRET = "sk-bench-0123456789abcdef0123456789abcdef"
+_TARGETS = (DIRECT, SLUICE, FASTAPI_HTTPX)
 _SHAPE = Shape(prompt_words=96, output_tokens=100)
+KINDS: tuple[Kind, ...] = ("plain", "stream")
+DISTINCT_PROMPTS = 512
+"""Requests come round again after so many; nothing behind a gateway here looks at a prompt."""
+
 _WARM_UP_SHARE = 10
 """A tenth of a measurement is sent first and thrown away."""
 
@@ -79,26 +82,25 @@ class OverheadRow(msgspec.Struct, frozen=True, kw_only=True):
     server_resident_mib: float
     """Of the server's tree, after the repeat."""
     wall_s: float
+    """From the first request sent to the last answer's end."""
     e2e_p50_ms: float | None
     foreign_cores: float
     """Busy cores that were neither ours nor the servers'."""
 
+    @property
+    def server_cores(self) -> float:
+        """How many cores the server kept busy on average."""
+        return self.server_cpu_us_per_unit * self.units / 1e6 / max(1e-9, self.wall_s)
 
-class _Gateway(msgspec.Struct, frozen=True):
-    """A target under measurement."""
+    @property
+    def units_per_s(self) -> float:
+        """Throughput by the clock."""
+        return self.units / max(1e-9, self.wall_s)
 
-    name: str
-    server: ServerProcess
-    plain_requests: int
-    api_key: str | None = None
-
-
-def gateway_config(upstream: str, port: int) -> bytes:
-    """A `sluice.yaml` (JSON is YAML) with one OpenAI-compatible backend and one key."""
-    backend = {"name": "null", "adapter": "openai_compatible", "url": upstream, "models": ["null"]}
-    key = {"id": "bench", "sha256": hashlib.sha256(_SECRET.encode()).hexdigest()}
-    server = {"host": "127.0.0.1", "port": port}
-    return msgspec.json.encode({"server": server, "backends": [backend], "keys": [key]})
+    @property
+    def units_per_cpu_s(self) -> float:
+        """Throughput by the server's CPU time."""
+        return 1e6 / self.server_cpu_us_per_unit if self.server_cpu_us_per_unit else 0.0
 
 
 def measure_overhead(load: OverheadLoad, folder: Path, on_step: Callable[[str], None]) -> list[OverheadRow]:
@@ -107,76 +109,82 @@ def measure_overhead(load: OverheadLoad, folder: Path, on_step: Callable[[str], 
     Raises `ServerFailed` when a server does not start, or answers its warm-up with failures.
     """
     rows: list[OverheadRow] = []
-    with _targets(load, folder) as targets:
-        for target in targets:
+    plan = FleetPlan(targets=_TARGETS, chunks=load.chunks, pace_ms=load.pace_ms)
+    with running_fleet(plan, folder, {}, lambda name: None) as fleet:
+        for missing in fleet.missing:
+            raise ServerFailed(f"{missing.target}: {missing.reason}")
+        for target in fleet.targets:
             on_step(f"warming up {target.name}")
             _warm_up(target, load)
         for repeat in range(load.repeats):
-            turn = repeat % len(targets)
-            for kind in ("plain", "stream"):
-                for target in [*targets[turn:], *targets[:turn]]:
+            for kind in KINDS:
+                for target in in_turn(fleet.targets, repeat):
                     on_step(f"{target.name}, {kind}, repeat {repeat + 1}")
-                    rows.append(_measure(target, kind, repeat, load))
+                    rows.append(measure_load(target, kind, repeat, _plan(target, kind, load)))
     return rows
 
 
 def number_of_steps(load: OverheadLoad) -> int:
     """How often `on_step` is called."""
-    return 3 + load.repeats * 2 * 3
+    return len(_TARGETS) * (1 + load.repeats * len(KINDS))
 
 
-@contextmanager
-def _targets(load: OverheadLoad, folder: Path) -> Iterator[list[_Gateway]]:
-    with ExitStack() as stack:
-        null = stack.enter_context(null_server_process(folder, load.chunks, load.pace_ms))
-        port = free_port()
-        config = folder / "sluice.yaml"
-        config.write_bytes(gateway_config(null.url, port))
-        command = [script("sluice"), "serve", "--config", str(config), "--port", str(port)]
-        sluice = stack.enter_context(ServerProcess(command, port, folder / "gateway.log", "/ready"))
-        port = free_port()
-        command = [sys.executable, "-m", "sluice_bench.peers.fastapi_proxy", null.url, str(port)]
-        proxy = stack.enter_context(ServerProcess(command, port, folder / "proxy.log"))
-        yield [
-            _Gateway("direct", null, load.plain_requests),
-            _Gateway("sluice", sluice, load.plain_requests, _SECRET),
-            _Gateway("fastapi-httpx", proxy, load.peer_plain_requests),
-        ]
+def in_turn(targets: Sequence[GatewayTarget], repeat: int) -> list[GatewayTarget]:
+    """The same targets, a different one first each time."""
+    turn = repeat % len(targets) if targets else 0
+    return [*targets[turn:], *targets[:turn]]
 
 
-def _plan(target: _Gateway, kind: Kind, load: OverheadLoad, share: int = 1) -> LoadPlan:
+def load_plan(
+    target: GatewayTarget,
+    kind: Kind,
+    connections: int,
+    count: int,
+    shape: Shape = _SHAPE,
+    distinct: int = DISTINCT_PROMPTS,
+) -> LoadPlan:
+    """`count` requests in a closed loop, at least one per connection, over warm connections."""
     address = Target.parse(target.server.url)
     asking = Asking(model="null", stream=kind == "stream", api_key=target.api_key, include_usage=False)
-    count = target.plain_requests if kind == "plain" else load.streams
-    requests = chat_requests(address, _SHAPE, asking, max(load.connections, count // share), seed=1)
+    pool = chat_requests(address, shape, asking, min(count, distinct), seed=1)
+    requests: list[WireRequest] = list(islice(cycle(pool), max(connections, count)))
     return LoadPlan(
         target=address,
         requests=requests,
-        loop=ClosedLoop(load.connections),
-        warm_connections=load.connections,
+        loop=ClosedLoop(connections),
+        warm_connections=connections,
         hard_stop_s=120,
     )
 
 
-def _warm_up(target: _Gateway, load: OverheadLoad) -> None:
-    kinds: tuple[Kind, ...] = ("plain", "stream")
-    for kind in kinds:
-        records = read_answers(run_blocking(_plan(target, kind, load, _WARM_UP_SHARE)))
-        broken = [record for record in records if record.failure is not None]
-        if broken:
-            raise ServerFailed(
-                f"{target.name}: {len(broken)} of {len(records)} {kind} requests failed while warming up, "
-                f"the first with {broken[0].failure}: {broken[0].message}\n{target.server.tail()}"
-            )
+def _plan(target: GatewayTarget, kind: Kind, load: OverheadLoad, share: int = 1) -> LoadPlan:
+    cheap = target.name != FASTAPI_HTTPX
+    plain_requests = load.plain_requests if cheap else load.peer_plain_requests
+    count = plain_requests if kind == "plain" else load.streams
+    return load_plan(target, kind, load.connections, max(load.connections, count // share))
 
 
-def _measure(target: _Gateway, kind: Kind, repeat: int, load: OverheadLoad) -> OverheadRow:
-    plan = _plan(target, kind, load)
+def _warm_up(target: GatewayTarget, load: OverheadLoad) -> None:
+    for kind in KINDS:
+        require_answers(target, kind, run_blocking(_plan(target, kind, load, _WARM_UP_SHARE)))
+
+
+def require_answers(target: GatewayTarget, kind: str, exchanges: Sequence[Exchange]) -> None:
+    """Raises `ServerFailed` when one of the exchanges went wrong."""
+    records = read_answers(exchanges)
+    broken = [record for record in records if record.failure is not None]
+    if broken:
+        raise ServerFailed(
+            f"{target.name}: {len(broken)} of {len(records)} {kind} requests failed while warming up, "
+            f"the first with {broken[0].failure}: {broken[0].message}\n{target.server.tail()}"
+        )
+
+
+def measure_load(target: GatewayTarget, kind: Kind, repeat: int, plan: LoadPlan) -> OverheadRow:
+    """Carry out `plan` and read the clocks around it."""
     foreign = ForeignCpu(os.getpid())  # the servers are our children
     server_before, client_before = target.server.cpu_s(), time.process_time()
-    started = time.perf_counter()
     exchanges = run_blocking(plan)
-    wall_s = time.perf_counter() - started
     client_cpu_s = time.process_time() - client_before
     server_cpu_s = target.server.cpu_s() - server_before
     foreign_cores = foreign.cores()
@@ -194,10 +202,17 @@ def _measure(target: _Gateway, kind: Kind, repeat: int, load: OverheadLoad) -> O
         server_cpu_us_per_unit=server_cpu_s * 1e6 / max(1, units),
         client_cpu_us_per_unit=client_cpu_s * 1e6 / max(1, units),
         server_resident_mib=target.server.resident_bytes() / 2**20,
-        wall_s=wall_s,
+        wall_s=span_s(exchanges),
         e2e_p50_ms=latency.p50 * 1000 if latency is not None and latency.p50 is not None else None,
         foreign_cores=foreign_cores,
     )
+
+
+def span_s(exchanges: Sequence[Exchange]) -> float:
+    """From the first request sent to the last answer's end."""
+    sent = [exchange.dispatched_ns for exchange in exchanges if exchange.dispatched_ns is not None]
+    ended = [exchange.end_ns for exchange in exchanges if exchange.end_ns is not None]
+    return (max(ended) - min(sent)) / 1e9 if sent and ended else 0.0
 
 
 def _units(kind: Kind, records: Sequence[RequestRecord]) -> int:

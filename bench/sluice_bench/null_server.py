@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import time
 from collections.abc import Callable
 from typing import cast
 
@@ -19,6 +20,9 @@ from sluice_bench.client import new_event_loop
 
 _CREATED = 1_700_000_000
 _HEAD_LIMIT = 64 * 1024
+_BACKLOG = 4096
+"""Connections that may wait to be accepted; a lower number costs a burst of new ones a second's retry."""
+_PLACE_OF_STAMPS = "<stamps>"
 
 
 class NullSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,6 +37,9 @@ class NullSettings(msgspec.Struct, frozen=True, kw_only=True):
     json_bytes: int = 1400
     """Length of a plain answer's body, at least about 400."""
     model: str = "null"
+    stamps: bool = False
+    """The text of a paced event is when it was due and when it was sent: `DUE SENT`, nanoseconds of the
+    machine's monotonic clock. A reader on the same machine can tell its delay."""
 
 
 class Answers(msgspec.Struct, frozen=True):
@@ -42,6 +49,8 @@ class Answers(msgspec.Struct, frozen=True):
     head: bytes
     """Response head of a stream, with the role event."""
     texts: tuple[bytes, ...]
+    stamped: tuple[bytes, bytes]
+    """What stands before and after the stamps of a stamped text event."""
     finish: bytes
     usage: bytes
     done: bytes
@@ -55,6 +64,7 @@ def build_answers(settings: NullSettings) -> Answers:
     texts = tuple(
         _chunk(_event(settings, delta={"content": f" t{index:03d}"})) for index in range(settings.chunks)
     )
+    before, after = _event(settings, delta={"content": _PLACE_OF_STAMPS}).split(_PLACE_OF_STAMPS.encode())
     stream_head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
     model_list = {"object": "list", "data": [{"id": settings.model, "object": "model", "owned_by": "null"}]}
     error = {"message": "No such path.", "type": "invalid_request_error", "param": None, "code": None}
@@ -62,6 +72,7 @@ def build_answers(settings: NullSettings) -> Answers:
         plain=_json_response(200, _plain_body(settings)),
         head=stream_head + _chunk(_event(settings, delta={"role": "assistant", "content": ""})),
         texts=texts,
+        stamped=(before, after),
         finish=_chunk(_event(settings, delta={}, finish_reason="stop")),
         usage=_chunk(_usage_event(settings)),
         done=_chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n",
@@ -139,6 +150,7 @@ class NullProtocol(asyncio.Protocol):
         self._buffer = b""
         self._timer: asyncio.TimerHandle | None = None
         self._busy = False
+        self._started_ns = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
@@ -192,6 +204,7 @@ class NullProtocol(asyncio.Protocol):
             self._send_all(answers.head + b"".join(answers.texts) + tail)
             return
         self._write(answers.head)
+        self._started_ns = time.perf_counter_ns()
         self._paced(0, self._loop.time(), tail)
 
     def _paced(self, index: int, due: float, tail: bytes) -> None:
@@ -199,9 +212,14 @@ class NullProtocol(asyncio.Protocol):
         if index == len(self._answers.texts):
             self._send_all(tail)
             return
-        self._write(self._answers.texts[index])
+        self._write(self._stamped(index) if self._settings.stamps else self._answers.texts[index])
         due += self._settings.pace_ms / 1000
         self._timer = self._loop.call_at(due, self._paced, index + 1, due, tail)
+
+    def _stamped(self, index: int) -> bytes:
+        due_ns = self._started_ns + round(index * self._settings.pace_ms * 1e6)
+        before, after = self._answers.stamped
+        return _chunk(b"%b%d %d%b" % (before, due_ns, time.perf_counter_ns(), after))
 
     def _after(self, delay_ms: float, action: Callable[[], None]) -> None:
         if delay_ms == 0:
@@ -231,7 +249,7 @@ async def start_null_server(settings: NullSettings, host: str, port: int) -> asy
     """Listen; port 0 takes a free one. The caller closes the server."""
     answers = build_answers(settings)
     loop = asyncio.get_running_loop()
-    return await loop.create_server(lambda: NullProtocol(settings, answers), host, port)
+    return await loop.create_server(lambda: NullProtocol(settings, answers), host, port, backlog=_BACKLOG)
 
 
 def serve(settings: NullSettings, host: str, port: int, on_ready: Callable[[int], None]) -> None:

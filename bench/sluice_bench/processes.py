@@ -13,7 +13,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -47,18 +48,21 @@ class ServerProcess:
         ready_path: str = "/health",
         ready_within_s: float = 120.0,
         environment: Mapping[str, str] | None = None,
+        core: int | None = None,
     ) -> None:
+        """`core`: the only one that the child and its threads may run on, where the system can do that."""
         self.command = tuple(command)
         self.url = f"http://127.0.0.1:{port}"
         self._log_path = log_path
         self._ready_url = self.url + ready_path
         self._ready_within_s = ready_within_s
         self._environment = {**os.environ, **(environment or {})}
+        self._core = core
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         """Start, and wait until it is ready. Raises `ServerFailed`."""
-        with self._log_path.open("wb") as log:
+        with self._log_path.open("wb") as log, pinned(self._core):
             self._process = subprocess.Popen(
                 self.command,
                 stdin=subprocess.DEVNULL,
@@ -104,6 +108,10 @@ class ServerProcess:
         """Resident memory of the tree (shared pages counted once per process)."""
         return sum(process.memory_info().rss for process in _tree(self._running().pid))
 
+    def largest_resident_bytes(self) -> int:
+        """Resident memory of the largest process of the tree."""
+        return max(process.memory_info().rss for process in _tree(self._running().pid))
+
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             raise ServerFailed(f"{self.command[0]} is not running")
@@ -124,18 +132,57 @@ class ServerProcess:
             process.wait()
 
 
+@contextmanager
+def pinned(core: int | None) -> Iterator[None]:
+    """This thread and children started meanwhile run on one core only; on any with `None`, or where the
+    system cannot do it."""
+    if core is None or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def two_cores() -> tuple[int, int] | None:
+    """One core for a server and one for everything else; `None` where there are no two, or no pinning."""
+    if not hasattr(os, "sched_getaffinity"):
+        return None
+    cores = sorted(os.sched_getaffinity(0))
+    return (cores[-1], cores[0]) if len(cores) > 1 else None
+
+
+def raise_file_limit() -> int:
+    """Allow this process and children started later as many open files as the system does; returns that."""
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return 512
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    except (ValueError, OSError):  # macOS: an unlimited hard limit cannot be asked for
+        return soft
+    return hard
+
+
 def script(name: str) -> str:
     """Path of a console script installed beside this interpreter, or its bare name to be found on PATH."""
     beside = Path(sys.executable).parent / name
     return str(beside) if beside.exists() else name
 
 
-def null_server_process(folder: Path, chunks: int = 1, pace_ms: float = 0.0) -> ServerProcess:
+def null_server_process(
+    folder: Path, chunks: int = 1, pace_ms: float = 0.0, stamps: bool = False, core: int | None = None
+) -> ServerProcess:
     """The null server as a child on a free port, logging into `folder`."""
     port = free_port()
     command = [sys.executable, "-m", "sluice_bench.cli", "null-server", "--port", str(port)]
-    command += ["--chunks", str(chunks), "--pace-ms", str(pace_ms)]
-    return ServerProcess(command, port, folder / "null.log")
+    command += ["--chunks", str(chunks), "--pace-ms", str(pace_ms), *(["--stamps"] if stamps else [])]
+    return ServerProcess(command, port, folder / f"null-{port}.log", core=core)
 
 
 def _answers(url: str) -> bool:

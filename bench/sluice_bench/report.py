@@ -93,13 +93,13 @@ def _gateway_line(rows: Sequence[OverheadRow], target: str) -> str:
     plain, stream = _overhead(rows, target, "plain"), _overhead(rows, target, "stream")
     cells = [
         _TARGETS[target],
-        _spread([row.server_cpu_us_per_unit for row in plain]),
+        spread([row.server_cpu_us_per_unit for row in plain]),
         _ratio(plain, _overhead(rows, "sluice", "plain")),
-        _spread([row.server_cpu_us_per_unit for row in stream]),
+        spread([row.server_cpu_us_per_unit for row in stream]),
         _ratio(stream, _overhead(rows, "sluice", "stream")),
         f"{max(row.server_resident_mib for row in stream):.0f}",
-        _spread([row.client_cpu_us_per_unit for row in stream]),
-        _spread([row.units / max(1, row.reads) for row in stream]),
+        spread([row.client_cpu_us_per_unit for row in stream]),
+        spread([row.units / max(1, row.reads) for row in stream]),
     ]
     return "| " + " | ".join(cells) + " |"
 
@@ -158,10 +158,10 @@ def _throughput_line(figures: ModelFigures, engine: str, streams: int) -> str:
     cells = [
         engine,
         str(streams),
-        _spread([row.tokens_per_s for row in rows]),
-        _spread([row.ttft_p50_ms for row in rows if row.ttft_p50_ms is not None]),
-        _spread([row.tpot_p50_ms for row in rows if row.tpot_p50_ms is not None]),
-        "–" if share is None else f"{_number(share * 100)} %",
+        spread([row.tokens_per_s for row in rows]),
+        spread([row.ttft_p50_ms for row in rows if row.ttft_p50_ms is not None]),
+        spread([row.tpot_p50_ms for row in rows if row.tpot_p50_ms is not None]),
+        "–" if share is None else f"{number(share * 100)} %",
     ]
     return "| " + " | ".join(cells) + " |"
 
@@ -198,13 +198,15 @@ def _calibration_line(rows: Sequence[ThroughputRow]) -> str:
     )
 
 
-def _spread(values: Sequence[float]) -> str:
+def spread(values: Sequence[float]) -> str:
+    """Median with the smallest and the largest in brackets."""
     if not values:
         return "–"
-    return f"{_number(statistics.median(values))} ({_number(min(values))}–{_number(max(values))})"
+    return f"{number(statistics.median(values))} ({number(min(values))}–{number(max(values))})"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
+    """With three digits or so, and separators for thousands."""
     if value >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
@@ -236,7 +238,7 @@ def summary_table(summary: Summary) -> Table:
 
 def _cells(found: Distribution) -> list[str]:
     values = (found.mean, found.p50, found.p90, found.p95, found.p99, found.high)
-    return [str(found.count), *("–" if value is None else _number(value) for value in values)]
+    return [str(found.count), *("–" if value is None else number(value) for value in values)]
 
 
 def summary_lines(summary: Summary) -> list[str]:
@@ -244,11 +246,11 @@ def summary_lines(summary: Summary) -> list[str]:
     lines = [f"{summary.complete} of {summary.scheduled} scheduled requests complete."]
     lines += [f"{count} failed: {name}." for name, count in summary.failures.items()]
     if summary.whole is not None:
-        rate = f"{_number(summary.whole.tokens_per_s)} output tokens/s over {summary.whole.seconds:.2f} s"
-        steady = f", {_number(summary.steady.tokens_per_s)} while steady" if summary.steady else ""
+        rate = f"{number(summary.whole.tokens_per_s)} output tokens/s over {summary.whole.seconds:.2f} s"
+        steady = f", {number(summary.steady.tokens_per_s)} while steady" if summary.steady else ""
         lines.append(rate + steady + ".")
     lines.append(
-        f"Goodput: {summary.goodput_share:.1%} of scheduled requests, {_number(summary.goodput_per_s)}/s."
+        f"Goodput: {summary.goodput_share:.1%} of scheduled requests, {number(summary.goodput_per_s)}/s."
     )
     lines.append(
         f"{summary.prompt_tokens} prompt tokens ({summary.cached_tokens} cached), {summary.output_tokens} "

@@ -46,6 +46,19 @@ async def test_a_closed_loop_keeps_its_concurrency_and_its_connections(
     assert all(record.reused_connection for record in records)
 
 
+async def test_users_who_think_still_send_everything_one_after_another(
+    scripted: Any, listen: Any, requests_to: Requests
+) -> None:
+    server = scripted([PLAIN])
+    async with listen(server.handle) as target:
+        records = await carry_out(target, requests_to(target, 5), ClosedLoop(2, think_s=0.02))
+    assert failures(records) == [None] * 5
+    spans = [(record.dispatched_ns or 0, record.end_ns or 0) for record in records]
+    ends = sorted(end for _, end in spans)
+    thinking_ns = 15_000_000  # timers are good to the millisecond
+    assert all(start - ends[index - 2] >= thinking_ns for index, (start, _) in enumerate(spans) if index > 1)
+
+
 async def test_an_open_loop_sends_on_time_though_nothing_is_answered(
     scripted: Any, listen: Any, requests_to: Requests
 ) -> None:

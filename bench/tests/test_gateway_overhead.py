@@ -1,19 +1,32 @@
-"""What the overhead measurement hands to the gateway."""
+"""How much the overhead measurement does."""
 
 from __future__ import annotations
 
-import json
+import pytest
 
-from sluice_bench.gateway_overhead import OverheadLoad, gateway_config, number_of_steps
-
-
-def test_the_gateway_gets_one_backend_and_a_hashed_key() -> None:
-    config = json.loads(gateway_config("http://127.0.0.1:9000", 8123))
-    assert config["server"] == {"host": "127.0.0.1", "port": 8123}
-    assert [backend["url"] for backend in config["backends"]] == ["http://127.0.0.1:9000"]
-    assert len(config["keys"][0]["sha256"]) == 64
-    assert "sk-" not in json.dumps(config)
+from sluice_bench.gateway_lanes import count_for
+from sluice_bench.gateway_overhead import OverheadLoad, number_of_steps
 
 
 def test_the_number_of_steps_counts_warm_ups_and_repeats() -> None:
     assert number_of_steps(OverheadLoad(repeats=5)) == 3 + 5 * 2 * 3
+
+
+@pytest.mark.parametrize("per_second", [50, 400, 5000])
+def test_a_repeat_gets_as_many_requests_as_fit_its_time(per_second: int) -> None:
+    trials: list[int] = []
+
+    def run(count: int) -> float:
+        trials.append(count)
+        return count / per_second
+
+    assert count_for(2.0, 16, run) == pytest.approx(2.0 * per_second, abs=1)
+    assert trials == sorted(trials)
+
+
+def test_a_very_slow_target_still_gets_one_request_per_connection() -> None:
+    assert count_for(1.0, 16, lambda count: count * 3.0) == 16
+
+
+def test_a_target_that_seems_to_take_no_time_does_not_get_requests_without_end() -> None:
+    assert count_for(1.0, 16, lambda count: 0.0) == 60_000

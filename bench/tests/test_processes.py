@@ -19,7 +19,9 @@ from sluice_bench.processes import (
     foreign_cores,
     free_port,
     null_server_process,
+    raise_file_limit,
     tree_cpu_s,
+    two_cores,
 )
 
 
@@ -39,6 +41,23 @@ def test_a_child_with_an_open_connection_ends_all_the_same(tmp_path: Path) -> No
         with null_server_process(tmp_path) as server:
             client.connect(("127.0.0.1", int(server.url.rpartition(":")[2])))
         assert client.recv(1) == b""
+
+
+@pytest.mark.skipif(two_cores() is None, reason="processes cannot be pinned here")
+def test_a_pinned_child_has_one_core_and_we_keep_ours(tmp_path: Path) -> None:
+    before = os.sched_getaffinity(0)
+    core, _ = two_cores() or (0, 0)
+    with null_server_process(tmp_path, core=core):
+        (child,) = psutil.Process().children()
+        assert child.cpu_affinity() == [core]
+        assert os.sched_getaffinity(0) == before
+
+
+def test_children_may_open_as_many_files_as_the_system_allows() -> None:
+    limit = raise_file_limit()
+    code = "import resource; print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(done.stdout) == limit
 
 
 def test_a_child_that_dies_tells_its_last_words(tmp_path: Path) -> None:
