@@ -1,4 +1,4 @@
-"""The command `sluice`: serve, check a configuration, make keys.
+"""The command `sluice`: serve, check a configuration, make keys, show usage.
 
 What goes wrong is one sentence on standard error and exit status 1 (2 for a wrong command line), never a
 trace.
@@ -15,6 +15,7 @@ import msgspec
 import typer
 
 from sluice_gateway import auth, config, reference
+from sluice_gateway.commands.usage import usage
 from sluice_gateway.config import ConfigError
 from sluice_gateway.settings import Settings
 
@@ -28,6 +29,7 @@ config_app = typer.Typer(help="Check and explain the configuration.", no_args_is
 keys_app = typer.Typer(help="Make API keys.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
 app.add_typer(keys_app, name="keys")
+app.command()(usage)
 
 ConfigOption = Annotated[
     Path | None,

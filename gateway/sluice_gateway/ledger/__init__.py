@@ -1,1 +1,1 @@
-"""What every request used and cost, written off the hot path."""
+"""The usage ledger: one row for every request that has ended, kept off the requests' way and over crashes."""

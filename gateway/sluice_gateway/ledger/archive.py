@@ -1,0 +1,63 @@
+"""The ledger's rows in the database: stored exactly once, and deleted when they are old.
+
+Both statements are written for the driver: a thousand rows go in as one call, without an object a value.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from sqlalchemy import delete, select, tuple_
+from sqlalchemy.dialects import postgresql
+
+from sluice_gateway.ledger.row import Row
+from sluice_gateway.ledger.tables import USAGE
+from sluice_gateway.store.database import Database
+
+_NAMES = ", ".join(column.name for column in USAGE.columns)
+_SQLITE_INSERT = (
+    f"INSERT INTO usage ({_NAMES}) VALUES ({', '.join('?' * len(USAGE.columns))}) ON CONFLICT DO NOTHING"
+)
+_ARRAYS = ", ".join(
+    f"${index}::{column.type.compile(postgresql.dialect())}[]"  # type: ignore[no-untyped-call]
+    for index, column in enumerate(USAGE.columns, start=1)
+)
+_POSTGRESQL_INSERT = f"INSERT INTO usage ({_NAMES}) SELECT * FROM unnest({_ARRAYS}) ON CONFLICT DO NOTHING"
+
+_SWEEP_ROWS = 2000
+_SWEEP_PAUSE_S = 0.05
+
+
+class Archive:
+    """Writes and deletes. Whatever the database raises goes to the caller."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def insert(self, rows: Sequence[Row]) -> None:
+        """Store rows in one transaction. Those that are there already stay as they are."""
+        if not rows:
+            return
+        async with self._database.begin() as connection:
+            if self._database.is_sqlite:
+                await connection.exec_driver_sql(_SQLITE_INSERT, list(rows))
+            else:
+                columns = tuple(list(column) for column in zip(*rows, strict=True))
+                await connection.exec_driver_sql(_POSTGRESQL_INSERT, columns)
+
+    async def delete_before(self, time_ms: int) -> int:
+        """Delete what ended before `time_ms`, in small transactions with pauses. How many rows that were.
+
+        The rows never leave the database, and other writers get their turn in between.
+        """
+        identity = (USAGE.c.writer, USAGE.c.number)
+        old = select(*identity).where(USAGE.c.time_ms < time_ms).limit(_SWEEP_ROWS)
+        total = 0
+        while True:
+            async with self._database.begin() as connection:
+                result = await connection.execute(delete(USAGE).where(tuple_(*identity).in_(old)))
+            total += result.rowcount
+            if result.rowcount < _SWEEP_ROWS:
+                return total
+            await asyncio.sleep(_SWEEP_PAUSE_S)
