@@ -12,7 +12,8 @@ from dataclasses import dataclass
 
 from sluice_engines.adapter import ClientRequest
 from sluice_engines.transport import Deadlines, UpstreamError, UpstreamRequest, UpstreamResponse
-from sluice_gateway import rewrite, upstream_failure
+from sluice_gateway import multipart, rewrite, upstream_failure
+from sluice_gateway.dialects.opened import Opened
 from sluice_gateway.dialects.translation import Translation
 from sluice_gateway.engines import Engine
 from sluice_gateway.errors import Problem
@@ -21,14 +22,13 @@ from sluice_gateway.facts import BodyFacts
 from sluice_gateway.native_observers import observer_for
 from sluice_gateway.relay import BodyRelay, StreamRelay, is_event_stream, read_refusal
 from sluice_gateway.response import Responder
+from sluice_gateway.routes import DATA_PLANE
 from sluice_gateway.settings import Timeouts
+from sluice_gateway.tracing.types import Trace
 from sluice_gateway.usage import Observer
 
 _COUNTED = frozenset({"chat", "completions"})
 """Kinds whose streams tell their usage when asked to."""
-
-Translate = Callable[[bool], Translation | None]
-"""Makes an attempt's translation, given whether the engine speaks the client's dialect itself."""
 
 
 @dataclass(slots=True)
@@ -43,8 +43,20 @@ class Job:
     """What the engine gets to see."""
     model: str = ""
     """What the engine is asked for; differs from the client's word when that was an alias."""
-    translate: Translate | None = None
+    opened: Opened | None = None
     """For dialects other than OpenAI's chat; `None` passes the body on as it is."""
+    content_type: bytes = b""
+    """Of an upload; empty for JSON."""
+    trace: Trace | None = None
+
+
+@dataclass(slots=True)
+class Prepared:
+    """What one attempt sends, and what it does with the answer."""
+
+    request: UpstreamRequest
+    translation: Translation | None
+    observer: Observer
 
 
 class Attempts:
@@ -59,26 +71,21 @@ class Attempts:
 
     async def run(self, engine: Engine, job: Job) -> Problem | None:
         """One exchange with one engine; `None` when the client has its whole answer."""
-        request, translation, observer = _prepare(engine, job)
+        prepared = _prepare(engine, job)
+        if isinstance(prepared, Problem):
+            return prepared
         if job.facts.stream:
-            return await self._with_first_token(engine, job, request, translation, observer)
+            return await self._with_first_token(engine, job, prepared)
         try:
-            return await self._exchange(engine, job, request, translation, observer, None)
+            return await self._exchange(engine, job, prepared, None)
         except UpstreamError as error:
             return upstream_failure.from_exception(error, engine.endpoint.backend)
 
-    async def _with_first_token(
-        self,
-        engine: Engine,
-        job: Job,
-        request: UpstreamRequest,
-        translation: Translation | None,
-        observer: Observer,
-    ) -> Problem | None:
+    async def _with_first_token(self, engine: Engine, job: Job, prepared: Prepared) -> Problem | None:
         limit_s, backend = self._timeouts.first_token_s, engine.endpoint.backend
         try:
             async with asyncio.timeout(limit_s) as first_token:
-                return await self._exchange(engine, job, request, translation, observer, first_token)
+                return await self._exchange(engine, job, prepared, first_token)
         except UpstreamError as error:
             return upstream_failure.from_exception(error, backend)
         except TimeoutError:
@@ -87,46 +94,46 @@ class Attempts:
             return upstream_failure.first_token_timeout(backend, limit_s)
 
     async def _exchange(
-        self,
-        engine: Engine,
-        job: Job,
-        request: UpstreamRequest,
-        translation: Translation | None,
-        observer: Observer,
-        first_token: asyncio.Timeout | None,
+        self, engine: Engine, job: Job, prepared: Prepared, first_token: asyncio.Timeout | None
     ) -> Problem | None:
         sent_s = self._clock()
         deadlines = self._plain_deadlines if first_token is None else self._stream_deadlines
         try:
-            response = await engine.transport.send(request, deadlines)
+            response = await engine.transport.send(prepared.request, deadlines)
         finally:
             job.exchange.upstream_s += self._clock() - sent_s
         try:
-            return await self._relay(engine, job, response, translation, observer, first_token)
+            return await self._relay(engine.endpoint.backend, job, prepared, response, first_token)
         finally:
             await response.aclose()
 
     async def _relay(
         self,
-        engine: Engine,
+        backend: str,
         job: Job,
+        prepared: Prepared,
         response: UpstreamResponse,
-        translation: Translation | None,
-        observer: Observer,
         first_token: asyncio.Timeout | None,
     ) -> Problem | None:
-        backend = engine.endpoint.backend
         if not 200 <= response.status < 300:
             return await read_refusal(response, backend)
+        finishing = job.opened.conclude if job.opened is not None else None
         if is_event_stream(response) and first_token is not None:
-            relay = StreamRelay(job.client, backend, observer, clock=self._clock, translation=translation)
+            relay = StreamRelay(
+                job.client,
+                backend,
+                prepared.observer,
+                clock=self._clock,
+                translation=prepared.translation,
+                finishing=finishing,
+            )
             try:
                 return await relay.run(response, first_token)
             finally:
                 _note_stream(job, relay)
         if job.client.started:
             return upstream_failure.no_stream(backend)
-        plain = BodyRelay(job.client, backend, translation)
+        plain = BodyRelay(job.client, backend, prepared.translation, finishing)
         try:
             return await plain.run(response)
         finally:
@@ -152,23 +159,36 @@ def _note_stream(job: Job, relay: StreamRelay) -> None:
         exchange.first_token_s = relay.first_token_at_s - exchange.started_s
 
 
-def _prepare(engine: Engine, job: Job) -> tuple[UpstreamRequest, Translation | None, Observer]:
+def _prepare(engine: Engine, job: Job) -> Prepared | Problem:
     """The bytes for the engine, how its answer is translated, and who reads its stream."""
     exchange, facts = job.exchange, job.facts
     kind: str = exchange.kind
     path, body, inject, translation = exchange.path, job.body, False, None
-    if job.translate is not None:
+    if job.opened is not None:
         native = kind in engine.endpoint.capabilities.endpoints
-        translation = job.translate(native)
-        kind = kind if native else "chat"
+        found = job.opened.attempt(native)
+        if isinstance(found, Problem):
+            return found
+        translation = found
     if translation is not None:
         path, body = translation.path, translation.body
+        kind = DATA_PLANE[path].kind
     elif facts.stream and not facts.include_usage and kind in _COUNTED:
         inject = engine.backend.inject_usage
     if job.model != facts.model:
-        body = rewrite.replace_model(body, job.model)
+        body = _with_model(job, body)
     if inject:
         body = rewrite.include_usage(body, facts.has_stream_options)
-    request = ClientRequest(kind=kind, path=path, body=body, headers=job.headers)
-    prepared = engine.adapter.prepare(request, engine.endpoint.url, engine.api_key)
-    return prepared, translation, observer_for(kind, hide_usage=inject)
+    headers = job.headers
+    if job.trace is not None:
+        own = (b"traceparent", job.trace.begin_attempt(job.model))
+        headers = (*(h for h in headers if h[0] != b"traceparent"), own)
+    request = ClientRequest(kind=kind, path=path, body=body, headers=headers)
+    sent = engine.adapter.prepare(request, engine.endpoint.url, engine.api_key)
+    return Prepared(sent, translation, observer_for(kind, hide_usage=inject))
+
+
+def _with_model(job: Job, body: bytes) -> bytes:
+    if job.content_type:
+        return multipart.with_model(job.content_type, body, job.model)
+    return rewrite.replace_model(body, job.model)

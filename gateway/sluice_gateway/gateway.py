@@ -7,6 +7,7 @@ sampler. Nothing is global; two gateways in one process do not know of each othe
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import Callable, Mapping
 from typing import TextIO
@@ -14,16 +15,23 @@ from typing import TextIO
 from sluice_gateway import config
 from sluice_gateway.admission import Admission
 from sluice_gateway.children import Children
+from sluice_gateway.dialects.opened import Dialects
 from sluice_gateway.engines import Transports, build_engines
 from sluice_gateway.health import HealthMonitor, Readiness
-from sluice_gateway.limits.concurrency import ConcurrencyLimiter
+from sluice_gateway.limits.build import build_limiter, steady_clock
+from sluice_gateway.limits.collector import LimiterCollector
+from sluice_gateway.limits.memory import MemoryLimiter
+from sluice_gateway.limits.redis import RedisLimiter
 from sluice_gateway.logs import RequestLog
 from sluice_gateway.loop_lag import sample_loop_lag
 from sluice_gateway.managed_ports import ManagedPorts
 from sluice_gateway.metrics import Metrics
 from sluice_gateway.models import Catalog
 from sluice_gateway.pipeline import Pipeline, Recorder, Stages
+from sluice_gateway.routing_settings import choices
 from sluice_gateway.settings import Settings
+from sluice_gateway.tracing.settings import Tracing
+from sluice_gateway.tracing.types import TraceMaker
 from sluice_router.router import Router
 
 _LAST_WORDS_S = 1.0
@@ -51,20 +59,33 @@ class Gateway:
             [engine.endpoint for engine in self.engines],
             max_queue=settings.queue.max_waiting,
             queue_timeout_s=settings.queue.timeout_s,
-            max_attempts=settings.queue.max_attempts,
+            failover=settings.failover.policy(),
+            random=random.random,
         )
         self.keyring = config.keyring(settings)
         self.metrics = Metrics()
         self.metrics.observe_router(self.router.snapshot)
+        self._tracer = _tracer(settings.tracing)
         self._request_log = RequestLog(log_stream, settings.logs.format, wall_clock)
         self.health = HealthMonitor(self.engines, self.router, settings.health, clock)
-        self.catalog = Catalog(self.router, int(wall_clock()))
+        self.catalog = Catalog(self.router, int(wall_clock()), choices(settings.aliases))
         self._admission = Admission(self.router, clock)
         self._children = Children(self.engines, self.health)
         self._lag_task: asyncio.Task[None] | None = None
         self._draining = False
+        self.limiter = self._build_limiter(environment, wall_clock)
+        self.metrics.registry.register(LimiterCollector(self.limiter.counters))
         self.pipeline = self._pipeline()
         self.metrics.observe_in_flight(lambda: self.pipeline.in_flight)
+
+    def _build_limiter(
+        self, environment: Mapping[str, str], wall_clock: Callable[[], float]
+    ) -> MemoryLimiter | RedisLimiter:
+        settings, clock = self.settings, steady_clock(self.clock, wall_clock)
+        try:
+            return build_limiter(settings.limits, settings.redis, environment, clock, random.random)
+        except ValueError as error:
+            raise config.ConfigError(str(error)) from error
 
     def _pipeline(self) -> Pipeline:
         settings = self.settings
@@ -73,21 +94,22 @@ class Gateway:
             recorders.append(self._request_log.write)
         stages = Stages(
             keyring=self.keyring,
-            limiter=ConcurrencyLimiter(
-                settings.limits.max_concurrent, settings.limits.max_concurrent_per_key
-            ),
+            limiter=self.limiter,
             admission=self._admission,
             catalog=self.catalog,
             engines={engine.endpoint.id: engine for engine in self.engines},
+            dialects=Dialects(),
             health=self.health,
             metrics=self.metrics,
-            prices={},
+            prices=settings.prices.table(),
             recorders=recorders,
+            tracer=self._tracer,
         )
         return Pipeline(stages, settings.server, settings.timeouts, self.clock)
 
     async def start(self) -> None:
         """Start managed engines and probes. Does not wait for engines to be ready."""
+        await self.limiter.start()
         self._children.start()
         await self.health.start()
         self._lag_task = asyncio.create_task(sample_loop_lag(self.metrics.loop_lag.observe))
@@ -112,8 +134,20 @@ class Gateway:
         if self._lag_task is not None:
             self._lag_task.cancel()
         self._admission.close()
+        await self.limiter.aclose()
         await self.health.aclose()
         await self._children.aclose()
         self._ports.close()
         await self._transports.aclose()
         self._request_log.flush()
+        if self._tracer is not None:
+            await asyncio.to_thread(self._tracer.close)
+
+
+def _tracer(settings: Tracing) -> TraceMaker | None:
+    """The SDK takes memory and a moment to import: only who traces pays."""
+    if settings.otlp_endpoint is None:
+        return None
+    from sluice_gateway.tracing.tracer import Tracer
+
+    return Tracer(settings)

@@ -21,10 +21,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sluice_gateway import multipart
 from sluice_gateway.admission import Admission
 from sluice_gateway.arrival import Arrival
 from sluice_gateway.attempt import Attempts, Job
 from sluice_gateway.auth import Keyring
+from sluice_gateway.dialects.opened import TRANSLATED_TO, Dialects
 from sluice_gateway.engines import Engine
 from sluice_gateway.errors import Failure, Problem, failure_class, from_reject, internal, problem
 from sluice_gateway.exchange import Exchange
@@ -36,8 +38,10 @@ from sluice_gateway.keep_alive import KeepAlive
 from sluice_gateway.limits.types import FREE, Demand, Lease, Limiter, Price
 from sluice_gateway.metrics import Metrics
 from sluice_gateway.models import Catalog
-from sluice_gateway.response import OpenAIWords, Responder, decision_headers
+from sluice_gateway.response import AnthropicWords, ErrorWords, OpenAIWords, Responder, decision_headers
+from sluice_gateway.routes import Family
 from sluice_gateway.settings import Server, Timeouts
+from sluice_gateway.tracing.types import Trace, TraceMaker
 from sluice_gateway.wire import Header
 from sluice_router.ticket import Ticket
 from sluice_router.types import Endpoint, Reject, RequestFacts
@@ -69,11 +73,13 @@ class Stages:
     catalog: Catalog
     engines: Mapping[str, Engine]
     """By endpoint id."""
+    dialects: Dialects
     health: HealthMonitor
     metrics: Metrics
     prices: Mapping[str, Price]
     """By model."""
     recorders: Sequence[Recorder]
+    tracer: TraceMaker | None
 
 
 class Pipeline:
@@ -91,7 +97,7 @@ class Pipeline:
         self._running: set[Interruption] = set()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._openai = OpenAIWords()
+        self._words: Mapping[Family, ErrorWords] = {"openai": OpenAIWords(), "anthropic": AnthropicWords()}
 
     @property
     def in_flight(self) -> int:
@@ -118,14 +124,19 @@ class Pipeline:
         interruption = Interruption(_current_task())
         envelope = arrival.envelope
         exchange = Exchange(envelope.request_id, arrival.route.kind, arrival.route.path, envelope.started_s)
-        client = Responder(arrival.wire, envelope, interruption, self._openai)
+        words = self._words[arrival.route.family]
+        client = Responder(arrival.wire, envelope, interruption, words)
         self._running.add(interruption)
         self._idle.clear()
+        tracer = self._stages.tracer
+        trace = tracer.begin(arrival.headers.get(b"traceparent"), exchange) if tracer is not None else None
         try:
-            found = await self._supervise(exchange, arrival, interruption, client)
+            found = await self._supervise(exchange, arrival, interruption, client, trace)
             arrival.source.unwatch()
             await self._conclude(exchange, client, found)
         finally:
+            if trace is not None:
+                trace.end()
             arrival.source.unwatch()
             self._running.discard(interruption)
             if not self._running:
@@ -133,11 +144,16 @@ class Pipeline:
         return exchange
 
     async def _supervise(
-        self, exchange: Exchange, arrival: Arrival, interruption: Interruption, client: Responder
+        self,
+        exchange: Exchange,
+        arrival: Arrival,
+        interruption: Interruption,
+        client: Responder,
+        trace: Trace | None,
     ) -> Problem | None:
         """Run the stages, and make a `Problem` of what interrupts them."""
         try:
-            return await self._answer(exchange, arrival, interruption, client)
+            return await self._answer(exchange, arrival, interruption, client, trace)
         except asyncio.CancelledError:
             if interruption.cause is None:
                 raise
@@ -148,7 +164,12 @@ class Pipeline:
             return internal(exchange.request_id)
 
     async def _answer(
-        self, exchange: Exchange, arrival: Arrival, interruption: Interruption, client: Responder
+        self,
+        exchange: Exchange,
+        arrival: Arrival,
+        interruption: Interruption,
+        client: Responder,
+        trace: Trace | None,
     ) -> Problem | None:
         """Authenticate, read, decode; the rest of the way follows in the methods below."""
         headers = arrival.headers
@@ -162,15 +183,36 @@ class Pipeline:
         if isinstance(body, Problem):
             return body
         arrival.source.watch(interruption)
-        decoded = decode(exchange.kind, body)
-        if isinstance(decoded, Problem):
-            return decoded
-        exchange.model, exchange.stream = decoded.model, decoded.stream
-        facts = self._stages.catalog.facts(exchange.request_id, exchange.kind, decoded, headers, key)
+        job = await self._decode(exchange, client, arrival, body, key)
+        if isinstance(job, Problem):
+            return job
+        exchange.model, exchange.stream = job.facts.model, job.facts.stream
+        facts = self._stages.catalog.facts(exchange.request_id, exchange.kind, job.facts, headers, key)
         if isinstance(facts, Problem):
             return facts
-        job = Job(exchange, client, body, decoded, _passed_on(headers, exchange.request_id))
-        return await self._with_lease(job, facts, key)
+        job.trace = trace
+        found = await self._with_lease(job, facts, key)
+        if found is not None and job.opened is not None:
+            await job.opened.conclude(found)
+        return found
+
+    async def _decode(
+        self, exchange: Exchange, client: Responder, arrival: Arrival, body: bytes, key: Key
+    ) -> Job | Problem:
+        """The routing facts, by the way of the request's kind."""
+        kind, headers = exchange.kind, arrival.headers
+        passed_on = _passed_on(headers, exchange.request_id)
+        if kind in TRANSLATED_TO:
+            opened = await self._stages.dialects.open(kind, body, key)
+            if isinstance(opened, Problem):
+                return opened
+            return Job(exchange, client, body, opened.facts, passed_on, opened=opened)
+        content_type = headers.get(b"content-type", b"") if arrival.route.multipart else b""
+        multi = arrival.route.multipart
+        decoded = multipart.decode(kind, content_type, body) if multi else decode(kind, body)
+        if isinstance(decoded, Problem):
+            return decoded
+        return Job(exchange, client, body, decoded, passed_on, content_type=content_type)
 
     async def _with_lease(self, job: Job, facts: RequestFacts, key: Key) -> Problem | None:
         exchange = job.exchange
@@ -234,6 +276,8 @@ class Pipeline:
         exchange.backend, exchange.endpoint, exchange.quant = endpoint.backend, endpoint.id, endpoint.quant
         job.model = ticket.model
         found = await self._attempts.run(engine, job)
+        if job.trace is not None:
+            job.trace.end_attempt(None if found is None else found.failure.value)
         if found is not None:
             self._note_failure(endpoint, found)
         return found

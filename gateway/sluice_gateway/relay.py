@@ -34,6 +34,8 @@ from sluice_gateway.usage import Observer, Tail, read_body
 from sluice_gateway.wire import Header
 from sluice_router.types import Usage
 
+Finishing = Callable[[Problem | None], Awaitable[None]]
+
 _HOLD_BODY_BYTES = 1 << 20
 _HOLD_COMMENT_BYTES = 16_384
 
@@ -70,6 +72,7 @@ class StreamRelay:
         "_backend",
         "_client",
         "_clock",
+        "_finishing",
         "_first_token",
         "_found",
         "_held",
@@ -88,11 +91,14 @@ class StreamRelay:
         *,
         clock: Callable[[], float],
         translation: Translation | None = None,
+        finishing: Finishing | None = None,
     ) -> None:
+        """`finishing` is waited for before the last bytes of an answer leave."""
         self._client = client
         self._backend = backend
         self._clock = clock
         self._translation = translation
+        self._finishing = finishing
         self._splitter = Splitter()
         self._first_token: asyncio.Timeout | None = None
         self._found: Problem | None = None
@@ -125,7 +131,8 @@ class StreamRelay:
             if keep:
                 kept.append(event)
         if not observer.data_events:
-            return self._hold(kept)
+            self._hold(kept)
+            return None
         if self._held:
             kept, self._held = self._held + kept, []
         if not kept:
@@ -176,6 +183,8 @@ class StreamRelay:
         if not self.observer.ended:
             return upstream_failure.cut_short(self._backend)
         rest = self._splitter.flush() if self._translation is None else self._translation.end()
+        if self._finishing is not None:
+            await self._finishing(None)
         if not self._client.started:
             await _done(self._client.start_events())
         await _done(self._client.finish(rest))
@@ -185,12 +194,20 @@ class StreamRelay:
 class BodyRelay:
     """Relays one plain answer."""
 
-    __slots__ = ("_backend", "_client", "_translation", "usage")
+    __slots__ = ("_backend", "_client", "_finishing", "_translation", "usage")
 
-    def __init__(self, client: Responder, backend: str, translation: Translation | None = None) -> None:
+    def __init__(
+        self,
+        client: Responder,
+        backend: str,
+        translation: Translation | None = None,
+        finishing: Finishing | None = None,
+    ) -> None:
+        """`finishing` is waited for before an answer leaves."""
         self._client = client
         self._backend = backend
         self._translation = translation
+        self._finishing = finishing
         self.usage: Usage | None = None
         """What the engine reported, once `run` has ended."""
 
@@ -238,6 +255,8 @@ class BodyRelay:
             except ValueError as error:
                 return upstream_failure.not_understood(self._backend, error)
             head = ((b"content-type", b"application/json"),)
+        if self._finishing is not None:
+            await self._finishing(None)
         await _done(self._client.whole(200, body, head))
         return None
 

@@ -12,6 +12,7 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from sluice_gateway.dialects import anthropic_errors
 from sluice_gateway.errors import Problem
 from sluice_gateway.exchange import Exchange
 from sluice_gateway.interruption import Interruption
@@ -94,6 +95,18 @@ class OpenAIWords:
     def event(self, found: Problem, request_id: str) -> bytes:
         """See `ErrorWords`."""
         return found.event()
+
+
+class AnthropicWords:
+    """Anthropic's error shape."""
+
+    def body(self, found: Problem, request_id: str) -> bytes:
+        """See `ErrorWords`."""
+        return anthropic_errors.body(found, request_id)
+
+    def event(self, found: Problem, request_id: str) -> bytes:
+        """See `ErrorWords`."""
+        return anthropic_errors.event(found, request_id)
 
 
 class Responder:

@@ -12,9 +12,15 @@ import msgspec
 from msgspec import Meta
 
 from sluice_gateway.keys.settings import JwtSettings, KeySettings, TenantSettings
+from sluice_gateway.ledger.settings import LedgerSettings
+from sluice_gateway.limits.settings import Limits, Prices, Redis
+from sluice_gateway.replay.settings import CacheSettings, IdempotencySettings
+from sluice_gateway.responses_api.settings import ResponsesSettings
 from sluice_gateway.routes import Kind
+from sluice_gateway.routing_settings import AliasTarget, FailoverSettings
 from sluice_gateway.settings_base import BaseUrl, Count, Name, ProxyUrl, Quant, Seconds, Section
 from sluice_gateway.store.settings import StoreSettings
+from sluice_gateway.tracing.settings import Tracing
 
 
 class Server(Section, frozen=True, kw_only=True):
@@ -159,29 +165,11 @@ class Backend(Section, frozen=True, kw_only=True):
         return self.url or ()
 
 
-class Limits(Section, frozen=True, kw_only=True):
-    """How much may run at once. A request over a limit gets 429 with Retry-After."""
-
-    max_concurrent: Annotated[
-        Count, Meta(description="Requests in the gateway at once, waiting ones included, over all keys.")
-    ] = 1024
-    max_concurrent_per_key: Annotated[
-        Count | None, Meta(description="The same for each single key. Absent: no limit of its own.")
-    ] = None
-
-
 class Queue(Section, frozen=True, kw_only=True):
     """Where requests wait while all engines are busy."""
 
     max_waiting: Annotated[int, Meta(ge=0, description="Requests that may wait; further ones get 429.")] = 256
     timeout_s: Annotated[Seconds, Meta(description="A request that has waited this long gets 503.")] = 30.0
-    max_attempts: Annotated[
-        Count,
-        Meta(
-            description="Endpoints that one request may be tried on when they fail before its first byte was"
-            " sent to the client."
-        ),
-    ] = 3
 
 
 class Timeouts(Section, frozen=True, kw_only=True):
@@ -261,12 +249,32 @@ class Settings(Section, frozen=True, kw_only=True):
         Meta(description="Signed tokens as credentials, see *jwt* below. Absent: keys only."),
     ] = None
     store: Annotated[StoreSettings, Meta(description="See *store* below.")] = StoreSettings()
+    ledger: Annotated[LedgerSettings, Meta(description="See *ledger* below.")] = LedgerSettings()
+    idempotency: Annotated[IdempotencySettings, Meta(description="See *idempotency* below.")] = (
+        IdempotencySettings()
+    )
+    cache: Annotated[CacheSettings, Meta(description="See *cache* below.")] = CacheSettings()
     limits: Annotated[Limits, Meta(description="See *limits* below.")] = Limits()
+    prices: Annotated[Prices, Meta(description="See *prices* below.")] = Prices()
+    redis: Annotated[
+        Redis | None,
+        Meta(description="See *redis* below. Absent: each process keeps its limits to itself."),
+    ] = None
+    responses: Annotated[ResponsesSettings, Meta(description="See *responses* below.")] = ResponsesSettings()
     queue: Annotated[Queue, Meta(description="See *queue* below.")] = Queue()
+    failover: Annotated[FailoverSettings, Meta(description="See *failover* below.")] = FailoverSettings()
+    aliases: Annotated[
+        dict[str, tuple[AliasTarget, ...]],
+        Meta(
+            description="Further model names, each with an ordered list of what it stands for; see *aliases*"
+            " below. A name must not be that of a configured model; it hides a discovered one."
+        ),
+    ] = msgspec.field(default_factory=dict)
     timeouts: Annotated[Timeouts, Meta(description="See *timeouts* below.")] = Timeouts()
     health: Annotated[Health, Meta(description="See *health* below.")] = Health()
     cors: Annotated[Cors, Meta(description="See *cors* below.")] = Cors()
     logs: Annotated[Logs, Meta(description="See *logs* below.")] = Logs()
+    tracing: Annotated[Tracing, Meta(description="See *tracing* below.")] = Tracing()
 
 
 BUNDLED_WORKER = Backend(name="worker", adapter="worker", managed=Managed())
