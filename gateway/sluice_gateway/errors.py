@@ -37,6 +37,8 @@ class Failure(StrEnum):
     """A field has the wrong JSON type."""
     UNSUPPORTED = "unsupported_parameter"
     """No engine that could serve the request has a feature it uses."""
+    PREVIOUS_RESPONSE_NOT_FOUND = "previous_response_not_found"
+    """A conversation is to be continued that is not stored, or is another tenant's."""
     UNKNOWN_BACKEND = "unknown_backend"
     """`X-Backend` names nothing that is configured."""
     UNKNOWN_QUANT = "unknown_quant"
@@ -126,6 +128,7 @@ _TABLE: dict[Failure, tuple[int, str, str | None]] = {
     Failure.INVALID_REQUEST: (400, _CALLER, None),
     Failure.INVALID_TYPE: (400, _CALLER, "invalid_type"),
     Failure.UNSUPPORTED: (400, _CALLER, "unsupported_parameter"),
+    Failure.PREVIOUS_RESPONSE_NOT_FOUND: (400, _CALLER, "previous_response_not_found"),
     Failure.UNKNOWN_BACKEND: (400, _CALLER, "unknown_backend"),
     Failure.UNKNOWN_QUANT: (400, _CALLER, "unknown_quant"),
     Failure.INVALID_API_KEY: (401, _CALLER, "invalid_api_key"),

@@ -15,10 +15,8 @@ from sluice_gateway.dialects.responses.chat_answer import News, read, used
 from sluice_gateway.dialects.responses.event_stream import EventWriter
 from sluice_gateway.dialects.responses.output import Output
 from sluice_gateway.dialects.responses.response_object import Echo, Outcome, ResponseObject, error_of
-from sluice_gateway.errors import Failure, Problem
+from sluice_gateway.errors import Problem
 from sluice_router.types import Usage
-
-_LEFT = (Failure.CLIENT_GONE, Failure.CLIENT_STALLED)
 
 
 class ChatTranslation:
@@ -86,10 +84,8 @@ class ChatTranslation:
         self._writer.add("response.failed", {"response": self.response})
         return self._writer.take()
 
-    def broken_off(self, found: Problem) -> ResponseObject:
-        """The response when nobody is told of its end: the client left, or it was cancelled."""
-        status = "cancelled" if found.failure in _LEFT else "failed"
-        error = None if status == "cancelled" else error_of(found)
+    def broken_off(self, status: str, error: dict[str, Any] | None) -> ResponseObject:
+        """The response as it stands, when it ends without the engine's or the stream's last word."""
         return self._echo.object(self._outcome(status, error))
 
     def _note(self, news: News) -> None:

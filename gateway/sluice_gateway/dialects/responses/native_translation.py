@@ -26,7 +26,6 @@ from sluice_router.types import Usage
 _OURS = ("id", "created_at", "previous_response_id", "store", "background", "model")
 _NEEDS_LOGPROBS = frozenset({"response.output_text.delta", "response.output_text.done"})
 _OPENING = frozenset({"response.created", "response.queued"})
-_LEFT = (Failure.CLIENT_GONE, Failure.CLIENT_STALLED)
 _CUT = "The engine ended its answer early; try again."
 
 _OBJECT = msgspec.json.Decoder(dict[str, Any])
@@ -99,10 +98,9 @@ class NativeTranslation:
         self.response = self._echo.object(self._outcome("failed", error_of(found)))
         return pieces + frame("response.failed", self._numbered("response.failed", self.response))
 
-    def broken_off(self, found: Problem) -> ResponseObject:
-        """The response when nobody is told of its end: the client left, or it was cancelled."""
-        status = "cancelled" if found.failure in _LEFT else "failed"
-        return self._echo.object(self._outcome(status, None if status == "cancelled" else error_of(found)))
+    def broken_off(self, status: str, error: dict[str, Any] | None) -> ResponseObject:
+        """The response as it stands, when it ends without the engine's or the stream's last word."""
+        return self._echo.object(self._outcome(status, error))
 
     def _changed(self, kind: str, fields: dict[str, Any]) -> dict[str, Any]:
         """The event as the client is to see it: the same object when nothing has to change."""
