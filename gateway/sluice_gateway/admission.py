@@ -1,8 +1,8 @@
 """The router's tickets, as something to wait for.
 
 The router is told the time and starts nothing by itself; this is the part that has an event loop: it waits
-for a decision, wakes the router when the oldest ticket expires, and gives a ticket back when the wait is
-cancelled.
+for a decision, wakes the router when a ticket expires or a breaker lets a probe pass, and gives a ticket back
+when the wait is cancelled.
 """
 
 from __future__ import annotations
@@ -33,15 +33,25 @@ class Admission:
         return ticket
 
     async def retry(self, ticket: Ticket, failure: FailureClass) -> None:
-        """Have a placed ticket decided anew, without the endpoint that failed it."""
+        """Report the failure of a placed ticket's endpoint, and have it decided anew without that endpoint.
+
+        A refusal with outcome `EXHAUSTED` means that the failure stands.
+        """
         decided = asyncio.Event()
-        ticket.retry(self._clock(), decided.set)
+        ticket.retry(self._clock(), failure, decided.set)
+        self._rearm()
         if ticket.decision is None:
             await self._wait(ticket, decided)
 
     def release(self, ticket: Ticket, usage: Usage | None, failure: FailureClass | None = None) -> None:
-        """Give the ticket's slot or queue place back. Idempotent."""
-        ticket.settle(self._clock(), usage)
+        """Give the ticket's slot or queue place back, and say how it went: `None` is well. Idempotent."""
+        ticket.settle(self._clock(), usage, failure)
+        if failure is not None:
+            self._rearm()
+
+    def answered(self, ticket: Ticket) -> None:
+        """Content has come: an endpoint on probation need not wait for the end of a long answer."""
+        ticket.answered(self._clock())
 
     async def _wait(self, ticket: Ticket, decided: asyncio.Event) -> None:
         self._arm()
@@ -52,8 +62,14 @@ class Admission:
             raise
 
     def _arm(self) -> None:
-        """See that the router is called when its oldest ticket expires."""
+        """See that the router is called when it asks to be."""
         if self._timer is None:
+            self._expire()
+
+    def _rearm(self) -> None:
+        """A failure may have opened a breaker, which makes the router ask to be called earlier."""
+        if self._timer is not None:
+            self._timer.cancel()
             self._expire()
 
     def _expire(self) -> None:

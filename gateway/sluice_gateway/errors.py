@@ -173,6 +173,7 @@ _OUTCOMES = {
     Outcome.NO_ENDPOINT: Failure.NO_ENGINE,
     Outcome.EXPIRED: Failure.QUEUE_EXPIRED,
     Outcome.CANCELLED: Failure.CLIENT_GONE,
+    Outcome.EXHAUSTED: Failure.NO_ENGINE,
 }
 
 _RETRY_AFTER_S = 1.0

@@ -31,6 +31,8 @@ class BodyFacts(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int | None = None
     needs: frozenset[str] = frozenset()
     """Names of boolean fields of `Capabilities` that the request uses."""
+    session: str | None = None
+    """`prompt_cache_key`: requests with the same one probably share a prefix."""
 
 
 _ABSENT = msgspec.Raw(b"null")
@@ -64,6 +66,7 @@ class _Body(_Head):
     logprobs: bool | int | None = None
     tools: list[msgspec.Raw] | None = None
     response_format: _ResponseFormat | None = None
+    prompt_cache_key: str | None = None
 
 
 class _ResponsesBody(_Body):
@@ -187,6 +190,7 @@ def _facts(fields: _Body, prompt_tokens: int) -> BodyFacts | Problem:
         prompt_tokens_estimate=prompt_tokens,
         max_tokens=max_tokens,
         needs=_needs(fields),
+        session=fields.prompt_cache_key or None,
     )
 
 

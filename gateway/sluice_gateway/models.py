@@ -1,22 +1,27 @@
-"""What can be asked for: model list, and from a client's request to the router's facts.
+"""What can be asked for: model list, aliases, and from a client's request to the router's facts.
 
 The router's endpoints carry the model ids, configured or discovered; this module only words them for
 clients. What no engine could ever serve is told apart from what none can serve now: the first is the
 client's mistake (400, 404), the second is ours (503).
+
+A name is looked up among the aliases first. A key's scope on models is on the names that clients write: who
+may use an alias may use what it stands for, on the backends and quantizations that the key may use.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
+from sluice_gateway import routing_headers
 from sluice_gateway.errors import Failure, Problem, problem
 from sluice_gateway.facts import BodyFacts
 from sluice_gateway.identity import Key
+from sluice_gateway.keys import scopes
 from sluice_gateway.routes import Kind
 from sluice_router.router import Router
-from sluice_router.types import QUANTS, RequestFacts
+from sluice_router.types import Choice, RequestFacts
 
 _FIELDS = {
     "backend": (Failure.UNKNOWN_BACKEND, None),
@@ -55,17 +60,23 @@ class ModelList(msgspec.Struct, frozen=True, kw_only=True):
 class Catalog:
     """The models, and what a request's headers may select."""
 
-    def __init__(self, router: Router, started_at: int) -> None:
+    def __init__(
+        self, router: Router, started_at: int, aliases: Mapping[str, tuple[Choice, ...]] | None = None
+    ) -> None:
         """`started_at`, seconds since 1970, is what models claim as their creation: they have no other."""
         self._router = router
         self._created = started_at
+        self._aliases = aliases or {}
+        self._backends = router.backends()
 
     def models(self, key: Key) -> ModelList:
-        """The models that the key's holder may use."""
-        allowed = [
-            b for b in self._router.backends() if key.scopes.backends is None or b in key.scopes.backends
-        ]
-        names = dict.fromkeys(m for backend in allowed for m in self._router.models(backend))
+        """The models that the key's holder may use, then the aliases."""
+        allowed = key.scopes.backends
+        served = (
+            m for b in self._backends if allowed is None or b in allowed for m in self._router.models(b)
+        )
+        aliases = (name for name, choices in self._aliases.items() if _within_reach(choices, allowed))
+        names = [n for n in dict.fromkeys((*served, *aliases)) if scopes.allows_model(key.scopes, n)]
         data = [Model(id=name, created=self._created) for name in names]
         return ModelList(
             data=data, first_id=data[0].id if data else None, last_id=data[-1].id if data else None
@@ -79,13 +90,11 @@ class Catalog:
     def facts(
         self, request_id: str, kind: Kind, body: BodyFacts, headers: dict[bytes, bytes], key: Key
     ) -> RequestFacts | Problem:
-        """What the router has to know, from body, `X-Backend` and `X-Quant`."""
-        quant, backend = _text(headers.get(b"x-quant")), _text(headers.get(b"x-backend"))
-        if quant is not None and quant.lower() not in QUANTS:
-            valid = ", ".join(QUANTS)
-            text = f"X-Quant '{quant}' is not a quantization; valid ones are: {valid}."
-            return problem(Failure.UNKNOWN_QUANT, text)
-        refusal = self._refusal(backend, key)
+        """What the router has to know, from the body and the headers of `routing_headers.py`."""
+        asked = routing_headers.parse(headers, self._backends)
+        if isinstance(asked, Problem):
+            return asked
+        refusal = scopes.refusal(key, kind, body.model, asked.backend, asked.quant)
         if refusal is not None:
             return refusal
         return RequestFacts(
@@ -93,9 +102,14 @@ class Catalog:
             kind=kind,
             model=body.model,
             tenant=key.tenant,
-            backend=backend,
+            backend=asked.backend,
             allowed_backends=key.scopes.backends,
-            quant=quant.lower() if quant is not None else None,
+            quant=asked.quant,
+            allowed_quants=key.scopes.quants,
+            prefer=asked.prefer,
+            choices=self._aliases.get(body.model, ()),
+            priority=asked.priority,
+            session=asked.session or body.session,
             stream=body.stream,
             prompt_tokens_estimate=body.prompt_tokens_estimate,
             max_tokens=body.max_tokens,
@@ -112,19 +126,7 @@ class Catalog:
             param = _NEEDED_PARAM.get(found.valid[0])
         return problem(failure, found.message, param=param)
 
-    def _refusal(self, backend: str | None, key: Key) -> Problem | None:
-        """Why the key may not have what it asks for. A backend that does not exist is not its fault."""
-        if key.scopes.backends is None or (backend is None and key.scopes.backends):
-            return None
-        if backend in key.scopes.backends or (backend is not None and backend not in self._router.backends()):
-            return None
-        names = ", ".join(sorted(key.scopes.backends)) or "none"
-        return problem(
-            Failure.BACKEND_NOT_ALLOWED,
-            f"The key '{key.id}' may not use backend '{backend or 'any'}'; it may use: {names}.",
-        )
 
-
-def _text(value: bytes | None) -> str | None:
-    """A header's value; headers are Latin-1."""
-    return None if value is None else value.decode("latin-1")
+def _within_reach(choices: Sequence[Choice], allowed: frozenset[str] | None) -> bool:
+    """Whether a target of an alias may be on one of the backends."""
+    return allowed is None or any(c.backend is None or c.backend in allowed for c in choices)

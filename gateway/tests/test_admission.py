@@ -8,7 +8,7 @@ import pytest
 
 from sluice_gateway.admission import Admission
 from sluice_router.router import Router
-from sluice_router.types import Endpoint, Outcome, Reject, RequestFacts
+from sluice_router.types import Endpoint, FailureClass, Outcome, Reject, RequestFacts
 
 FACTS = RequestFacts(request_id="r", kind="chat", model="m")
 
@@ -66,7 +66,7 @@ async def test_a_retry_may_wait_for_another_endpoint() -> None:
     desk, router = admission("a", "b")
     first, second = await desk.admit(FACTS), await desk.admit(FACTS)
     failed = first.endpoint
-    again = asyncio.create_task(desk.retry(first))
+    again = asyncio.create_task(desk.retry(first, FailureClass.BROKEN))
     await asyncio.sleep(0)
     assert router.snapshot().waiting == 1
     desk.release(second, None)

@@ -2,19 +2,31 @@
 
 Rules. A request may go to an endpoint that matches its backend, kind, quantization, needs and model. An
 endpoint without a model list accepts any model, but gives way to endpoints that name the one asked for, so
-that a catch-all backend never answers in place of the real one. Among those with room the least loaded wins:
-own requests in flight plus those the engine reports as waiting, relative to the endpoint's size; equals take
-turns. Health and room are no part of the match: a busy or broken endpoint is still a candidate to wait for.
+that a catch-all backend never answers in place of the real one. Health and room are no part of the match: a
+busy or broken endpoint is still a candidate to wait for.
+
+Among the endpoints with room, a session's home wins (`affinity.py`), then the least loaded: own requests in
+flight plus those the engine reports as waiting, relative to the endpoint's size; equals take turns.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from math import inf
 
 import msgspec
 
+from sluice_router.affinity import home
 from sluice_router.replica import Replica
+from sluice_router.targets import targets
 from sluice_router.types import Endpoint, RequestFacts
+
+LEAST_LOADED = "least_loaded"
+AFFINITY = "affinity"
+
+
+Pick = tuple[Replica, str]
+"""Where to, and why: `LEAST_LOADED` or `AFFINITY`."""
 
 
 class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +53,9 @@ def serves_kind(endpoint: Endpoint, facts: RequestFacts) -> bool:
 
 
 def serves_quant(endpoint: Endpoint, facts: RequestFacts) -> bool:
-    """Whether the endpoint runs the quantization asked for, if one was."""
+    """Whether the endpoint runs the quantization asked for, if one was, and one of those allowed."""
+    if facts.allowed_quants is not None and endpoint.quant not in facts.allowed_quants:
+        return False
     return facts.quant is None or endpoint.quant == facts.quant
 
 
@@ -55,7 +69,7 @@ def serves_model(endpoint: Endpoint, facts: RequestFacts) -> bool:
     return not endpoint.models or facts.model in endpoint.models
 
 
-_RULES: tuple[tuple[str, Callable[[Endpoint, RequestFacts], bool]], ...] = (
+RULES: tuple[tuple[str, Callable[[Endpoint, RequestFacts], bool]], ...] = (
     ("backend", serves_backend),
     ("model", serves_model),
     ("kind", serves_kind),
@@ -66,16 +80,45 @@ _RULES: tuple[tuple[str, Callable[[Endpoint, RequestFacts], bool]], ...] = (
 
 
 def candidates(endpoints: Iterable[Endpoint], facts: RequestFacts) -> tuple[Endpoint, ...]:
-    """Endpoints that may serve the request, in the given order; empty when none is configured for it."""
-    matching = [e for e in endpoints if all(rule(e, facts) for _, rule in _RULES)]
+    """Endpoints that may serve one target, in the given order; empty when none is configured for it."""
+    matching = [e for e in endpoints if all(rule(e, facts) for _, rule in RULES)]
     naming = [e for e in matching if facts.model in e.models]
     return tuple(naming or matching)
 
 
 def mismatch(endpoints: Iterable[Endpoint], facts: RequestFacts) -> Mismatch | None:
-    """The first rule that leaves no endpoint, or `None` when `candidates` would find one."""
+    """What to say when no target of the request has a candidate; `None` when one has.
+
+    Of several targets the last, the least demanding one, tells why.
+    """
+    endpoints = tuple(endpoints)
+    lacking = None
+    for target in targets(facts):
+        lacking = _first_mismatch(endpoints, target.facts)
+        if lacking is None:
+            return None
+    lacking = lacking or _conflict(facts)
+    if not facts.choices:
+        return lacking
+    message = f"No target of the alias '{facts.model}' can serve this. {lacking.message}"
+    return msgspec.structs.replace(lacking, message=message)
+
+
+def _conflict(facts: RequestFacts) -> Mismatch:
+    """The headers ask for what none of an alias's choices is."""
+    backends = unique(c.backend for c in facts.choices if c.backend)
+    if facts.backend is not None and all(c.backend not in (None, facts.backend) for c in facts.choices):
+        text = f"It is not on backend '{facts.backend}' but on: {', '.join(backends)}."
+        return Mismatch(field="backend", message=text, valid=backends)
+    quants = unique(c.quant for c in facts.choices if c.quant)
+    text = f"It does not have quantization '{facts.quant}' but: {', '.join(quants)}."
+    return Mismatch(field="quant", message=text, valid=quants)
+
+
+def _first_mismatch(endpoints: Iterable[Endpoint], facts: RequestFacts) -> Mismatch | None:
+    """The first rule that leaves no endpoint."""
     remaining = list(endpoints)
-    for field, rule in _RULES:
+    for field, rule in RULES:
         kept = [e for e in remaining if rule(e, facts)]
         if not kept:
             return _describe(field, remaining, facts)
@@ -87,7 +130,8 @@ def _describe(field: str, remaining: Sequence[Endpoint], facts: RequestFacts) ->
     where = f" on backend '{facts.backend}'" if facts.backend and field != "backend" else ""
     if field == "backend":
         valid = unique(e.backend for e in remaining)
-        message = f"There is no backend '{facts.backend}'; valid ones are: {', '.join(valid)}."
+        what = f"There is no backend '{facts.backend}'" if facts.backend else "The key may use no backend"
+        message = f"{what}; valid ones are: {', '.join(valid)}."
     elif field == "model":
         valid = unique(model for e in remaining for model in e.models)
         message = f"The model '{facts.model}' is not served{where}; available: {', '.join(valid)}."
@@ -98,7 +142,8 @@ def _describe(field: str, remaining: Sequence[Endpoint], facts: RequestFacts) ->
         )
     elif field == "quant":
         valid = unique(e.quant for e in remaining)
-        message = f"Quantization '{facts.quant}' is not served{where}; available: {', '.join(valid)}."
+        what = f"Quantization '{facts.quant}'" if facts.quant else "No quantization that the key may use"
+        message = f"{what} is {'not ' if facts.quant else ''}served{where}; available: {', '.join(valid)}."
     else:
         valid = tuple(sorted(facts.needs))
         message = f"No endpoint{where} for model '{facts.model}' supports all of: {', '.join(valid)}."
@@ -110,17 +155,29 @@ def unique(values: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(values))
 
 
+def choose(replicas: Sequence[Replica], facts: RequestFacts, now: float, load_ttl_s: float) -> Pick | None:
+    """The replica to place a request on now, and why; `None` when none is available."""
+    if facts.session is not None:
+        at_home = home(replicas, facts.tenant, facts.session)
+        if at_home is not None and at_home.available:
+            return at_home, AFFINITY
+    least = least_loaded(replicas, now, load_ttl_s)
+    return None if least is None else (least, LEAST_LOADED)
+
+
 def least_loaded(replicas: Iterable[Replica], now: float, load_ttl_s: float) -> Replica | None:
     """The available replica with the smallest relative load; `None` when none is available.
 
     Readings older than `load_ttl_s` count as unknown. Equal loads take turns.
     """
-
-    def load(replica: Replica) -> tuple[float, int]:
-        occupied = replica.in_flight + replica.reported_waiting(now, load_ttl_s)
-        return occupied / replica.endpoint.max_in_flight, replica.last_placed
-
-    return min((r for r in replicas if r.available), key=load, default=None)
+    best, smallest = None, (inf, 0)
+    for replica in replicas:
+        if replica.available:
+            occupied = replica.in_flight + replica.reported_waiting(now, load_ttl_s)
+            load = (occupied / replica.endpoint.max_in_flight, replica.last_placed)
+            if load < smallest:
+                best, smallest = replica, load
+    return best
 
 
 def estimate_wait_s(ahead: int, replicas: Iterable[Replica], unknown_s: float) -> float:
@@ -129,6 +186,6 @@ def estimate_wait_s(ahead: int, replicas: Iterable[Replica], unknown_s: float) -
     `unknown_s` when nothing has been observed yet. Whole seconds from 1 to 60: what `Retry-After` can say and
     the OpenAI SDKs obey.
     """
-    drain_per_s = sum(r.drain_per_s for r in replicas if r.healthy)
+    drain_per_s = sum(r.drain_per_s for r in replicas if r.usable)
     wait_s = (ahead + 1) / drain_per_s if drain_per_s > 0 else unknown_s
     return float(min(60, max(1, -int(-wait_s // 1))))

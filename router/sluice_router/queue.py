@@ -1,9 +1,13 @@
-"""The waiting room: first in, first out among requests that wait for the same endpoints.
+"""The waiting room: the most urgent first among requests that wait for the same endpoints.
 
-Items are kept in lanes, one for each distinct set of endpoints waited for, so that a request for a full
-backend never stands in the way of one for a free backend. Within a lane, and between lanes that share an
-endpoint, the smallest order number goes first. Removal from any place is O(1); nothing of a removed item is
-kept. Insertion is O(1) at the end of a lane and O(lane) elsewhere, which only a retried request needs.
+Items are kept on shelves, one for each distinct set of endpoints waited for and class of urgency, so that a
+request for a full backend never stands in the way of one for a free backend. Within a shelf, and between
+shelves that share an endpoint, the smallest place goes first. A place is a rank (a virtual deadline: time of
+arrival plus what the class may be kept waiting for others) and the order of arrival: earliest deadline first,
+which is what keeps every class from starving (`priority.py`).
+
+Removal from anywhere is O(1); nothing of a removed item is kept. Insertion is O(1) at the end of a shelf,
+where requests of one class arrive in turn, and O(shelf) elsewhere, which only a retried request needs.
 
 Knows nothing of health, room, or what an item is. The bound on its length is the caller's to keep.
 """
@@ -17,82 +21,96 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 Lane = frozenset[str]
 """The ids of the endpoints that an item may be placed on."""
+Place = tuple[float, int]
+"""Rank, and order of arrival among equals. Unique."""
+_Shelf = tuple[Lane, int]
 
 
 class WaitingQueue(Generic[T]):
-    """Ordered waiting items, by lane and by deadline."""
+    """Waiting items, by place and by deadline."""
 
     def __init__(self) -> None:
-        self._lanes: dict[Lane, OrderedDict[int, T]] = {}
-        self._lane_of: dict[int, Lane] = {}
-        self._deadlines: OrderedDict[int, float] = OrderedDict()
+        self._shelves: dict[_Shelf, OrderedDict[Place, T]] = {}
+        self._shelf_of: dict[Place, _Shelf] = {}
+        self._deadlines: OrderedDict[Place, float] = OrderedDict()
 
     def __len__(self) -> int:
-        return len(self._lane_of)
+        return len(self._shelf_of)
 
     def __iter__(self) -> Iterator[T]:
-        """All items, lane by lane."""
-        return (item for lane in self._lanes.values() for item in lane.values())
+        """All items, shelf by shelf."""
+        return (item for items in self._shelves.values() for item in items.values())
 
-    def push(self, order: int, item: T, lane: Lane, deadline: float) -> None:
-        """Add an item under its unique `order`. Deadlines must not decrease from one push to the next."""
-        members = self._lanes.setdefault(lane, OrderedDict())
-        _insert(members, order, item)
-        self._lane_of[order] = lane
-        self._deadlines[order] = deadline
+    def push(self, place: Place, item: T, lane: Lane, band: int, deadline: float) -> None:
+        """Add an item of a class of urgency, 0 being the highest.
 
-    def remove(self, order: int) -> None:
+        Deadlines must not decrease from one push to the next.
+        """
+        self._put(place, item, (lane, band))
+        self._deadlines[place] = deadline
+
+    def remove(self, place: Place) -> None:
         """Take an item out. Does nothing when it is not waiting."""
-        lane = self._lane_of.pop(order, None)
-        if lane is None:
-            return
-        del self._deadlines[order]
-        members = self._lanes[lane]
-        del members[order]
-        if not members:
-            del self._lanes[lane]
+        if place in self._shelf_of:
+            del self._deadlines[place]
+            self._take(place)
 
-    def move(self, order: int, lane: Lane) -> None:
-        """Put a waiting item into another lane; its order and deadline stay."""
-        old = self._lanes[self._lane_of[order]]
-        item = old.pop(order)
-        if not old:
-            del self._lanes[self._lane_of[order]]
-        _insert(self._lanes.setdefault(lane, OrderedDict()), order, item)
-        self._lane_of[order] = lane
+    def move(self, place: Place, lane: Lane) -> None:
+        """Have a waiting item wait for other endpoints; its place and deadline stay."""
+        old_lane, band = self._shelf_of[place]
+        if old_lane != lane:
+            self._put(place, self._take(place), (lane, band))
 
-    def oldest_for(self, endpoint_id: str) -> T | None:
-        """The item with the smallest order among those that wait for the endpoint."""
-        heads = (next(iter(items.items())) for lane, items in self._lanes.items() if endpoint_id in lane)
-        head = min(heads, key=_order_of, default=None)
+    def first_for(self, endpoint_id: str) -> T | None:
+        """The item with the smallest place among those that wait for the endpoint."""
+        heads = (next(iter(s.items())) for (lane, _), s in self._shelves.items() if endpoint_id in lane)
+
+        head = min(heads, key=_place_of, default=None)
         return None if head is None else head[1]
+
+    def last_below(self, band: int) -> T | None:
+        """The item with the greatest place in the least urgent class, if that is less urgent than `band`."""
+        lowest = max((b for _, b in self._shelves), default=band)
+        if lowest <= band:
+            return None
+        tails = (next(reversed(items.items())) for (_, b), items in self._shelves.items() if b == lowest)
+        return max(tails, key=_place_of)[1]
 
     def count_overlapping(self, lane: Lane) -> int:
         """Items that wait for at least one of the endpoints in `lane`."""
-        return sum(len(items) for other, items in self._lanes.items() if not other.isdisjoint(lane))
+        return sum(len(items) for (other, _), items in self._shelves.items() if not other.isdisjoint(lane))
 
     def expired(self, now: float) -> list[T]:
         """Items whose deadline is at or before `now`, earliest deadline first. They stay in the queue."""
         late = []
-        for order, deadline in self._deadlines.items():
+        for place, deadline in self._deadlines.items():
             if deadline > now:
                 break
-            late.append(self._lanes[self._lane_of[order]][order])
+            late.append(self._shelves[self._shelf_of[place]][place])
         return late
 
     def next_deadline(self) -> float | None:
         """The earliest deadline of all; `None` when nothing waits."""
         return next(iter(self._deadlines.values()), None)
 
+    def _put(self, place: Place, item: T, shelf: _Shelf) -> None:
+        """Keep the shelf sorted: what comes after the new item is appended again behind it."""
+        items = self._shelves.setdefault(shelf, OrderedDict())
+        later = []
+        while items and next(reversed(items)) > place:
+            later.append(items.popitem())
+        items[place] = item
+        items.update(reversed(later))
+        self._shelf_of[place] = shelf
 
-def _order_of(head: tuple[int, object]) -> int:
-    return head[0]
+    def _take(self, place: Place) -> T:
+        shelf = self._shelf_of.pop(place)
+        items = self._shelves[shelf]
+        item = items.pop(place)
+        if not items:
+            del self._shelves[shelf]
+        return item
 
 
-def _insert(members: OrderedDict[int, T], order: int, item: T) -> None:
-    """Keep `members` sorted by order: what is younger than the new item is appended again after it."""
-    younger = []
-    while members and next(reversed(members)) > order:
-        younger.append(members.popitem())
-    members[order] = item
-    members.update(reversed(younger))
+def _place_of(entry: tuple[Place, object]) -> Place:
+    return entry[0]

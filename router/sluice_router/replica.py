@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import msgspec
 
+from sluice_router.breaker import Breaker, BreakerState
 from sluice_router.types import Endpoint, EngineLoad, Usage
 
 SERVICE_TIME_WEIGHT = 0.1
@@ -20,6 +21,13 @@ class ReplicaSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: Endpoint
     """With the models last discovered."""
     healthy: bool
+    draining: bool
+    """Gets no new requests by somebody's wish."""
+    breaker: BreakerState
+    breaker_forced: bool
+    """Somebody set the breaker's state by hand."""
+    failures: int
+    """Failures in a row that the breaker counted."""
     in_flight: int
     load: EngineLoad | None
     """The last reading, however old; `None` before the first."""
@@ -37,6 +45,8 @@ class Replica:
     __slots__ = (
         "_load",
         "_load_at",
+        "breaker",
+        "draining",
         "endpoint",
         "healthy",
         "in_flight",
@@ -46,10 +56,12 @@ class Replica:
         "usage",
     )
 
-    def __init__(self, endpoint: Endpoint, order: int = 0) -> None:
+    def __init__(self, endpoint: Endpoint, breaker: Breaker, order: int = 0) -> None:
         """Healthy and empty. `order` decides whose turn is first among replicas that never had one."""
         self.endpoint = endpoint
+        self.breaker = breaker
         self.healthy = True
+        self.draining = False
         self.in_flight = 0
         self.last_placed = order
         self.mean_service_s: float | None = None
@@ -59,9 +71,19 @@ class Replica:
         self._load_at = 0.0
 
     @property
+    def usable(self) -> bool:
+        """Whether it is worth waiting for: well, wanted, and not suspended."""
+        return self.healthy and not self.draining and self.breaker.state is not BreakerState.OPEN
+
+    @property
     def available(self) -> bool:
-        """Whether it may be given one more request."""
-        return self.healthy and self.in_flight < self.endpoint.max_in_flight
+        """Whether it may be given one more request now."""
+        return (
+            self.healthy
+            and not self.draining
+            and self.in_flight < self.endpoint.max_in_flight
+            and self.breaker.permits
+        )
 
     @property
     def drain_per_s(self) -> float:
@@ -106,6 +128,10 @@ class Replica:
         return ReplicaSnapshot(
             endpoint=self.endpoint,
             healthy=self.healthy,
+            draining=self.draining,
+            breaker=self.breaker.state,
+            breaker_forced=self.breaker.forced,
+            failures=self.breaker.failures,
             in_flight=self.in_flight,
             load=self._load,
             mean_service_s=self.mean_service_s,

@@ -2,7 +2,7 @@
 
     admit ──► waiting ──► placed ──► closed (DISPATCHED)
                  │  ▲        │
-                 │  └─ retry ┘
+                 │  └─ retry ┴──► refused: closed (EXHAUSTED)
                  └──► refused or cancelled: closed (SHED_CAPACITY, NO_ENDPOINT, EXPIRED, CANCELLED)
 
 The ticket is a handle: its verbs ask the router, which changes the fields. Whoever got a ticket must close it
@@ -14,11 +14,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Protocol
+from urllib.parse import quote
 
-from sluice_router.types import Endpoint, Outcome, Reject, RequestFacts, Usage
+from sluice_router.queue import Place
+from sluice_router.types import Endpoint, FailureClass, Outcome, Reject, RequestFacts, Usage
 
 Notify = Callable[[], None]
 """Called without arguments when a waiting ticket gets its decision. Must not raise; may call the router."""
+
+_PLAIN = "/:@+"
+"""Punctuation of model names that needs no escaping in a header."""
 
 
 class Desk(Protocol):
@@ -28,12 +33,16 @@ class Desk(Protocol):
         """See `Ticket.cancel`."""
         ...
 
-    def settle(self, ticket: Ticket, now: float, usage: Usage | None) -> None:
+    def settle(self, ticket: Ticket, now: float, usage: Usage | None, failure: FailureClass | None) -> None:
         """See `Ticket.settle`."""
         ...
 
-    def retry(self, ticket: Ticket, now: float, notify: Notify) -> None:
+    def retry(self, ticket: Ticket, now: float, failure: FailureClass, notify: Notify) -> None:
         """See `Ticket.retry`."""
+        ...
+
+    def answered(self, ticket: Ticket, now: float) -> None:
+        """See `Ticket.answered`."""
         ...
 
 
@@ -43,26 +52,39 @@ class Ticket:
     __slots__ = (
         "_desk",
         "attempts",
+        "choice",
         "decision",
         "excluded",
         "facts",
+        "model",
         "notify",
-        "order",
         "outcome",
+        "permit",
+        "place",
         "placed_at",
         "queued_at",
+        "reason",
+        "relaxed",
         "waited_s",
     )
 
-    def __init__(self, desk: Desk, facts: RequestFacts, order: int) -> None:
+    def __init__(self, desk: Desk, facts: RequestFacts, place: Place) -> None:
         self._desk = desk
         self.facts = facts
-        self.order = order
-        """Place in the order of arrival; kept through retries."""
+        self.place = place
+        """Place among those that wait: rank, and order of arrival. Kept through retries."""
         self.decision: Endpoint | Reject | None = None
         """`None` while waiting. Stays readable after the ticket is closed."""
         self.outcome: Outcome | None = None
         """How the stay ended; `None` while the ticket is open."""
+        self.model = facts.model
+        """The model id to ask the engine for; differs from `facts.model` when that is an alias."""
+        self.reason = ""
+        """Why this endpoint of those that could: `least_loaded` or `affinity`."""
+        self.choice = 0
+        """Index of the alias's choice that it was placed by."""
+        self.relaxed = False
+        """It was placed without something that the client preferred."""
         self.attempts = 0
         """Times it was placed."""
         self.excluded: frozenset[str] = frozenset()
@@ -71,6 +93,8 @@ class Ticket:
         """Seconds spent in the queue so far, not counting a wait that still goes on."""
         self.queued_at = 0.0
         self.placed_at = 0.0
+        self.permit = 0
+        """What the endpoint's breaker let it pass with."""
         self.notify: Notify | None = None
 
     @property
@@ -83,6 +107,29 @@ class Ticket:
         """The endpoint it is, or last was, placed on; `None` while waiting and when refused."""
         return self.decision if isinstance(self.decision, Endpoint) else None
 
+    @property
+    def route(self) -> str:
+        """The placement in a few words, as a header's value; empty while there is none.
+
+        `model=tiny; backend=worker; endpoint=worker-0; reason=retry:2,fallback:1,least_loaded`. Model names
+        come from clients: what could end a header, or the field, is percent-encoded.
+        """
+        endpoint = self.endpoint
+        if endpoint is None:
+            return ""
+        model = quote(self.model[:128], safe=_PLAIN, errors="replace")
+        return f"model={model}; backend={endpoint.backend}; endpoint={endpoint.id}; reason={self._reasons()}"
+
+    def _reasons(self) -> str:
+        reasons = self.reason
+        if self.relaxed:
+            reasons = f"relaxed,{reasons}"
+        if self.choice:
+            reasons = f"fallback:{self.choice},{reasons}"
+        if self.attempts > 1:
+            reasons = f"retry:{self.attempts},{reasons}"
+        return reasons
+
     def cancel(self, now: float) -> None:
         """The client left: give back the queue place or the slot. Idempotent, in any state.
 
@@ -91,24 +138,30 @@ class Ticket:
         """
         self._desk.cancel(self, now)
 
-    @property
-    def model(self) -> str:
-        """The model id to ask the engine for."""
-        return self.facts.model
+    def settle(self, now: float, usage: Usage | None, failure: FailureClass | None = None) -> None:
+        """The request ended: give back the slot.
 
-    def settle(self, now: float, usage: Usage | None) -> None:
-        """The request ended, well or not: give back the slot. `usage` is what it used, `None` if unknown.
-
+        `usage` is what it used, `None` if unknown. `failure` says what went wrong; `None` says that all went
+        well, which clears the endpoint's record, so a client that left is a `CLIENT_GONE`, not a `None`.
         Idempotent. On a ticket that is still waiting it does what `cancel` does.
         """
-        self._desk.settle(self, now, usage)
+        self._desk.settle(self, now, usage, failure)
 
-    def retry(self, now: float, notify: Notify) -> None:
+    def answered(self, now: float) -> None:
+        """Content has come from the endpoint, though the end has not.
+
+        Optional: it lets an endpoint that is on probation serve others before a long answer ends. Does
+        nothing unless the ticket is placed and open.
+        """
+        self._desk.answered(self, now)
+
+    def retry(self, now: float, failure: FailureClass, notify: Notify) -> None:
         """The endpoint failed before the first byte reached the client: ask for another one.
 
         The slot is given back, the endpoint excluded, and the request keeps its place in the order of
         arrival. Afterwards read `decision` as after `admit`: another `Endpoint`, `None` while waiting
-        (`notify` will be called once), or a `Reject` when no other endpoint is left or the attempts are used
-        up. Does nothing unless the ticket is placed and open.
+        (`notify` will be called once), or a `Reject`. One with outcome `EXHAUSTED` means that the failure
+        stands: its class is not retried, no other endpoint is left, or the attempts or the budget of retries
+        are used up. Does nothing unless the ticket is placed and open.
         """
-        self._desk.retry(self, now, notify)
+        self._desk.retry(self, now, failure, notify)

@@ -28,6 +28,8 @@ class Outcome(StrEnum):
     """No healthy endpoint serves what was asked: 503."""
     EXPIRED = "expired"
     """Waited in the queue longer than its class allows: 503."""
+    EXHAUSTED = "exhausted"
+    """Failed on an endpoint, and may not, or cannot, be tried on another: the last failure is the answer."""
     CANCELLED = "cancelled"
     """The client left while waiting."""
 
@@ -121,6 +123,8 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
     """The backends that the key may use; `None` means all."""
     quant: str | None = None
     """From `X-Quant`; `None` lets the router choose."""
+    allowed_quants: frozenset[str] | None = None
+    """The quantizations that the key may use; `None` means all."""
     prefer: bool = False
     """`backend` and `quant` are wishes: where no healthy endpoint has them, another may serve."""
     choices: tuple[Choice, ...] = ()

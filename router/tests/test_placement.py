@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sluice_router.breaker import Breaker
 from sluice_router.placement import candidates, estimate_wait_s, least_loaded, mismatch
 from sluice_router.replica import Replica
 from sluice_router.types import Capabilities, Endpoint, RequestFacts
@@ -79,7 +80,8 @@ def test_a_router_without_endpoints_still_gives_a_reason():
 
 
 def replica(name: str, in_flight: int, size: int, last: int = 0) -> Replica:
-    made = Replica(Endpoint(id=name, backend="worker", url=f"http://{name}", max_in_flight=size))
+    endpoint = Endpoint(id=name, backend="worker", url=f"http://{name}", max_in_flight=size)
+    made = Replica(endpoint, Breaker(5, 5.0, 60.0, lambda: 0.5))
     made.in_flight, made.last_placed = in_flight, last
     return made
 

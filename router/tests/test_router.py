@@ -4,8 +4,20 @@ from __future__ import annotations
 
 import pytest
 
+from sluice_router.failure import Failover
 from sluice_router.router import Router
-from sluice_router.types import Capabilities, Endpoint, EngineLoad, Outcome, Reject, RequestFacts, Usage
+from sluice_router.types import (
+    Capabilities,
+    Endpoint,
+    EngineLoad,
+    FailureClass,
+    Outcome,
+    Reject,
+    RequestFacts,
+    Usage,
+)
+
+BROKEN = FailureClass.BROKEN
 
 
 def endpoint(name: str, **changes: object) -> Endpoint:
@@ -188,7 +200,7 @@ def test_closing_a_ticket_again_in_any_way_changes_nothing():
 
     first.settle(2.0, Usage(completion_tokens=7))
     first.cancel(2.0)
-    first.retry(2.0, Bell())
+    first.retry(2.0, BROKEN, Bell())
 
     (replica,) = r.snapshot().replicas
     assert replica.in_flight == 1
@@ -280,7 +292,7 @@ def test_a_failed_request_goes_to_another_endpoint_at_once():
     r, bell = router(endpoint("a"), endpoint("b")), Bell()
     ticket = r.admit(facts(), 0.0, Bell())
 
-    ticket.retry(1.0, bell)
+    ticket.retry(1.0, BROKEN, bell)
 
     assert placed_on(ticket) == "b"
     assert bell.rung == 0
@@ -292,7 +304,7 @@ def test_a_retried_request_keeps_its_place_in_the_order_of_arrival():
     failing, other = r.admit(facts(), 0.0, Bell()), r.admit(facts(), 0.0, Bell())
     younger = [r.admit(facts(), 1.0, Bell()) for _ in range(2)]
 
-    failing.retry(2.0, bell)
+    failing.retry(2.0, BROKEN, bell)
     assert failing.decision is None
     assert placed_on(younger[0]) == "a", "the slot it gave back is of no use to itself"
     other.settle(3.0, None)
@@ -306,21 +318,23 @@ def test_retries_end_when_every_endpoint_has_failed():
     r = router(endpoint("a"), endpoint("b"))
     ticket = r.admit(facts(), 0.0, Bell())
 
-    ticket.retry(1.0, Bell())
-    ticket.retry(2.0, Bell())
+    ticket.retry(1.0, BROKEN, Bell())
+    ticket.retry(2.0, BROKEN, Bell())
 
-    assert refused(ticket).outcome is Outcome.NO_ENDPOINT
+    assert refused(ticket).outcome is Outcome.EXHAUSTED
     assert "2 times" in refused(ticket).message
     assert sum(s.in_flight for s in r.snapshot().replicas) == 0
 
 
 def test_retries_end_when_the_attempts_are_used_up():
-    r = Router([endpoint(n) for n in "abcd"], max_queue=1, queue_timeout_s=1.0, max_attempts=2)
+    r = Router(
+        [endpoint(n) for n in "abcd"], max_queue=1, queue_timeout_s=1.0, failover=Failover(max_attempts=2)
+    )
     ticket = r.admit(facts(), 0.0, Bell())
 
-    ticket.retry(1.0, Bell())
+    ticket.retry(1.0, BROKEN, Bell())
     assert placed_on(ticket) == "b"
-    ticket.retry(2.0, Bell())
+    ticket.retry(2.0, BROKEN, Bell())
 
     assert refused(ticket).status == 503
 
@@ -330,7 +344,7 @@ def test_a_retried_request_is_not_shed_by_a_full_queue():
     failing, _other = r.admit(facts(), 0.0, Bell()), r.admit(facts(), 0.0, Bell())
     r.admit(facts(backend="worker"), 0.0, Bell())
 
-    failing.retry(1.0, Bell())
+    failing.retry(1.0, BROKEN, Bell())
 
     assert failing.decision is None
 
@@ -425,4 +439,4 @@ def test_what_is_remembered_about_model_names_is_bounded():
     for i in range(3000):
         r.admit(facts(model=f"made-up-{i}"), 0.0, Bell())
 
-    assert len(r._lane_memo) <= 1024
+    assert len(r._planner._memo) <= 1024

@@ -1,0 +1,103 @@
+"""The sections `failover` and `aliases` of `sluice.yaml`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Annotated
+
+from msgspec import Meta
+
+from sluice_gateway.settings_base import Count, Name, Quant, Seconds, Section
+from sluice_router.failure import Failover
+from sluice_router.types import Choice
+
+
+class FailoverSettings(Section, frozen=True, kw_only=True):
+    """What happens when engines fail. What is the request's own fault, or the client's who left, does not
+    count."""
+
+    max_attempts: Annotated[
+        Count,
+        Meta(
+            description="Endpoints that one request may be tried on when they fail before its first byte was"
+            " sent to the client."
+        ),
+    ] = 3
+    retry_budget: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=1,
+            description="Retries that all requests together may cause, as a share of the requests of the last"
+            " ten seconds. A few are always allowed.",
+        ),
+    ] = 0.2
+    breaker_failures: Annotated[
+        Count,
+        Meta(description="Failures in a row after which an endpoint gets no more requests for a while."),
+    ] = 5
+    breaker_open_s: Annotated[
+        Seconds,
+        Meta(
+            description="How long. Then one request tries it out; each time that fails the pause doubles, up"
+            " to twelve times this."
+        ),
+    ] = 5.0
+
+    def policy(self) -> Failover:
+        """The same for the router."""
+        return Failover(
+            max_attempts=self.max_attempts,
+            retry_ratio=self.retry_budget,
+            breaker_failures=self.breaker_failures,
+            breaker_open_s=self.breaker_open_s,
+            breaker_max_open_s=12 * self.breaker_open_s,
+        )
+
+
+class AliasTarget(Section, frozen=True, kw_only=True):
+    """One model that an alias stands for. Clients ask for the alias; the first target that has a healthy
+    engine serves, the next ones are fallbacks. Engines are asked for the target's model."""
+
+    model: Annotated[str, Meta(min_length=1, description="The model id to ask the engine for.")]
+    backend: Annotated[Name | None, Meta(description="Only on this backend. Absent: on any that has it.")] = (
+        None
+    )
+    quant: Annotated[Quant | None, Meta(description="Only with this quantization. Absent: with any.")] = None
+
+
+Aliases = Mapping[str, Sequence[AliasTarget]]
+
+
+def choices(aliases: Aliases) -> dict[str, tuple[Choice, ...]]:
+    """The aliases as the router takes them."""
+    return {
+        name: tuple(Choice(model=t.model, backend=t.backend, quant=t.quant) for t in targets)
+        for name, targets in aliases.items()
+    }
+
+
+def mistakes(
+    aliases: Aliases, models: Mapping[str, Sequence[str]]
+) -> list[tuple[tuple[str | int, ...], str]]:
+    """(where in the section, what is wrong there). `models`: those configured, by backend."""
+    known = {model: backend for backend, names in models.items() for model in names}
+    found: list[tuple[tuple[str | int, ...], str]] = []
+    for name, targets in aliases.items():
+        if not name:
+            found.append(((name,), "has no name; give the model id that clients are to write"))
+        if name in known:
+            taken = f"is already the id of a model of backend '{known[name]}'; choose another name"
+            found.append(((name,), taken))
+        if not targets:
+            found.append(((name,), "has no target; give a list of at least one {model: ID}"))
+        for index, target in enumerate(targets):
+            where = (name, index)
+            if target.backend is not None and target.backend not in models:
+                valid = ", ".join(models)
+                text = f"there is no backend '{target.backend}'; there are: {valid}"
+                found.append(((*where, "backend"), text))
+            if target.model in aliases:
+                text = f"'{target.model}' is an alias itself; name a model"
+                found.append(((*where, "model"), text))
+    return found
