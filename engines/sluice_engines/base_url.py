@@ -1,13 +1,16 @@
 """Joining a configured base URL and an OpenAI path.
 
-People write base URLs both ways, `https://host` and `https://host/v1`; both have to work.
+People write base URLs both ways, `https://host` and `https://host/v1`; both have to work. Both come from
+configuration and code, never from a client, so that few pairs are remembered.
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 
+@lru_cache(maxsize=512)
 def join_base_url(base_url: str, path: str) -> tuple[str, str]:
     """`(origin, path)` for an upstream request.
 

@@ -25,8 +25,14 @@ NOT_FORWARDED = frozenset(
 
 def upstream_headers(headers: Headers, api_key: str | None) -> Headers:
     """`headers` in lower case, without those in `NOT_FORWARDED`, and `api_key` as a bearer token if given."""
-    kept = tuple((name.lower(), value) for name, value in headers if name.lower() not in NOT_FORWARDED)
-    return (*kept, *bearer(api_key))
+    kept = []
+    for name, value in headers:
+        lower = name.lower()
+        if lower not in NOT_FORWARDED:
+            kept.append((lower, value))
+    if api_key:
+        kept += bearer(api_key)
+    return tuple(kept)
 
 
 def bearer(api_key: str | None) -> Headers:

@@ -48,7 +48,7 @@ from sluice_router.types import Endpoint, Reject, RequestFacts
 
 _log = logging.getLogger("sluice")
 
-PASSED_ON = frozenset({b"content-type", b"accept", b"traceparent", b"tracestate", b"baggage"})
+PASSED_ON = (b"content-type", b"accept", b"traceparent", b"tracestate", b"baggage")
 """Request headers that engines get to see, besides the request id. Never the client's credentials."""
 _PASSED_ON_PREFIX = b"x-echo-"
 
@@ -307,8 +307,10 @@ class Pipeline:
 
 
 def _passed_on(headers: dict[bytes, bytes], request_id: str) -> tuple[tuple[bytes, bytes], ...]:
-    kept = [h for h in headers.items() if h[0] in PASSED_ON or h[0].startswith(_PASSED_ON_PREFIX)]
-    return (*kept, (b"x-request-id", request_id.encode()))
+    kept = [(name, headers[name]) for name in PASSED_ON if name in headers]
+    kept += [h for h in headers.items() if h[0][:7] == _PASSED_ON_PREFIX]
+    kept.append((b"x-request-id", request_id.encode()))
+    return tuple(kept)
 
 
 def _current_task() -> asyncio.Task[Any]:

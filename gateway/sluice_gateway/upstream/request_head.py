@@ -11,6 +11,7 @@ Source: RFC 9112 sections 3 and 5, RFC 9110 section 5.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 from sluice_engines.transport import UpstreamRequest
 
@@ -51,18 +52,27 @@ def encode_head(request: UpstreamRequest, authority: str) -> bytes:
 
 def check_request(request: UpstreamRequest) -> None:
     """Raise `ValueError` unless method, path and headers can go on the wire as they are."""
-    if request.method not in METHODS:
-        raise ValueError(f"method {request.method!r} is not one of {', '.join(sorted(METHODS))}")
-    if not _TARGET.fullmatch(request.path):
-        raise ValueError("the path must start with '/' and hold visible ASCII characters only")
+    _check_line(request.method, request.path)
     for name, value in request.headers:
-        _check_header(name, value)
+        _check_name(name)
+        if _BAD_VALUE.search(value):
+            raise ValueError(f"the value of header {name!r} holds control characters")
 
 
-def _check_header(name: bytes, value: bytes) -> None:
+# Paths and names are few and come again: what has passed is remembered, what raises is not.
+
+
+@lru_cache(maxsize=1024)
+def _check_line(method: str, path: str) -> None:
+    if method not in METHODS:
+        raise ValueError(f"method {method!r} is not one of {', '.join(sorted(METHODS))}")
+    if not _TARGET.fullmatch(path):
+        raise ValueError("the path must start with '/' and hold visible ASCII characters only")
+
+
+@lru_cache(maxsize=1024)
+def _check_name(name: bytes) -> None:
     if name in _OWNED:
         raise ValueError(f"header {name!r} is the transport's to write")
     if not _NAME.fullmatch(name):
         raise ValueError(f"header name {name!r} is not a lower-case token")
-    if _BAD_VALUE.search(value):
-        raise ValueError(f"the value of header {name!r} holds control characters")
