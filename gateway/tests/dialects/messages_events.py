@@ -56,7 +56,11 @@ def _blocks(events: list[dict[str, Any]], content: list[dict[str, Any]]) -> None
 
 
 def _block(block: dict[str, Any], index: int, events: list[dict[str, Any]]) -> dict[str, Any]:
-    empty = {"text": {"text": ""}, "thinking": {"thinking": "", "signature": ""}, "tool_use": {"input": {}}}
+    empty: dict[str, dict[str, Any]] = {
+        "text": {"text": ""},
+        "thinking": {"thinking": "", "signature": ""},
+        "tool_use": {"input": {}},
+    }
     assert {name: block[name] for name in empty[block["type"]]} == empty[block["type"]]
     pieces = []
     while (event := events.pop(0))["type"] == "content_block_delta":

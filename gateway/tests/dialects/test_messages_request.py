@@ -244,7 +244,7 @@ def test_fields_are_said_in_chats_words(fields: dict[str, Any], chat: dict[str, 
 def test_what_has_no_meaning_for_an_engine_is_dropped() -> None:
     plain = chat_of()
 
-    for name, value in {
+    without_meaning: dict[str, Any] = {
         "cache_control": {"type": "ephemeral"},
         "service_tier": "auto",
         "context_management": {"edits": []},
@@ -255,7 +255,8 @@ def test_what_has_no_meaning_for_an_engine_is_dropped() -> None:
         "stop_sequences": [],
         "metadata": {},
         "system": None,
-    }.items():
+    }
+    for name, value in without_meaning.items():
         assert chat_of(**{name: value}) == plain, name
 
 
