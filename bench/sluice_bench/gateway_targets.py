@@ -111,7 +111,7 @@ def gateway_config(upstream: str, port: int) -> bytes:
             "server": {"host": "127.0.0.1", "port": port},
             "backends": [backend],
             "keys": [key],
-            "limits": {"max_concurrent": _PLENTY, "max_concurrent_per_key": _PLENTY},
+            "limits": {"max_concurrent": _PLENTY, "per_key": {"concurrent": _PLENTY}},
         }
     )
 

@@ -28,7 +28,7 @@ def test_the_gateway_gets_one_backend_and_a_hashed_key() -> None:
 
 def test_the_gateway_checks_limits_that_the_load_never_reaches() -> None:
     limits = json.loads(gateway_config("http://127.0.0.1:9000", 8123))["limits"]
-    assert limits["max_concurrent_per_key"] > 5000
+    assert limits["per_key"]["concurrent"] > 5000
 
 
 def test_a_peer_that_is_not_there_is_named_with_its_reason(tmp_path: Path) -> None:

@@ -5,14 +5,14 @@ shape with all four keys, `{"error": {"message", "type", "param", "code"}}`, wha
 
     INVALID_JSON, INVALID_REQUEST, UNKNOWN_BACKEND, ...   400   the request can never succeed as it is
     INVALID_API_KEY                                       401
-    BACKEND_NOT_ALLOWED                                   403
+    *_NOT_ALLOWED                                         403
     NOT_FOUND, MODEL_NOT_FOUND                            404
-    METHOD_NOT_ALLOWED, BODY_*                            405, 408, 413, 415
+    METHOD_NOT_ALLOWED, BODY_*, CONFLICT                  405, 408, 413, 415; 409
     CONCURRENCY_LIMIT, QUEUE_FULL                         429   with Retry-After
     CLIENT_GONE, CLIENT_STALLED                           499   in the log only: nobody is there to read it
     INTERNAL                                              500
     UPSTREAM_*                                            502, 504, or the engine's own status
-    NO_ENGINE, QUEUE_EXPIRED, SHUTTING_DOWN               503   with Retry-After
+    NO_ENGINE, QUEUE_EXPIRED, STORE_*, SHUTTING_DOWN      503   with Retry-After
 
 The enum's values are of low cardinality: they are the `outcome` label of the metrics.
 """
@@ -47,6 +47,16 @@ class Failure(StrEnum):
     """No key, or a wrong one."""
     BACKEND_NOT_ALLOWED = "backend_not_allowed"
     """The key may not use the backend."""
+    MODEL_NOT_ALLOWED = "model_not_allowed"
+    """The same of the model."""
+    QUANT_NOT_ALLOWED = "quant_not_allowed"
+    """The same of the quantization."""
+    ENDPOINT_NOT_ALLOWED = "endpoint_not_allowed"
+    """The same of the kind of request."""
+    ADMIN_NOT_ALLOWED = "admin_not_allowed"
+    """The same of the admin API."""
+    ORIGIN_NOT_ALLOWED = "origin_not_allowed"
+    """A web page from elsewhere wants to administer an open gateway."""
     REMOTE_NOT_ALLOWED = "remote_not_allowed"
     """Open mode, but the request did not come in over loopback."""
     NOT_FOUND = "not_found"
@@ -55,12 +65,24 @@ class Failure(StrEnum):
     """No such model."""
     METHOD_NOT_ALLOWED = "method_not_allowed"
     """The path exists, the method does not."""
+    CONFLICT = "conflict"
+    """What is to be made is there already, or what is to be changed does not allow it as it is."""
     BODY_TIMEOUT = "body_timeout"
     """The client was too slow to send its request."""
     BODY_TOO_LARGE = "body_too_large"
     """The request's body passes the limit."""
     BODY_ENCODING = "body_encoding"
     """The request's body is compressed."""
+    OVER_WHOLE_LIMIT = "over_whole_limit"
+    """The request alone is larger than a limit."""
+    REQUEST_LIMIT = "request_limit"
+    """The requests per minute of a key, a tenant or a model are used up."""
+    TOKEN_LIMIT = "token_limit"
+    """The same of tokens."""
+    BUDGET_SPENT = "budget_spent"
+    """The same of money."""
+    LIMITS_UNAVAILABLE = "limits_unavailable"
+    """Limits that must not be guessed cannot be checked: Redis does not answer."""
     CONCURRENCY_LIMIT = "concurrency_limit"
     """As many requests as the key, or the gateway, may have are running."""
     QUEUE_FULL = "queue_full"
@@ -91,6 +113,8 @@ class Failure(StrEnum):
     """No healthy engine for what was asked."""
     QUEUE_EXPIRED = "queue_expired"
     """Waited too long for a free engine."""
+    STORE_UNAVAILABLE = "store_unavailable"
+    """The database, or the folder for files, cannot be used now."""
     SHUTTING_DOWN = "shutting_down"
     """The gateway is stopping."""
 
@@ -133,13 +157,24 @@ _TABLE: dict[Failure, tuple[int, str, str | None]] = {
     Failure.UNKNOWN_QUANT: (400, _CALLER, "unknown_quant"),
     Failure.INVALID_API_KEY: (401, _CALLER, "invalid_api_key"),
     Failure.BACKEND_NOT_ALLOWED: (403, _CALLER, "backend_not_allowed"),
+    Failure.MODEL_NOT_ALLOWED: (403, _CALLER, "model_not_allowed"),
+    Failure.QUANT_NOT_ALLOWED: (403, _CALLER, "quant_not_allowed"),
+    Failure.ENDPOINT_NOT_ALLOWED: (403, _CALLER, "endpoint_not_allowed"),
+    Failure.ADMIN_NOT_ALLOWED: (403, _CALLER, "admin_not_allowed"),
+    Failure.ORIGIN_NOT_ALLOWED: (403, _CALLER, "origin_not_allowed"),
     Failure.REMOTE_NOT_ALLOWED: (403, _CALLER, "remote_not_allowed"),
     Failure.NOT_FOUND: (404, _CALLER, None),
     Failure.MODEL_NOT_FOUND: (404, _CALLER, "model_not_found"),
     Failure.METHOD_NOT_ALLOWED: (405, _CALLER, "method_not_allowed"),
+    Failure.CONFLICT: (409, _CALLER, "conflict"),
     Failure.BODY_TIMEOUT: (408, _CALLER, "timeout"),
     Failure.BODY_TOO_LARGE: (413, _CALLER, "request_too_large"),
     Failure.BODY_ENCODING: (415, _CALLER, "unsupported_media_type"),
+    Failure.OVER_WHOLE_LIMIT: (400, _CALLER, "request_too_large"),
+    Failure.REQUEST_LIMIT: (429, _LIMIT, "rate_limit_exceeded"),
+    Failure.TOKEN_LIMIT: (429, "tokens", "rate_limit_exceeded"),
+    Failure.BUDGET_SPENT: (429, "insufficient_quota", "insufficient_quota"),
+    Failure.LIMITS_UNAVAILABLE: (503, _SERVER, "overloaded"),
     Failure.CONCURRENCY_LIMIT: (429, _LIMIT, "rate_limit_exceeded"),
     Failure.QUEUE_FULL: (429, _LIMIT, "rate_limit_exceeded"),
     Failure.CLIENT_GONE: (499, _CALLER, None),
@@ -155,6 +190,7 @@ _TABLE: dict[Failure, tuple[int, str, str | None]] = {
     Failure.UPSTREAM_CREDENTIAL: (502, _SERVER, "engine_unavailable"),
     Failure.NO_ENGINE: (503, _SERVER, "engine_unavailable"),
     Failure.QUEUE_EXPIRED: (503, _SERVER, "overloaded"),
+    Failure.STORE_UNAVAILABLE: (503, _SERVER, "store_unavailable"),
     Failure.SHUTTING_DOWN: (503, _SERVER, "engine_unavailable"),
 }
 

@@ -18,6 +18,8 @@ from sluice_gateway.children import Children
 from sluice_gateway.dialects.opened import Dialects
 from sluice_gateway.engines import Transports, build_engines
 from sluice_gateway.health import HealthMonitor, Readiness
+from sluice_gateway.keys.feed import RedisFeed
+from sluice_gateway.keys.identities import Identities
 from sluice_gateway.limits.build import build_limiter, steady_clock
 from sluice_gateway.limits.collector import LimiterCollector
 from sluice_gateway.limits.memory import MemoryLimiter
@@ -30,6 +32,7 @@ from sluice_gateway.models import Catalog
 from sluice_gateway.pipeline import Pipeline, Recorder, Stages
 from sluice_gateway.routing_settings import choices
 from sluice_gateway.settings import Settings
+from sluice_gateway.store.database import Database, StoreError
 from sluice_gateway.tracing.settings import Tracing
 from sluice_gateway.tracing.types import TraceMaker
 from sluice_router.router import Router
@@ -62,7 +65,10 @@ class Gateway:
             failover=settings.failover.policy(),
             random=random.random,
         )
-        self.keyring = config.keyring(settings)
+        self.database = _database(settings.store.url)
+        feed = None if settings.redis is None else RedisFeed(settings.redis, environment)
+        self.identities = Identities(settings, self.database, feed=feed, wall_clock=wall_clock)
+        self.keyring = self.identities.keyring
         self.metrics = Metrics()
         self.metrics.observe_router(self.router.snapshot)
         self._tracer = _tracer(settings.tracing)
@@ -109,6 +115,7 @@ class Gateway:
 
     async def start(self) -> None:
         """Start managed engines and probes. Does not wait for engines to be ready."""
+        await self.identities.start()
         await self.limiter.start()
         self._children.start()
         await self.health.start()
@@ -139,9 +146,18 @@ class Gateway:
         await self._children.aclose()
         self._ports.close()
         await self._transports.aclose()
+        await self.identities.aclose()
+        await self.database.aclose()
         self._request_log.flush()
         if self._tracer is not None:
             await asyncio.to_thread(self._tracer.close)
+
+
+def _database(url: str) -> Database:
+    try:
+        return Database(url)
+    except StoreError as error:
+        raise config.ConfigError(str(error)) from error
 
 
 def _tracer(settings: Tracing) -> TraceMaker | None:

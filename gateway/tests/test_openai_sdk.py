@@ -73,7 +73,7 @@ async def test_each_failure_is_the_right_class() -> None:
 
 
 async def test_a_limit_is_a_rate_limit_error_that_says_when_to_come_back() -> None:
-    limits = {"max_concurrent_per_key": 1}
+    limits = {"per_key": {"concurrent": 1}}
     async with serving(settings_of(backends=[ECHO], limits=limits)) as served, sdk(served) as client:
         slow = await client.chat.completions.create(
             model="echo", messages=MESSAGES, stream=True, extra_headers={"X-Echo-Tokens-Per-S": "5"}

@@ -43,12 +43,38 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     price: Price = FREE
 
 
+class Level(msgspec.Struct, frozen=True, gc=False):
+    """One kind of limit per minute."""
+
+    limit: int
+    remaining: int
+    reset_us: int
+    """Until the bucket is full again."""
+
+
+class RateState(msgspec.Struct, frozen=True, kw_only=True):
+    """What the headers say. Without a limit of a kind there are no headers of that kind."""
+
+    at_us: int = 0
+    """When, in microseconds since 1970."""
+    requests: Level | None = None
+    tokens: Level | None = None
+
+
+NO_RATES = RateState()
+
+
 class Lease(Protocol):
     """A reservation. It has to be settled exactly once."""
 
     @property
     def headers(self) -> tuple[Header, ...]:
         """`x-ratelimit-*` as they stand after the reservation: on every answer, refusals included."""
+        ...
+
+    @property
+    def state(self) -> RateState:
+        """The same as values, for other families' headers: `headers.rate_limit_headers(state, family)`."""
         ...
 
 

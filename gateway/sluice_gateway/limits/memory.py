@@ -1,0 +1,230 @@
+"""Limits kept in this process: all there is without Redis, and one process's share while Redis is away.
+
+Nothing here waits. A request costs a few microseconds, about one when nothing bounds it. A subject that has
+nothing in use is forgotten once there are many: memory follows the subjects that are active, not those ever
+seen. What was spent is forgotten with the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from sluice_gateway.errors import Problem
+from sluice_gateway.identity import Key
+from sluice_gateway.limits.buckets import (
+    FOREVER_US,
+    WINDOW_US,
+    Bucket,
+    Dimension,
+    Refusal,
+    reserve,
+)
+from sluice_gateway.limits.counters import LimiterCounters
+from sluice_gateway.limits.headers import level, rate_limit_headers, tighter
+from sluice_gateway.limits.money import cost_micro, worst_case_micro
+from sluice_gateway.limits.refusals import gateway_full, never_fits, refused
+from sluice_gateway.limits.settings import Limits
+from sluice_gateway.limits.subjects import EVERY_FIELD, Keep, Policy, Subject
+from sluice_gateway.limits.types import FREE, NO_RATES, Demand, Lease, Price, RateState
+from sluice_gateway.wire import Header
+from sluice_router.types import Usage
+
+_SWEEP_FROM = 1024
+Asks = list[tuple[Bucket, int]]
+
+
+class FreeLease:
+    """The lease of a request that nothing bounds."""
+
+    headers: tuple[Header, ...] = ()
+    state = NO_RATES
+
+
+class MemoryLease(msgspec.Struct, gc=False):
+    """What a request took."""
+
+    clock: Callable[[], int]
+    id: int
+    asks: Asks
+    price: Price
+
+    @property
+    def state(self) -> RateState:
+        """The limits as they stand now."""
+        return rates(self.clock(), self.asks)
+
+    @property
+    def headers(self) -> tuple[Header, ...]:
+        """See `Lease`."""
+        return rate_limit_headers(rates(self.clock(), self.asks))
+
+
+class _Plan(msgspec.Struct, frozen=True):
+    """What binds the requests of one key."""
+
+    key: Key
+    subjects: tuple[Subject, ...]
+    buckets: tuple[Bucket, ...]
+
+
+class MemoryLimiter:
+    """See `Limiter`."""
+
+    def __init__(
+        self,
+        limits: Limits,
+        clock: Callable[[], int],
+        *,
+        keep: Keep = EVERY_FIELD,
+        share: int = 1,
+        counters: LimiterCounters | None = None,
+    ) -> None:
+        """`clock` gives microseconds since 1970. `keep` and `share`: see `Policy`."""
+        self.counters = counters or LimiterCounters("memory")
+        self._limits = limits
+        self._clock = clock
+        self._keep = keep
+        self._running = 0
+        self._free = FreeLease()
+        self._next_id = 0
+        self._buckets: dict[tuple[str, str], Bucket] = {}
+        self._sweep_at = _SWEEP_FROM
+        self.resize(share)
+
+    def resize(self, share: int) -> None:
+        """Enforce one process's part of the limits, of so many processes. What was used stays used."""
+        self._share = share
+        self._policy = Policy(self._limits, self._keep, share)
+        self._plans: dict[str, _Plan] = {}
+        self._models = {
+            name: (subject, self._bucket(subject)) for name, subject in self._policy.models.items()
+        }
+
+    @property
+    def in_use(self) -> int:
+        """Leases that are out."""
+        return self._running
+
+    @property
+    def subjects(self) -> int:
+        """Subjects that are remembered."""
+        return len(self._buckets)
+
+    async def reserve(self, key: Key, demand: Demand) -> Lease | Problem:
+        """See `Limiter`. Never waits."""
+        if self._running >= self._limits.max_concurrent:
+            self.counters.count_refusal("gateway", Dimension.CONCURRENT)
+            return gateway_full(self._running)
+        return self.take(key, demand)
+
+    def take(self, key: Key, demand: Demand) -> Lease | Problem:
+        """Reserve without asking whether the process is full."""
+        plan = self._plans.get(key.id)
+        if plan is None or (plan.key is not key and plan.key != key):
+            plan = self._plan(key)
+        buckets = plan.buckets
+        if self._models and demand.model in self._models:
+            buckets = (*buckets, self._models[demand.model][1])
+        if not buckets:
+            self._running += 1
+            return self._free
+        return self._take(plan, buckets, demand)
+
+    def settle(self, lease: Lease, usage: Usage | None) -> None:
+        """See `Limiter`."""
+        self._running -= 1
+        if not isinstance(lease, MemoryLease):
+            return
+        now, number = self._clock(), lease.id
+        if usage is None:
+            for bucket, token_us in lease.asks:
+                bucket.settle(now, -bucket.request_us, -token_us, number, 0)
+            return
+        tokens = usage.prompt_tokens + usage.completion_tokens
+        spent = 0 if lease.price is FREE else cost_micro(lease.price, usage)
+        for bucket, token_us in lease.asks:
+            bucket.settle(now, 0, int(tokens * bucket.us_per_token + 0.5) - token_us, number, spent)
+
+    async def start(self) -> None:
+        """See `Limiter`."""
+
+    async def aclose(self) -> None:
+        """See `Limiter`."""
+
+    def _take(self, plan: _Plan, buckets: tuple[Bucket, ...], demand: Demand) -> Lease | Problem:
+        output, price = demand.max_tokens, demand.price
+        if output is None:
+            output = self._limits.default_output_tokens
+        tokens = demand.prompt_tokens + output
+        worst = 0 if price is FREE else worst_case_micro(price, demand.prompt_tokens, output)
+        asks: Asks = []
+        largest = 0
+        for bucket in buckets:
+            token_us = int(tokens * bucket.us_per_token + 0.5)
+            asks.append((bucket, token_us))
+            if token_us > largest:
+                largest = token_us
+        if worst or largest > WINDOW_US:
+            found = never_fits(self._subjects(plan, demand), demand, worst)
+            if found is not None:
+                return found
+            asks = [(bucket, min(token_us, WINDOW_US)) for bucket, token_us in asks]
+        now = self._clock()
+        self._next_id = lease = self._next_id + 1
+        refusal = reserve(now, asks, worst, lease, FOREVER_US)
+        if refusal is not None:
+            return self._refused(self._subjects(plan, demand), refusal, rates(now, asks))
+        self._running += 1
+        return MemoryLease(self._clock, lease, asks, price)
+
+    def _refused(self, subjects: tuple[Subject, ...], refusal: Refusal, state: RateState) -> Problem:
+        subject = subjects[refusal.subject]
+        self.counters.count_refusal(subject.kind, refusal.dimension)
+        return refused(subject, refusal.dimension, refusal.wait_us, state)
+
+    def _subjects(self, plan: _Plan, demand: Demand) -> tuple[Subject, ...]:
+        found = self._models.get(demand.model)
+        return plan.subjects if found is None else (*plan.subjects, found[0])
+
+    def _plan(self, key: Key) -> _Plan:
+        if max(len(self._plans), len(self._buckets)) >= self._sweep_at:
+            self._sweep()
+        subjects = self._policy.of(key)
+        plan = _Plan(key, subjects, tuple(self._bucket(subject) for subject in subjects))
+        self._plans[key.id] = plan
+        return plan
+
+    def _bucket(self, subject: Subject) -> Bucket:
+        name = (subject.kind, subject.name)
+        bucket = self._buckets.get(name)
+        if bucket is None:
+            self._buckets[name] = bucket = Bucket(subject.bounds)
+        else:
+            bucket.bind(subject.bounds)
+        return bucket
+
+    def _sweep(self) -> None:
+        """Forget who has nothing in use. At twice what is left it is time again: a constant cost each."""
+        now = self._clock()
+        bound_models = {("model", name) for name in self._models}
+        self._buckets = {
+            name: bucket
+            for name, bucket in self._buckets.items()
+            if name in bound_models or not bucket.idle(now)
+        }
+        self._plans = {}
+        self._sweep_at = max(_SWEEP_FROM, 2 * len(self._buckets))
+
+
+def rates(now: int, asks: Asks) -> RateState:
+    """What the buckets have left, the tightest of each kind."""
+    requests = tokens = None
+    for bucket, _ in asks:
+        bounds = bucket.bounds
+        if bounds.requests is not None:
+            requests = tighter(requests, level(bounds.requests, max(0, bucket.request_tat - now)))
+        if bounds.tokens is not None:
+            tokens = tighter(tokens, level(bounds.tokens, max(0, bucket.token_tat - now)))
+    return RateState(at_us=now, requests=requests, tokens=tokens)
