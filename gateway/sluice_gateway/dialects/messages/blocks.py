@@ -33,11 +33,11 @@ class _Block:
 
     __slots__ = ("_complete", "call_id", "kind", "name", "pieces", "sent")
 
-    def __init__(self, kind: Kind) -> None:
+    def __init__(self, kind: Kind, name: str = "", call_id: str | None = None) -> None:
+        """`name` and `call_id` are a call's."""
         self.kind = kind
-        self.name: str | None = None
-        """Of the tool; known before the block is opened."""
-        self.call_id: str | None = None
+        self.name = name
+        self.call_id = call_id
         self.pieces: list[str] = []
         self.sent = 0
         """How many of the pieces have gone out."""
@@ -55,11 +55,6 @@ class _Block:
         if self._complete is None:
             self._complete = _is_object("".join(self.pieces))
         return self._complete
-
-    @property
-    def ready(self) -> bool:
-        """Whether it may be opened."""
-        return self.kind != "tool_use" or self.name is not None
 
     def head(self, ids: CallIds) -> dict[str, Any]:
         """The block as it is announced."""
@@ -108,14 +103,16 @@ class BlockSequence:
         return self._advance()
 
     def call(self, index: int, call: ToolCall) -> list[Event]:
-        """A new call, or more of one. Raises `ValueError` for more of a call that had ended."""
+        """A new call, or more of one, whose name some engines repeat.
+
+        Raises `ValueError` for a new call without a name, and for more of one that had ended.
+        """
         block = self._calls.get(index)
         if block is None:
-            block = self._calls[index] = _Block("tool_use")
+            if not call.function.name:
+                raise ValueError("a tool call begins without its name")
+            block = self._calls[index] = _Block("tool_use", call.function.name, call.id)
             self._waiting.append(block)
-        # Some engines repeat the name in every chunk.
-        block.name = block.name or call.function.name
-        block.call_id = block.call_id or call.id
         piece = call.function.arguments_text
         if piece and block is not self._open and block not in self._waiting:
             if piece.strip():
@@ -126,19 +123,17 @@ class BlockSequence:
         return self._advance()
 
     def end(self) -> list[Event]:
-        """Everything that is left. Raises `ValueError` for a call without a name."""
+        """Everything that is left."""
         events: list[Event] = []
         while self._open is not None or self._waiting:
             events += self._close()
             if self._waiting:
-                if not self._waiting[0].ready:
-                    raise ValueError("a tool call has no name")
                 events += self._open_next()
         return events
 
     def _advance(self) -> list[Event]:
         events = self._flush()
-        while self._waiting and self._waiting[0].ready and (self._open is None or self._open.complete):
+        while self._waiting and (self._open is None or self._open.complete):
             events += self._close()
             events += self._open_next()
         return events
