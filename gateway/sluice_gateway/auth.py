@@ -4,28 +4,35 @@ The secret itself is never stored, logged or compared: its digest is looked up i
 high-entropy secrets leak nothing through timing, so the look-up needs no constant-time comparison. Nothing
 here waits.
 
-With no key configured the gateway is open, on loopback only: a request that came in through any other
-address is refused, whoever started the server on it. So is one that came under a public host name: a web
-page can have its own name resolve to 127.0.0.1 (DNS rebinding) and would then be let in by the user's
-browser. An IP address cannot be rebound, nor can a name that public DNS does not hand out.
+Which keys there are, `keys` knows: from the configuration file and from the store, it makes a new snapshot on
+every change and puts it in the place of the old one. While the store has not been read since the start, a key
+that is not in the file may well be valid: that is a 503, not a 401.
+
+With no key anywhere, and none ever in the store, the gateway is open, on loopback only: a request that came
+in through any other address is refused, whoever started the server on it. So is one that came under a public
+host name: a web page can have its own name resolve to 127.0.0.1 (DNS rebinding) and would then be let in by
+the user's browser. An IP address cannot be rebound, nor can a name that public DNS does not hand out.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import secrets
-from collections.abc import Iterable, Mapping
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from hashlib import sha256
+from typing import Protocol
 
 from sluice_gateway.errors import Failure, Problem, problem
-from sluice_gateway.identity import Key
+from sluice_gateway.identity import Key, Scopes
 
 _LOOPBACK = ("127.", "::1", "::ffff:127.")
 _PRIVATE_NAMES = (".localhost", ".local", ".internal", ".home.arpa")
 """Names that public DNS never has an address for: RFC 6761, 6762, 8375, and ICANN's `.internal`."""
 
 
-OPEN = Key(id="open")
+OPEN = Key(id="open", scopes=Scopes(admin=True))
 """The holder of every request in open mode."""
 
 _NO_KEY = problem(
@@ -36,16 +43,23 @@ _WRONG_KEY = problem(
     Failure.INVALID_API_KEY,
     "Incorrect API key provided. Check it, or ask whoever runs this gateway for one.",
 )
+_EXPIRED = problem(
+    Failure.INVALID_API_KEY,
+    "This API key has expired, or was replaced by a newer one. Ask whoever runs this gateway for that.",
+)
+_NOT_READ_YET = problem(
+    Failure.STORE_UNAVAILABLE,
+    "The gateway cannot read its keys at the moment, so it cannot tell whether this one is valid. Try again.",
+)
 _REMOTE = problem(
     Failure.REMOTE_NOT_ALLOWED,
-    "This gateway has no API keys configured and therefore answers on loopback only. Configure 'keys' to"
-    " use it"
-    " from other machines; `sluice keys new` makes one.",
+    "This gateway has no API keys and therefore answers on loopback only. Make one with `sluice keys create`"
+    " to use it from other machines.",
 )
 _PUBLIC_NAME = problem(
     Failure.REMOTE_NOT_ALLOWED,
-    "This gateway has no API keys configured and therefore does not answer under a public host name. Use"
-    " localhost or 127.0.0.1, or configure 'keys'; `sluice keys new` makes one.",
+    "This gateway has no API keys and therefore does not answer under a public host name. Use localhost or"
+    " 127.0.0.1, or make a key with `sluice keys create`.",
 )
 
 
@@ -64,17 +78,61 @@ def is_loopback(address: str) -> bool:
     return address.startswith(_LOOPBACK) or address == "localhost"
 
 
-class Keyring:
-    """An immutable snapshot of all keys. Replaced as a whole, never changed."""
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All keys at one moment."""
 
-    def __init__(self, keys: Mapping[str, Key]) -> None:
-        """`keys`: by the secret's SHA-256 in hexadecimal. Empty means open mode."""
-        self._keys = {bytes.fromhex(hexdigest): key for hexdigest, key in keys.items()}
+    keys: Mapping[bytes, Key]
+    """By the secret's SHA-256."""
+    is_open: bool = False
+    """Whether requests need no key."""
+    is_complete: bool = True
+    """Whether the store has been read: a key that is not here does not exist."""
+
+
+class TokenVerifier(Protocol):
+    """What knows bearer credentials that are not keys: signed tokens (`keys.tokens`)."""
+
+    def verify(self, token: bytes, digest: bytes) -> Key | Problem | None:
+        """The token's holder, why it is refused, or `None` when it is no such token. Does not wait."""
+        ...
+
+    def forget(self) -> None:
+        """Let nothing stand that follows from an older snapshot."""
+        ...
+
+
+class Keyring:
+    """Holds the snapshot of the moment."""
+
+    def __init__(
+        self,
+        keys: Mapping[str, Key],
+        *,
+        tokens: TokenVerifier | None = None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`keys`: by the secret's SHA-256 in hexadecimal. Empty, and no `tokens`, means open mode."""
+        known = {bytes.fromhex(hexdigest): key for hexdigest, key in keys.items()}
+        self._snapshot = Snapshot(known, is_open=not known and tokens is None)
+        self._tokens = tokens
+        self._wall_clock = wall_clock
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """All keys as they are now."""
+        return self._snapshot
 
     @property
     def is_open(self) -> bool:
         """Whether requests need no key."""
-        return not self._keys
+        return self._snapshot.is_open
+
+    def replace(self, snapshot: Snapshot) -> None:
+        """From now on these are the keys."""
+        self._snapshot = snapshot
+        if self._tokens is not None:
+            self._tokens.forget()
 
     def authenticate(
         self, headers: Mapping[bytes, bytes], server: tuple[str, int | None] | None
@@ -83,14 +141,23 @@ class Keyring:
 
         Both headers may be there, as some clients send both: one valid key is enough.
         """
-        if not self._keys:
+        snapshot = self._snapshot
+        if snapshot.is_open:
             return _open(headers, server)
-        presented = [*_presented(headers)]
-        for secret in presented:
-            key = self._keys.get(sha256(secret).digest())
-            if key is not None:
-                return key
-        return _WRONG_KEY if presented else _NO_KEY
+        refusal: Problem | None = None
+        for secret in _presented(headers):
+            digest = sha256(secret).digest()
+            key: Key | Problem | None = snapshot.keys.get(digest)
+            if key is None and self._tokens is not None:
+                key = self._tokens.verify(secret, digest)
+            if isinstance(key, Key):
+                if key.expires_at is None or key.expires_at > self._wall_clock():
+                    return key
+                key = _EXPIRED
+            refusal = key or refusal or (_WRONG_KEY if snapshot.is_complete else _NOT_READ_YET)
+        if refusal is not None:
+            return refusal
+        return _NO_KEY if snapshot.is_complete or snapshot.keys else _NOT_READ_YET
 
 
 def _open(headers: Mapping[bytes, bytes], server: tuple[str, int | None] | None) -> Key | Problem:

@@ -14,7 +14,10 @@ from typing import Annotated
 import msgspec
 import typer
 
-from sluice_gateway import auth, config, reference
+from sluice_gateway import config, reference
+from sluice_gateway.commands import keys, tenants
+from sluice_gateway.commands.audit import audit
+from sluice_gateway.commands.explain import explain
 from sluice_gateway.commands.usage import usage
 from sluice_gateway.config import ConfigError
 from sluice_gateway.settings import Settings
@@ -26,10 +29,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 config_app = typer.Typer(help="Check and explain the configuration.", no_args_is_help=True)
-keys_app = typer.Typer(help="Make API keys.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
-app.add_typer(keys_app, name="keys")
+app.add_typer(keys.app, name="keys")
+app.add_typer(tenants.app, name="tenants")
+app.command()(audit)
 app.command()(usage)
+app.command()(explain)
 
 ConfigOption = Annotated[
     Path | None,
@@ -49,12 +54,13 @@ def serve(
 ) -> None:
     """Serve. Without a configuration: the bundled worker with the bundled model, on loopback."""
     settings = _override(config.for_serving(config_file, os.environ), host, port)
-    config.require_safe_address(settings)
     # Web framework and server take a second to import; the other commands need neither.
     from sluice_gateway import server
     from sluice_gateway.gateway import Gateway
+    from sluice_gateway.keys import bootstrap
     from sluice_gateway.logs import standard_error
 
+    bootstrap.prepare(settings, os.environ)
     listener = server.listen(settings)
     server.log_to_standard_error(settings)
     _say(f"Starting {', '.join(b.name for b in settings.backends)} ...")
@@ -65,7 +71,9 @@ def serve(
 def check(config_file: ConfigOption = None) -> None:
     """Say whether the configuration is valid, and what it amounts to."""
     settings = config.for_serving(config_file, os.environ)
-    config.require_safe_address(settings)
+    from sluice_gateway.keys import bootstrap
+
+    bootstrap.require_safe_address(settings, os.environ)
     names = ", ".join(backend.name for backend in settings.backends)
     where = f"http://{settings.server.host}:{settings.server.port}"
     _say(f"OK: {where}, backends: {names}, API keys: {len(settings.keys)}")
@@ -75,22 +83,6 @@ def check(config_file: ConfigOption = None) -> None:
 def print_reference() -> None:
     """Print every key with its meaning, as Markdown."""
     _say(reference.render())
-
-
-@keys_app.command("new")
-def new_key(
-    key_id: Annotated[str, typer.Option("--id", help="Name of the key in logs and limits.")] = "my-key",
-) -> None:
-    """Make an API key: the secret for its holder, and the entry for the configuration."""
-    secret = auth.new_secret()
-    _say(f"Secret, shown only now: {secret}\n\nAdd to sluice.yaml:\n\nkeys:\n{_entry(key_id, secret)}")
-
-
-@keys_app.command("hash")
-def hash_key() -> None:
-    """Print the SHA-256 of a secret read from standard input, for `keys[].sha256`."""
-    secret = typer.prompt("Secret", hide_input=True, err=True) if sys.stdin.isatty() else sys.stdin.readline()
-    _say(auth.digest(secret.strip()))
 
 
 def main() -> None:
@@ -105,10 +97,6 @@ def main() -> None:
 def _override(settings: Settings, host: str | None, port: int | None) -> Settings:
     chosen = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
     return msgspec.structs.replace(settings, server=msgspec.structs.replace(settings.server, **chosen))
-
-
-def _entry(key_id: str, secret: str) -> str:
-    return f"  - id: {key_id}\n    sha256: {auth.digest(secret)}"
 
 
 def _say(text: str) -> None:

@@ -17,8 +17,7 @@ import yaml
 from sluice_engines.base_url import join_base_url
 from sluice_engines.registry import AdapterError, adapter_names, create_adapter, load_adapters
 from sluice_engines.transport import UpstreamError
-from sluice_gateway.auth import Keyring, is_loopback
-from sluice_gateway.identity import Key, Scopes
+from sluice_gateway import routing_settings
 from sluice_gateway.settings import BUNDLED_WORKER, ECHO, Backend, Settings
 from sluice_gateway.upstream.origin import parse_origin
 
@@ -108,11 +107,12 @@ def parse(name: str, text: str, environment: Mapping[str, str]) -> Settings:
         raise _explain(document, str(error)) from None
     _check_backends(document, settings, environment)
     _check_keys(document, settings)
+    _check_aliases(document, settings)
     return settings
 
 
 def load(path: Path, environment: Mapping[str, str]) -> Settings:
-    """Settings from a file, with the environment's `SLUICE_HOST` and `SLUICE_PORT`. Raises `ConfigError`."""
+    """Settings from a file and the environment. Raises `ConfigError`."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -142,36 +142,19 @@ def for_application(environment: Mapping[str, str]) -> Settings:
 
 
 def with_environment(settings: Settings, environment: Mapping[str, str]) -> Settings:
-    """`SLUICE_HOST` and `SLUICE_PORT` win over the file. Raises `ConfigError` on a port that is none."""
+    """`SLUICE_HOST`, `SLUICE_PORT` and `SLUICE_STORE_URL` win over the file.
+
+    Raises `ConfigError` on a port that is none.
+    """
     host = environment.get("SLUICE_HOST") or settings.server.host
     port = environment.get("SLUICE_PORT") or str(settings.server.port)
     if not port.isdigit() or not 1 <= int(port) <= 65535:
         raise ConfigError(f"SLUICE_PORT is '{port}'; it must be a number from 1 to 65535.")
+    url = environment.get("SLUICE_STORE_URL") or settings.store.url
     return msgspec.structs.replace(
-        settings, server=msgspec.structs.replace(settings.server, host=host, port=int(port))
-    )
-
-
-def require_safe_address(settings: Settings) -> None:
-    """Refuse to be open to other machines. Raises `ConfigError`."""
-    if not settings.keys and not is_loopback(settings.server.host):
-        raise ConfigError(
-            f"Without API keys Sluice listens on loopback only, not on {settings.server.host}:"
-            " add a key to 'keys' (sluice keys new makes one), or use host 127.0.0.1."
-        )
-
-
-def keyring(settings: Settings) -> Keyring:
-    """The configured keys as a snapshot."""
-    return Keyring(
-        {
-            key.sha256: Key(
-                id=key.id,
-                tenant=key.tenant,
-                scopes=Scopes(backends=None if key.backends is None else frozenset(key.backends)),
-            )
-            for key in settings.keys
-        }
+        settings,
+        server=msgspec.structs.replace(settings.server, host=host, port=int(port)),
+        store=msgspec.structs.replace(settings.store, url=url),
     )
 
 
@@ -228,12 +211,19 @@ def _option_mistake(backend: Backend) -> str | None:
 def _check_keys(document: Document, settings: Settings) -> None:
     _refuse_repeats(document, "keys", "id", [key.id for key in settings.keys])
     _refuse_repeats(document, "keys", "sha256", [key.sha256 for key in settings.keys])
+    _refuse_repeats(document, "tenants", "id", [tenant.id for tenant in settings.tenants])
     names = [b.name for b in settings.backends] or [BUNDLED_WORKER.name]
     for index, key in enumerate(settings.keys):
         for unknown in sorted(set(key.backends or ()) - set(names)):
             raise document.error(
                 ("keys", index, "backends"), f"there is no backend '{unknown}'; there are: {', '.join(names)}"
             )
+
+
+def _check_aliases(document: Document, settings: Settings) -> None:
+    backends = settings.backends or (BUNDLED_WORKER,)
+    for where, message in routing_settings.mistakes(settings.aliases, {b.name: b.models for b in backends}):
+        raise document.error(("aliases", *where), message)
 
 
 def _refuse_repeats(document: Document, section: str, key: str, values: list[str]) -> None:

@@ -32,8 +32,8 @@ _VARIABLES = (
     ("`SLUICE_STORE_URL`", "wins over `store.url`"),
     (
         "`SLUICE_BOOTSTRAP_KEY_FILE`",
-        "a file with the secret of a first key, which may do everything; one that is not there, or empty, gets"
-        " a new secret",
+        "a file with the secret of the first key, which may do everything; a file that is not there, or"
+        " empty, gets a new secret",
     ),
 )
 

@@ -145,7 +145,7 @@ async def _greet(gateway: Gateway, say: Callable[[str], None]) -> None:
     host = f"[{settings.host}]" if ":" in settings.host else settings.host
     url = f"http://{'127.0.0.1' if host == '0.0.0.0' else host}:{settings.port}"
     models = [model.id for model in gateway.catalog.models(OPEN).data]
-    say(banner.render(url, models, needs_key=bool(gateway.settings.keys)))
+    say(banner.render(url, models, needs_key=not gateway.keyring.is_open))
 
 
 def log_to_standard_error(settings: Settings) -> None:

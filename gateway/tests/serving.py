@@ -24,6 +24,7 @@ from sluice_gateway.settings import Settings
 PATIENCE_S = 20.0
 """How long a test may hang before it fails. Never a measure of speed."""
 
+IN_MEMORY = {"url": "sqlite:///:memory:"}
 FAST_PROBES = {"interval_s": 0.05, "timeout_s": 1.0}
 
 
@@ -52,8 +53,8 @@ class Served:
 
 
 def settings_of(**values: Any) -> Settings:
-    """Settings as a file would give them."""
-    return msgspec.convert({"health": FAST_PROBES, **values}, Settings)
+    """Settings as a file would give them, with a store that leaves nothing behind."""
+    return msgspec.convert({"health": FAST_PROBES, "store": IN_MEMORY, **values}, Settings)
 
 
 @asynccontextmanager

@@ -122,11 +122,3 @@ def test_a_port_that_is_none_is_refused(port: str, tmp_path: Path) -> None:
 def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Cannot read"):
         config.for_serving(tmp_path / "none.yaml", {})
-
-
-def test_without_keys_only_loopback_is_allowed() -> None:
-    open_to_all = config.parse("a", "server: {host: 0.0.0.0}", {})
-    with pytest.raises(ConfigError, match=r"sluice keys new"):
-        config.require_safe_address(open_to_all)
-    keyed = config.parse("a", f"server: {{host: 0.0.0.0}}\nkeys: [{{id: a, sha256: {DIGEST}}}]", {})
-    config.require_safe_address(keyed)

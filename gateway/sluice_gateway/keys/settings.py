@@ -1,7 +1,7 @@
 """The sections `keys`, `tenants` and `jwt` of `sluice.yaml`.
 
-Keys and tenants written here live beside those of the store. They are what the file says and nothing else: the
-API and the command line show them and refuse to change them.
+Keys and tenants written here live beside those of the store. They are what the file says and nothing else:
+the API and the command line show them and refuse to change them.
 """
 
 from __future__ import annotations
@@ -9,39 +9,19 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Literal
 
-import msgspec
 from msgspec import Meta
 
-from sluice_gateway.identity import LimitValues, Scopes
+from sluice_gateway.identity import Scopes
+from sluice_gateway.limits.settings import Bounded
 from sluice_gateway.routes import Kind
-from sluice_gateway.settings_base import BaseUrl, Count, Name, Quant, Seconds, Section, Sha256
-
-Money = Annotated[float, Meta(ge=0)]
+from sluice_gateway.settings_base import BaseUrl, Name, Quant, Seconds, Section, Sha256
 
 
-class SubjectLimits(Section, frozen=True, kw_only=True):
-    """Bounds of one key, tenant or model. What is absent is not bounded."""
-
-    requests_per_min: Annotated[Count | None, Meta(description="Requests a minute.")] = None
-    tokens_per_min: Annotated[
-        Count | None, Meta(description="Prompt and completion tokens a minute, together.")
-    ] = None
-    concurrent: Annotated[
-        Count | None, Meta(description="Requests in the gateway at once, waiting ones included.")
-    ] = None
-    budget_per_day: Annotated[
-        Money | None, Meta(description="Money a day (UTC), in the currency of the price table.")
-    ] = None
-    budget_per_month: Annotated[Money | None, Meta(description="Money a calendar month (UTC).")] = None
-
-    def values(self) -> LimitValues:
-        """The same as the rest of the gateway knows it."""
-        return LimitValues(**msgspec.structs.asdict(self))
+Moment = Annotated[datetime, Meta(tz=True)]
 
 
 class KeySettings(Section, frozen=True, kw_only=True):
-    """One API key. `sluice keys new` makes one and prints this entry; `sluice keys create` keeps it in the
-    store instead."""
+    """One API key. `sluice keys new` prints such an entry; `sluice keys create` needs none."""
 
     id: Annotated[Name, Meta(description="Name of the key in logs and limits. Unique.")]
     sha256: Annotated[
@@ -64,10 +44,10 @@ class KeySettings(Section, frozen=True, kw_only=True):
     ] = None
     admin: Annotated[bool, Meta(description="Whether it may use the admin API.")] = False
     expires: Annotated[
-        datetime | None,
-        Meta(description="When it stops working, e.g. `2031-01-31T00:00:00Z`. Absent: never.", tz=True),
+        Moment | None,
+        Meta(description="When it stops working, e.g. `2031-01-31T00:00:00Z`. Absent: never."),
     ] = None
-    limits: Annotated[SubjectLimits, Meta(description="See *keys.limits* below.")] = SubjectLimits()
+    limits: Annotated[Bounded, Meta(description="See *keys.limits* below.")] = Bounded()
 
     def scopes(self) -> Scopes:
         """What the key may use."""
@@ -84,14 +64,11 @@ class TenantSettings(Section, frozen=True, kw_only=True):
     """Whom keys belong to. A tenant without limits needs no entry."""
 
     id: Annotated[Name, Meta(description="Name in keys, logs and usage. Unique.")]
-    limits: Annotated[SubjectLimits, Meta(description="Bounds that all of the tenant's keys share.")] = (
-        SubjectLimits()
-    )
+    limits: Annotated[Bounded, Meta(description="Bounds that all of the tenant's keys share.")] = Bounded()
 
 
 class Grant(Section, frozen=True, kw_only=True):
-    """What a token with a certain scope may use. A token with several scopes may use all that any of them
-    allows."""
+    """What a token with one scope may use. Several scopes add up."""
 
     scope: Annotated[str, Meta(min_length=1, description="The value to find in the token's scope claim.")]
     models: Annotated[tuple[str, ...] | None, Meta(description="As in *keys*.")] = None
@@ -147,9 +124,7 @@ class JwtSettings(Section, frozen=True, kw_only=True):
             " token may use everything but the admin API."
         ),
     ] = ()
-    limits: Annotated[SubjectLimits, Meta(description="Bounds of each single token subject (`sub`).")] = (
-        SubjectLimits()
-    )
+    limits: Annotated[Bounded, Meta(description="Bounds of each single token subject (`sub`).")] = Bounded()
     leeway_s: Annotated[
         float, Meta(ge=0, le=300, description="How far the issuer's clock may differ from ours.")
     ] = 30.0

@@ -1,9 +1,9 @@
 """Tables of tenants, keys, their secrets, and the audit log.
 
-A key may have several secrets at once, of which all but the newest have an end: that is rotation with overlap.
-Only digests are kept. Revoked keys stay, so that old log lines and usage can still be told whose they were.
-Every change raises `key_version` in its own transaction, which is what makes processes look again. Times are
-seconds since 1970.
+A key may have several secrets at once, of which all but the newest have an end: that is rotation with
+overlap. Only digests are kept. Revoked keys stay, so that old log lines and usage can still be told whose
+they were. Every change raises `key_version` in its own transaction, which is what makes processes look again.
+Times are seconds since 1970.
 """
 
 from __future__ import annotations

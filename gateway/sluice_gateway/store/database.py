@@ -15,7 +15,7 @@ from typing import Any
 
 from sqlalchemy import Connection, event, inspect, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool
 
@@ -35,6 +35,10 @@ _READS = "sluice_reads"
 
 class StoreError(Exception):
     """The database cannot be used; the message is for the user."""
+
+
+UNAVAILABLE = (StoreError, SQLAlchemyError, OSError, TimeoutError)
+"""What using a database raises when it is down, full, locked or gone."""
 
 
 class Database:
@@ -90,7 +94,7 @@ class Database:
         return self._engine.begin()
 
     def read(self) -> AbstractAsyncContextManager[AsyncConnection]:
-        """A transaction that only reads: it waits for no writer, and sees one state throughout."""
+        """A transaction that only reads: it waits for no writer."""
         return self._reader.begin()
 
     async def aclose(self) -> None:
