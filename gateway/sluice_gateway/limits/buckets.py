@@ -2,7 +2,7 @@
 
 Requests and tokens per minute are kept by GCRA (ITU-T I.371, the generic cell rate algorithm): one number a
 bucket, the time at which it would be empty again (`tat`, theoretical arrival time). Taking n of a limit L
-moves it by n x 60 s / L; a bucket is full when it lies a minute ahead. For tokens n is the estimate, and
+moves it by n x 60 s / L, rounded down so that L of them fit; a bucket is full when it lies a minute ahead. For tokens n is the estimate, and
 settling moves the number by the difference, beyond a full bucket if need be: that debt is paid in time.
 Concurrency is a set of leases that expire, so that a killed process gives its slots back. Money is what was
 spent in the UTC day and month, plus what running requests hold at their worst case.
@@ -85,7 +85,7 @@ class Bounds(msgspec.Struct, frozen=True, kw_only=True):
 
     def token_us(self, tokens: int) -> int:
         """What so many tokens move the bucket by."""
-        return int(tokens * self.us_per_token + 0.5)
+        return int(tokens * self.us_per_token)
 
 
 def bounds_of(values: LimitValues, share: int = 1) -> Bounds | None:
@@ -99,7 +99,7 @@ def bounds_of(values: LimitValues, share: int = 1) -> Bounds | None:
     return Bounds(
         requests=_part(values.requests_per_min, share, None),
         tokens=_part(values.tokens_per_min, share, None),
-        request_us=min(WINDOW_US, int(_us_per(values.requests_per_min) * share + 0.5)),
+        request_us=min(WINDOW_US, int(_us_per(values.requests_per_min) * share)),
         us_per_token=_us_per(values.tokens_per_min) * share,
         concurrent=_part(values.concurrent, share, -1),
         day_cap=_cap(values.budget_per_day, share),
@@ -149,7 +149,7 @@ class Bucket:
         self.bind(bounds)
 
     def bind(self, bounds: Bounds) -> None:
-        """Enforce these bounds from now on. What was used stays used."""
+        """Enforce these bounds from now on. The part of a minute that was used stays used."""
         self.bounds = bounds
         self.request_us = bounds.request_us
         self.us_per_token = bounds.us_per_token

@@ -94,7 +94,7 @@ class MemoryLimiter:
         self.resize(share)
 
     def resize(self, share: int) -> None:
-        """Enforce one process's part of the limits, of so many processes. What was used stays used."""
+        """Enforce one process's part of the limits, of so many processes."""
         self._share = share
         self._policy = Policy(self._limits, self._keep, share)
         self._plans: dict[str, _Plan] = {}
@@ -145,7 +145,7 @@ class MemoryLimiter:
         tokens = usage.prompt_tokens + usage.completion_tokens
         spent = 0 if lease.price is FREE else cost_micro(lease.price, usage)
         for bucket, token_us in lease.asks:
-            bucket.settle(now, 0, int(tokens * bucket.us_per_token + 0.5) - token_us, number, spent)
+            bucket.settle(now, 0, int(tokens * bucket.us_per_token) - token_us, number, spent)
 
     async def start(self) -> None:
         """See `Limiter`."""
@@ -162,7 +162,7 @@ class MemoryLimiter:
         asks: Asks = []
         largest = 0
         for bucket in buckets:
-            token_us = int(tokens * bucket.us_per_token + 0.5)
+            token_us = int(tokens * bucket.us_per_token)
             asks.append((bucket, token_us))
             if token_us > largest:
                 largest = token_us
