@@ -1,4 +1,6 @@
-"""One of several processes that ask one Redis for leave as fast as they can. Prints what it was given.
+"""One of several processes that ask one Redis for leave as fast as they can, on the event loop that serves.
+
+Prints what it was given.
 
     python hammer.py URL PREFIX CLIENTS SECONDS LIMIT_JSON PROMPT OUTPUT PRICE
 
@@ -12,6 +14,8 @@ import json
 import random
 import sys
 import time
+
+import uvloop
 
 from sluice_gateway.errors import Problem
 from sluice_gateway.identity import Key, LimitValues
@@ -77,4 +81,4 @@ async def main(url: str, prefix: str, clients: str, seconds: str, limit: str, *a
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:]))
+    uvloop.run(main(*sys.argv[1:]))

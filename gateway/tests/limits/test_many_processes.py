@@ -55,7 +55,7 @@ def test_tokens_per_minute(shared_redis: RedisServer) -> None:
 
 
 def test_a_dollar_is_overspent_by_less_than_one_request(shared_redis: RedisServer) -> None:
-    """A request holds 0.02 and costs 0.01: after it is spent, nobody is let in; before, nobody is kept out."""
+    """A request holds 0.02 and costs 0.01: the cap is reached, and never passed."""
     prefix = fresh_prefix()
     found = hammer(shared_redis, prefix, 2.0, {"budget_per_day": 1.0}, 0, 20, 1000)
     with redis.Redis.from_url(shared_redis.url) as client:

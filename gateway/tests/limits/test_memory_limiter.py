@@ -200,7 +200,7 @@ async def test_both_families_read_the_same_state() -> None:
     )
 )
 async def test_no_sequence_passes_a_limit(moves: list[tuple[bool, int, int, int, bool]]) -> None:
-    """Requests by the minute, tokens as they were really used, and money: never above what time has earned."""
+    """Requests, tokens as they were really used, and money: never above what time has earned."""
     limiter, clock = limiter_of()
     alice = key_with(requests_per_min=30, tokens_per_min=1000, concurrent=4, budget_per_day=1.0)
     running: list[tuple[MemoryLease, int, int]] = []
