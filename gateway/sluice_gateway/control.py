@@ -6,7 +6,6 @@ and Starlette would word themselves.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -14,10 +13,14 @@ from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from sluice_gateway.admin.gate import AdminGate
+from sluice_gateway.admin.keys import keys_router
 from sluice_gateway.errors import Failure, Problem, internal, problem
 from sluice_gateway.gateway import Gateway
+from sluice_gateway.keys.records import Refused
 from sluice_gateway.metrics import CONTENT_TYPE
-from sluice_gateway.response import problem_headers
+from sluice_gateway.openapi import describe_data_plane
+from sluice_gateway.problem_response import problem_response
 
 _JSON = "application/json"
 
@@ -37,6 +40,7 @@ def build_control(gateway: Gateway) -> FastAPI:
     app.add_exception_handler(Exception, _on_bug)
     _add_life(app, gateway)
     _add_models(app, gateway)
+    _add_admin(app, gateway)
     return app
 
 
@@ -54,7 +58,7 @@ def _add_life(app: FastAPI, gateway: Gateway) -> None:
         readiness = gateway.readiness()
         if readiness.ready:
             return _json(200, {"status": "ready", "message": readiness.reason})
-        return _answer(problem(Failure.NO_ENGINE, readiness.reason))
+        return problem_response(problem(Failure.NO_ENGINE, readiness.reason))
 
     @app.get("/metrics", tags=["life"], summary="Metrics in Prometheus' text format.")
     async def metrics() -> Response:
@@ -65,44 +69,52 @@ def _add_models(app: FastAPI, gateway: Gateway) -> None:
     @app.get("/v1/models", tags=["models"], summary="Models that the key may use.")
     async def models(request: Request) -> Response:
         key = gateway.keyring.authenticate(dict(request.scope["headers"]), request.scope.get("server"))
-        return _answer(key) if isinstance(key, Problem) else _json(200, gateway.catalog.models(key))
+        return problem_response(key) if isinstance(key, Problem) else _json(200, gateway.catalog.models(key))
 
     @app.get("/v1/models/{name:path}", tags=["models"], summary="One model.")
     async def model(request: Request, name: str) -> Response:
         key = gateway.keyring.authenticate(dict(request.scope["headers"]), request.scope.get("server"))
         if isinstance(key, Problem):
-            return _answer(key)
+            return problem_response(key)
         found = gateway.catalog.model(name, key)
-        return _answer(found) if isinstance(found, Problem) else _json(200, found)
+        return problem_response(found) if isinstance(found, Problem) else _json(200, found)
+
+
+def _add_admin(app: FastAPI, gateway: Gateway) -> None:
+    app.add_exception_handler(Refused, _on_refused)
+    app.include_router(keys_router(gateway.identities.service))
+    app.add_middleware(AdminGate, keyring=gateway.keyring, origins=gateway.settings.cors.allow_origins)
+
+
+async def _on_refused(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Refused)
+    return problem_response(error.problem)
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        return _answer(problem(Failure.NOT_FOUND, f"There is no {request.url.path}; see /docs."))
+        return problem_response(problem(Failure.NOT_FOUND, f"There is no {request.url.path}; see /docs."))
     if error.status_code == 405:
         text = f"{request.url.path} does not support {request.method}; see /docs."
-        return _answer(problem(Failure.METHOD_NOT_ALLOWED, text), error.headers)
+        return problem_response(problem(Failure.METHOD_NOT_ALLOWED, text), error.headers)
     found = problem(Failure.INVALID_REQUEST, str(error.detail))
-    return _answer(msgspec.structs.replace(found, status=error.status_code))
+    return problem_response(msgspec.structs.replace(found, status=error.status_code))
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     param = ".".join(str(part) for part in first["loc"][1:])
-    return _answer(problem(Failure.INVALID_REQUEST, f"{param}: {first['msg']}.", param=param or None))
+    return problem_response(
+        problem(Failure.INVALID_REQUEST, f"{param}: {first['msg']}.", param=param or None)
+    )
 
 
 async def _on_bug(request: Request, error: Exception) -> Response:
     """The front door logs it; Starlette raises it once more after this answer."""
-    return _answer(internal(request.state.request_id))
+    return problem_response(internal(request.state.request_id))
 
 
 def _json(status: int, value: Any) -> Response:
     return Response(msgspec.json.encode(value), status, media_type=_JSON)
-
-
-def _answer(found: Problem, more_headers: Mapping[str, str] | None = None) -> Response:
-    headers = {name.decode(): value.decode() for name, value in problem_headers(found)}
-    return Response(found.body(), found.status, {**headers, **(more_headers or {})})

@@ -13,7 +13,7 @@ from sluice_gateway.response import EXPOSED
 from sluice_gateway.wire import Header
 
 _EXPOSE: Header = (b"access-control-expose-headers", ", ".join(EXPOSED).encode())
-_METHODS: Header = (b"access-control-allow-methods", b"GET, POST, DELETE, OPTIONS")
+_METHODS: Header = (b"access-control-allow-methods", b"GET, POST, PATCH, DELETE, OPTIONS")
 _MAX_AGE: Header = (b"access-control-max-age", b"600")
 _VARY: Header = (b"vary", b"origin")
 
