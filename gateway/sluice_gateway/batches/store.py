@@ -144,4 +144,4 @@ async def _change_one(connection: AsyncConnection, change: Update) -> None:
 
 
 def _batch(row: Row[Any]) -> Batch:
-    return msgspec.convert(row._asdict(), Batch)
+    return Batch(**row._mapping)

@@ -180,4 +180,4 @@ class FileService:
 
 
 def _file(row: Row[tuple[object, ...]]) -> StoredFile:
-    return msgspec.convert(row._asdict(), StoredFile)
+    return StoredFile(**row._mapping)
