@@ -8,6 +8,7 @@ shape with all four keys, `{"error": {"message", "type", "param", "code"}}`, wha
     *_NOT_ALLOWED                                         403
     NOT_FOUND, MODEL_NOT_FOUND                            404
     METHOD_NOT_ALLOWED, BODY_*, CONFLICT                  405, 408, 413, 415; 409
+    IDEMPOTENCY_IN_PROGRESS                               409   with Retry-After
     CONCURRENCY_LIMIT, QUEUE_FULL                         429   with Retry-After
     CLIENT_GONE, CLIENT_STALLED                           499   in the log only: nobody is there to read it
     INTERNAL                                              500
@@ -33,6 +34,10 @@ class Failure(StrEnum):
     """The body is not a JSON object."""
     INVALID_REQUEST = "invalid_request"
     """A field is missing, or has a value that is not allowed."""
+    IDEMPOTENCY_KEY_REUSED = "idempotency_key_reused"
+    """The `Idempotency-Key` belongs to a request with another body."""
+    IDEMPOTENCY_IN_PROGRESS = "idempotency_in_progress"
+    """The request with this `Idempotency-Key` is being answered where it cannot be joined."""
     INVALID_TYPE = "invalid_type"
     """A field has the wrong JSON type."""
     UNSUPPORTED = "unsupported_parameter"
@@ -151,6 +156,8 @@ _TABLE: dict[Failure, tuple[int, str, str | None]] = {
     Failure.INVALID_JSON: (400, _CALLER, "invalid_json"),
     Failure.INVALID_REQUEST: (400, _CALLER, None),
     Failure.INVALID_TYPE: (400, _CALLER, "invalid_type"),
+    Failure.IDEMPOTENCY_KEY_REUSED: (400, _CALLER, "idempotency_key_reused"),
+    Failure.IDEMPOTENCY_IN_PROGRESS: (409, _CALLER, "idempotency_in_progress"),
     Failure.UNSUPPORTED: (400, _CALLER, "unsupported_parameter"),
     Failure.PREVIOUS_RESPONSE_NOT_FOUND: (400, _CALLER, "previous_response_not_found"),
     Failure.UNKNOWN_BACKEND: (400, _CALLER, "unknown_backend"),
