@@ -30,9 +30,8 @@ def build_control(gateway: Gateway) -> FastAPI:
     app = FastAPI(
         title="Sluice",
         summary="One OpenAI endpoint in front of every inference engine you run.",
-        description="The OpenAI paths `/v1/chat/completions`, `/v1/completions` and `/v1/embeddings` are"
-        " served"
-        " beside this application and take what OpenAI's API takes.",
+        description="OpenAI's and Anthropic's APIs, and the gateway's own administration. Of the inference"
+        " paths' bodies, what the gateway reads is described; other fields go to the engine as they are.",
         redirect_slashes=False,
     )
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -41,6 +40,7 @@ def build_control(gateway: Gateway) -> FastAPI:
     _add_life(app, gateway)
     _add_models(app, gateway)
     _add_admin(app, gateway)
+    describe_data_plane(app)
     return app
 
 

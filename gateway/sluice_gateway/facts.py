@@ -137,6 +137,12 @@ NO_MODEL = problem(
 )
 
 
+def body_type(kind: Kind) -> tuple[type[msgspec.Struct], tuple[str, ...]]:
+    """What a JSON body of this kind is decoded into, and the fields of which one has to be there."""
+    shape = _SHAPES[kind]
+    return shape.decoder.type, shape.content
+
+
 def decode(kind: Kind, body: bytes) -> BodyFacts | Problem:
     """The facts in a JSON body, or what is wrong with it."""
     shape = _SHAPES[kind]

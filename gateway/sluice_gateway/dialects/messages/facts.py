@@ -39,6 +39,9 @@ class _Body(msgspec.Struct):
     output_format: _Format | None = None
 
 
+BODY: type[msgspec.Struct] = _Body
+"""What a body is decoded into."""
+
 _DECODER = msgspec.json.Decoder(_Body)
 
 
