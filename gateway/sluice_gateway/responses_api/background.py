@@ -8,7 +8,6 @@ its log gets a last event.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -47,6 +46,8 @@ class BackgroundRun:
                 for number, kind in enumerate(ANNOUNCED)
             )
         self.is_cancelled = False
+        self.has_ended = False
+        """Whether there is nothing left to stop."""
         self.task: asyncio.Task[None] | None = None
 
     @property
@@ -57,7 +58,12 @@ class BackgroundRun:
     def cancel(self) -> None:
         """Stop it; the row is final already."""
         self.is_cancelled = True
-        if self.task is not None:
+        self.stop()
+
+    def stop(self) -> None:
+        """End it before its time. Once only: a second time would cut off what it does to end well."""
+        if self.task is not None and not self.has_ended:
+            self.has_ended = True
             self.task.cancel()
 
 
@@ -75,29 +81,32 @@ class BackgroundRuns:
         """The run of a response, if it is one of this process's."""
         return self._runs.get(response_id)
 
-    def start(self, run: BackgroundRun, generate: Generate) -> None:
-        """Generate the response; returns at once."""
+    async def start(self, run: BackgroundRun, generate: Generate) -> None:
+        """Have the response generated; returns at once."""
         self._runs[run.ask.id] = run
         run.task = asyncio.create_task(self._supervise(run, generate))
+        # A task that is cancelled before its first step would never come to its end.
+        await asyncio.sleep(0)
 
     async def aclose(self) -> None:
         """End all runs; their responses have failed."""
-        tasks = [run.task for run in self._runs.values() if run.task is not None]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        runs = tuple(self._runs.values())
+        for run in runs:
+            run.stop()
+        await asyncio.gather(*(run.task for run in runs if run.task is not None), return_exceptions=True)
 
     async def _supervise(self, run: BackgroundRun, generate: Generate) -> None:
-        beat = asyncio.create_task(self._beat(run))
+        over = asyncio.Event()
+        beat = asyncio.create_task(self._beat(run, over))
         found: Problem | None = None
         try:
             found = await _generate(run, generate)
         except asyncio.CancelledError:
             found = problem(Failure.SHUTTING_DOWN, _STOPPING)
         finally:
-            beat.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await beat
+            run.has_ended = True
+            over.set()
+            await beat
             await self._conclude(run, found)
             self._runs.pop(run.ask.id, None)
 
@@ -111,9 +120,9 @@ class BackgroundRuns:
         await self._flush(run)
         run.log.close()
 
-    async def _beat(self, run: BackgroundRun) -> None:
-        while True:
-            await asyncio.sleep(self._beat_s)
+    async def _beat(self, run: BackgroundRun, over: asyncio.Event) -> None:
+        """Until it is over. Not cancelled, so that no look at the store is cut in the middle."""
+        while not await _waited(over, self._beat_s):
             try:
                 status = await self._store.beat(run.ask.id, run.status, self._clock())
             except Exception as error:
@@ -134,6 +143,15 @@ class BackgroundRuns:
             await self._store.add_events(run.ask.id, first, events)
         except Exception as error:
             _log.warning("response %s: events not stored: %s", run.ask.id, type(error).__name__)
+
+
+async def _waited(over: asyncio.Event, limit_s: float) -> bool:
+    """Whether it was over before the time was."""
+    try:
+        async with asyncio.timeout(limit_s):
+            return await over.wait()
+    except TimeoutError:
+        return False
 
 
 async def _generate(run: BackgroundRun, generate: Generate) -> Problem | None:

@@ -68,7 +68,7 @@ class Conversations:
             found = problem(Failure.PREVIOUS_RESPONSE_NOT_FOUND, text, param="previous_response_id")
             raise Unacceptable(found)
         if turns[-1].status not in FINAL:
-            text = f"The response '{previous}' is still {turns[-1].status}; wait for its end, or cancel it."
+            text = f"The response '{previous}' has not ended yet; wait for it, or cancel it."
             raise invalid(text, "previous_response_id")
         return turns
 

@@ -19,11 +19,11 @@ from sluice_gateway.wire import Header
 _ENDS = tuple(b"event: " + kind.encode() + b"\n" for kind in (*sorted(LAST), "error"))
 
 
-class _Error(msgspec.Struct):
+class _Error(msgspec.Struct, frozen=True):
     message: str = "The response failed."
 
 
-class _ErrorBody(msgspec.Struct):
+class _ErrorBody(msgspec.Struct, frozen=True):
     error: _Error = _Error()
 
 

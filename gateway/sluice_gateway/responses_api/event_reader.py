@@ -48,7 +48,7 @@ class EventReader:
 
     async def _after(self, response_id: str, after: int) -> list[bytes]:
         found: list[bytes] = []
-        for first, events in await self._store.events(response_id, after):
+        for first, events in await asyncio.shield(self._store.events(response_id, after)):
             found += Splitter().feed(events)[max(0, after + 1 - first) :]
         return found
 

@@ -19,7 +19,6 @@ from sluice_gateway.responses_api.service import ResponsesService
 CountTokens = Callable[[bytes, Key], Awaitable[int | Problem]]
 """Tokens of a chat request's prompt, by the engine that would serve it."""
 
-_KEEP_ALIVE_S = 15.0
 _STREAM_HEADERS = {"cache-control": "no-cache", "x-accel-buffering": "no"}
 _NO_BODY: dict[str, Any] = {}
 
@@ -31,10 +30,12 @@ def build_router(
     *,
     max_body_bytes: int,
     body_timeout_s: float,
+    keep_alive_s: float,
 ) -> APIRouter:
-    """The routes. Each of them sees the responses of the key's tenant only."""
+    """The routes. Each of them sees the responses of the key's tenant only. A stream that is silent for
+    `keep_alive_s` gets a comment."""
     router, door = APIRouter(tags=["responses"]), Door(authenticate)
-    _add_stored(router, door, service)
+    _add_stored(router, door, service, keep_alive_s)
     _add_actions(router, door, service)
 
     @router.post(
@@ -61,7 +62,7 @@ def build_router(
     return router
 
 
-def _add_stored(router: APIRouter, door: Door, service: ResponsesService) -> None:
+def _add_stored(router: APIRouter, door: Door, service: ResponsesService, keep_alive_s: float) -> None:
     @router.get("/v1/responses/{response_id}", summary="A stored response, or its events.")
     async def retrieve(
         request: Request,
@@ -75,7 +76,7 @@ def _add_stored(router: APIRouter, door: Door, service: ResponsesService) -> Non
             events = await service.follow(response_id, key, starting_after)
             if isinstance(events, Problem):
                 return events
-            kept = _kept_alive(events, _KEEP_ALIVE_S)
+            kept = _kept_alive(events, keep_alive_s)
             return StreamingResponse(kept, media_type="text/event-stream", headers=_STREAM_HEADERS)
 
         return await door.answer(request, work)

@@ -7,7 +7,6 @@ and lost to later look-ups, and requests that continue a stored one get 503. Not
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any, TypeVar
@@ -105,7 +104,7 @@ class ResponsesService:
         added = await self._bounded(self._store.add(stored, ask.turn.ancestors))
         if isinstance(added, Problem):
             return added
-        self._runs.start(run, generate)
+        await self._runs.start(run, generate)
         return run
 
     async def retrieve(self, response_id: str, key: Key) -> ResponseObject | Problem:
@@ -248,10 +247,15 @@ class ResponsesService:
         return response
 
     async def _bounded(self, work: Awaitable[_T]) -> _T | Problem:
-        """What the store says, in time; 503 when it does not. Refusals of the request go through."""
+        """What the store says, in time; 503 when it does not. Refusals of the request go through.
+
+        Whoever asked may leave: the store is not interrupted in the middle of its work.
+        """
+        task = asyncio.ensure_future(work)
+        task.add_done_callback(_look_at)
         try:
             async with asyncio.timeout(_STORE_TIMEOUT_S):
-                return await work
+                return await asyncio.shield(task)
         except Unacceptable:
             raise
         except Exception as error:
@@ -260,10 +264,14 @@ class ResponsesService:
 
     async def _prune(self) -> None:
         while True:
-            with contextlib.suppress(Exception):
-                while await self._store.prune(self._clock()):
-                    pass
-            await asyncio.sleep(_PRUNE_S)
+            if not await self._bounded(self._store.prune(self._clock())):
+                await asyncio.sleep(_PRUNE_S)
+
+
+def _look_at(task: asyncio.Future[Any]) -> None:
+    """Whoever waited for it may have left: an exception is nobody's then."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _not_found(response_id: str) -> Problem:

@@ -128,7 +128,8 @@ def test_nothing_is_told_before_the_engine_has_said_something() -> None:
 
 @pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
 def test_thoughts_are_an_item_of_their_own(name: str) -> None:
-    stream = streamed(translation_of(), chunk(**{name: "hm"}), chunk(content="yes"), chunk("stop"))
+    thought: dict[str, Any] = {name: "hm"}
+    stream = streamed(translation_of(), chunk(**thought), chunk(content="yes"), chunk("stop"))
     thoughts, message = check_sequence(events_of(stream))["output"]
     assert thoughts["content"] == [{"type": "reasoning_text", "text": "hm"}]
     assert message["content"][0]["text"] == "yes"

@@ -40,9 +40,10 @@ def not_json(error: Exception) -> Problem:
 
 
 def wrong_type(error: msgspec.ValidationError) -> Problem:
-    """msgspec says `Expected `str`, got `int` - at `$.model``; OpenAI's clients want the parameter's name."""
-    sentence, _, path = str(error).partition(" - at `$")
-    param = path.rstrip("`").lstrip(".")
+    """msgspec says `Expected `str`, got `int` - at `$.model``, or `... - at `key` in `$.metadata``; OpenAI's
+    clients want the parameter's name."""
+    sentence, _, place = str(error).partition(" - at ")
+    param = place.rpartition("`$")[2].strip("`.").replace("[...]", "")
     if not param:
         return problem(Failure.INVALID_JSON, f"The request body must be a JSON object: {sentence}.")
     failure = Failure.INVALID_TYPE if ", got `" in sentence else Failure.INVALID_REQUEST
