@@ -130,6 +130,7 @@ def _cost(
 ) -> Figure:
     rows = rows_of(lane, SLUICE)
     values = [row.server_cpu_us_per_unit for row in rows]
+    joined = _of([row.units / max(1, row.reads) for row in rows if row.kind == "stream"])
     return Figure(
         name=name,
         unit=unit,
@@ -137,6 +138,7 @@ def _cost(
         aim=aim,
         value=_of(values),
         spread=_spread(values),
+        note="" if joined is None else f"{joined:.2f} events per read",
         disturbed=disturbed(row.foreign_cores for row in rows),
     )
 

@@ -162,10 +162,17 @@ def _cost_plan(target: GatewayTarget, kind: Kind, load: CostLoad, count: int) ->
 
 
 def measure_blocks(context: LaneContext, load: CostLoad) -> list[BlockRow]:
-    """How long Sluice's event loop stands still under `load`. Raises `ServerFailed`."""
+    """How long Sluice's event loop stands still, one request at a time. Raises `ServerFailed`.
+
+    It has a core of its own where that can be had: waiting for a core is not a block of the loop.
+    """
+    load = msgspec.structs.replace(load, connections=1)
+    server_core, client_core = context.cores or (None, None)
+    plan = FleetPlan(targets=(SLUICE,), server_core=server_core, null_core=client_core)
     with (
-        _fleet(context, FleetPlan(targets=(SLUICE,))) as fleet,
-        null_server_process(context.folder) as idle,
+        pinned(client_core),
+        _fleet(context, plan) as fleet,
+        null_server_process(context.folder, core=client_core) as idle,
     ):
         target = fleet.targets[0]
         count = _size_repeat(target, "plain", load)

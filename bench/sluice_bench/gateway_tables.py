@@ -231,9 +231,10 @@ def _large_section(bench: GatewayBench) -> str:
             for row in lane.blocks
         ]
         parts.append(
-            "### The event loop meanwhile\n\nThe same load on Sluice with `GET /health` 1 ms after each "
-            "answer to the last: the slowest answer bounds the longest block. An idle server asked in the "
-            "same way shows what of that is client and machine. Sluice's own histogram of loop lag samples "
+            "### The event loop meanwhile\n\nOne such request at a time on Sluice, which has a core of its "
+            "own, with `GET /health` 1 ms after each answer to the last: the slowest answer bounds the "
+            "longest block. An idle server asked in the same way shows what of that is client and machine. "
+            "Sluice's own histogram of loop lag samples "
             "twice a second.\n\n" + _table(head, lines)
         )
     return "\n\n".join(parts)

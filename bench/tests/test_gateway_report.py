@@ -121,6 +121,11 @@ def test_a_cost_is_held_against_bar_and_aim(us: float, verdict: str) -> None:
     assert found.spread == (us - 5, us + 50)
 
 
+def test_the_cost_of_an_event_says_how_alone_it_travelled() -> None:
+    row = msgspec.structs.replace(cost("sluice", 20.0, kind="stream"), units=150, reads=100)
+    assert figure(bench(stream=lane([row])), "relayed alone").note == "1.50 events per read"
+
+
 def test_what_was_not_measured_is_neither_met_nor_missed() -> None:
     assert {each.verdict for each in figures(bench())} == {"not measured"}
     assert figures_table(bench()).row_count == 0
