@@ -47,6 +47,16 @@ REQUEST_HEADERS = (
     ("`X-Quant: none, awq, int8, int4 or fp8`", "serve from a backend with this quantization"),
     ("`x-request-id: ID`", "the id to use, if it is short and plain"),
     ("`traceparent`, `tracestate`, `baggage`", "passed on to the engine"),
+    (
+        "`Idempotency-Key: NAME`",
+        "a repeated request with this name (1 to 255 characters) and the same body is not done again: it gets"
+        " the answer that was made, or joins the one being made; with another body: 400; while it cannot be"
+        " joined: 409 with `retry-after`",
+    ),
+    (
+        "`Cache-Control: no-store, no-cache, max-age=SECONDS`",
+        "with *cache* on: pass it by; take no kept answer; take none that is older",
+    ),
 )
 
 RESPONSE_HEADERS = (
@@ -54,7 +64,9 @@ RESPONSE_HEADERS = (
     ("`x-sluice-backend`", "the backend that served, or was tried last"),
     ("`openai-processing-ms`", "milliseconds until the head of the answer"),
     ("`openai-version`", "always `2020-10-01`"),
-    ("`retry-after`, `retry-after-ms`", "on 429 and 503: when to try again"),
+    ("`retry-after`, `retry-after-ms`", "on 429 and 503, and with some 409: when to try again"),
+    ("`idempotent-replayed`", "`true` when the answer was made for an earlier request of the same name"),
+    ("`x-sluice-cache`, `age`", "with *cache* on: `hit` or `miss`; seconds since a kept answer was made"),
 )
 
 
