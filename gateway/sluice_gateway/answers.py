@@ -12,7 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from sluice_gateway.errors import Failure, Problem, problem
 from sluice_gateway.identity import Key
-from sluice_gateway.response import problem_headers
+from sluice_gateway.problem_response import problem_response
 from sluice_gateway.store.database import StoreError
 
 _log = logging.getLogger("sluice")
@@ -33,12 +33,6 @@ def list_answer(items: Sequence[Mapping[str, Any]], has_more: bool) -> Response:
     return json_answer(200, page)
 
 
-def problem_answer(found: Problem, more_headers: Mapping[str, str] | None = None) -> Response:
-    """A failure."""
-    headers = {name.decode(): value.decode() for name, value in problem_headers(found)}
-    return Response(found.body(), found.status, {**headers, **(more_headers or {})})
-
-
 class Door:
     """Lets those in who have a key, and says so when database or disk are away."""
 
@@ -49,11 +43,11 @@ class Door:
         """What `work` has to say to the request's key."""
         key = self._authenticate(request)
         if isinstance(key, Problem):
-            return problem_answer(key)
+            return problem_response(key)
         try:
             found = await work(key)
         except (SQLAlchemyError, StoreError, OSError) as error:
             _log.error("request %s: the store failed: %s", request.state.request_id, error)
             text = "What is stored cannot be reached now; try again shortly."
-            return problem_answer(problem(Failure.STORE_UNAVAILABLE, text))
-        return problem_answer(found) if isinstance(found, Problem) else found
+            return problem_response(problem(Failure.STORE_UNAVAILABLE, text))
+        return problem_response(found) if isinstance(found, Problem) else found

@@ -15,8 +15,11 @@ from starlette.exceptions import HTTPException
 
 from sluice_gateway.admin.gate import AdminGate
 from sluice_gateway.admin.keys import keys_router
+from sluice_gateway.batches.routes import batches_router
 from sluice_gateway.errors import Failure, Problem, internal, problem
+from sluice_gateway.files.routes import files_router
 from sluice_gateway.gateway import Gateway
+from sluice_gateway.identity import Key
 from sluice_gateway.keys.records import Refused
 from sluice_gateway.metrics import CONTENT_TYPE
 from sluice_gateway.openapi import describe_data_plane
@@ -39,6 +42,7 @@ def build_control(gateway: Gateway) -> FastAPI:
     app.add_exception_handler(Exception, _on_bug)
     _add_life(app, gateway)
     _add_models(app, gateway)
+    _add_files(app, gateway)
     _add_admin(app, gateway)
     describe_data_plane(app)
     return app
@@ -89,6 +93,17 @@ def _add_admin(app: FastAPI, gateway: Gateway) -> None:
 async def _on_refused(request: Request, error: Exception) -> Response:
     assert isinstance(error, Refused)
     return problem_response(error.problem)
+
+
+def _add_files(app: FastAPI, gateway: Gateway) -> None:
+    """Files, and batches of requests out of them."""
+    timeout_s = gateway.settings.server.body_timeout_s
+
+    def authenticate(request: Request) -> Key | Problem:
+        return gateway.keyring.authenticate(dict(request.scope["headers"]), request.scope.get("server"))
+
+    app.include_router(files_router(gateway.files, authenticate, timeout_s))
+    app.include_router(batches_router(gateway.batches, authenticate, timeout_s))
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

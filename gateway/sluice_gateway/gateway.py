@@ -14,9 +14,13 @@ from typing import TextIO
 
 from sluice_gateway import config
 from sluice_gateway.admission import Admission
+from sluice_gateway.batches.holders import finder
+from sluice_gateway.batches.pipeline_runner import PipelineRunner
+from sluice_gateway.batches.service import BatchService
 from sluice_gateway.children import Children
 from sluice_gateway.dialects.opened import Dialects
 from sluice_gateway.engines import Transports, build_engines
+from sluice_gateway.files.service import FileService
 from sluice_gateway.health import HealthMonitor, Readiness
 from sluice_gateway.keys.feed import RedisFeed
 from sluice_gateway.keys.identities import Identities
@@ -83,6 +87,8 @@ class Gateway:
         self.metrics.registry.register(LimiterCollector(self.limiter.counters))
         self.pipeline = self._pipeline()
         self.metrics.observe_in_flight(lambda: self.pipeline.in_flight)
+        self.files = FileService(settings.files, self.database, wall_clock)
+        self.batches = self._batches(wall_clock)
 
     def _build_limiter(
         self, environment: Mapping[str, str], wall_clock: Callable[[], float]
@@ -113,12 +119,25 @@ class Gateway:
         )
         return Pipeline(stages, settings.server, settings.timeouts, self.clock)
 
+    def _batches(self, wall_clock: Callable[[], float]) -> BatchService:
+        return BatchService(
+            self.settings.batches,
+            self.database,
+            self.files,
+            PipelineRunner(self.pipeline, self.clock),
+            finder(self.keyring, wall_clock),
+            wall_clock,
+            max_body_bytes=self.settings.server.max_body_bytes,
+        )
+
     async def start(self) -> None:
         """Start managed engines and probes. Does not wait for engines to be ready."""
         await self.identities.start()
         await self.limiter.start()
         self._children.start()
         await self.health.start()
+        self.files.start()
+        self.batches.start()
         self._lag_task = asyncio.create_task(sample_loop_lag(self.metrics.loop_lag.observe))
 
     def readiness(self) -> Readiness:
@@ -132,6 +151,7 @@ class Gateway:
         error."""
         self._draining = True
         self.pipeline.drain()
+        await self.batches.aclose()
         await self.pipeline.wait_until_idle(limit_s)
         self.pipeline.interrupt_all()
         await self.pipeline.wait_until_idle(_LAST_WORDS_S)
@@ -140,6 +160,8 @@ class Gateway:
         """Stop everything that was started. Idempotent."""
         if self._lag_task is not None:
             self._lag_task.cancel()
+        await self.batches.aclose()
+        await self.files.aclose()
         self._admission.close()
         await self.limiter.aclose()
         await self.health.aclose()

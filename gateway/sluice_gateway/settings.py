@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from sluice_gateway.batches.settings import BatchesSettings
+from sluice_gateway.files.settings import FilesSettings
 from sluice_gateway.keys.settings import JwtSettings, KeySettings, TenantSettings
 from sluice_gateway.ledger.settings import LedgerSettings
 from sluice_gateway.limits.settings import Limits, Prices, Redis
@@ -260,6 +262,8 @@ class Settings(Section, frozen=True, kw_only=True):
         Redis | None,
         Meta(description="See *redis* below. Absent: each process keeps its limits to itself."),
     ] = None
+    files: Annotated[FilesSettings, Meta(description="See *files* below.")] = FilesSettings()
+    batches: Annotated[BatchesSettings, Meta(description="See *batches* below.")] = BatchesSettings()
     responses: Annotated[ResponsesSettings, Meta(description="See *responses* below.")] = ResponsesSettings()
     queue: Annotated[Queue, Meta(description="See *queue* below.")] = Queue()
     failover: Annotated[FailoverSettings, Meta(description="See *failover* below.")] = FailoverSettings()

@@ -31,7 +31,7 @@ def check(answer, status: int, code: str | None) -> None:
 async def test_paths_and_methods_that_are_not_there() -> None:
     async with serving(settings()) as served:
         check(await served.http.get("/nothing"), 404, None)
-        check(await served.http.post("/v1/audio/speech"), 404, None)
+        check(await served.http.post("/v1/moderations"), 404, None)
         check(await served.http.get(CHAT), 405, "method_not_allowed")
         answer = await served.http.post("/health")
         check(answer, 405, "method_not_allowed")

@@ -38,6 +38,7 @@ class Dispatcher:
         self._tasks: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._loop: asyncio.Task[None] | None = None
+        self._is_away = False
 
     def start(self) -> None:
         """Begin to take batches."""
@@ -58,12 +59,19 @@ class Dispatcher:
         self._wake.set()
 
     async def _dispatch_for_ever(self) -> None:
-        await self._sweep()
+        is_swept = False
         while True:
             try:
+                await self._means.store.open()
+                if not is_swept:
+                    await self._sweep()
+                    is_swept = True
                 await self._take()
+                self._is_away = False
             except (SQLAlchemyError, StoreError, OSError) as error:
-                _log.warning("batches could not be looked for: %s", error)
+                if not self._is_away:
+                    _log.warning("batches wait for the store: %s", error)
+                self._is_away = True
             with suppress(TimeoutError):
                 async with asyncio.timeout(_POLL_S):
                     await self._wake.wait()
@@ -105,9 +113,6 @@ class Dispatcher:
     async def _sweep(self) -> None:
         """Remove progress of batches that have come to their end without it."""
         folder = self._means.folder
-        try:
-            left = sorted(await in_thread(progress.batch_ids, folder))
-            for batch_id in await self._means.store.finished(left):
-                await in_thread(progress.remove, folder, batch_id)
-        except (SQLAlchemyError, StoreError, OSError) as error:
-            _log.warning("the progress of old batches could not be removed: %s", error)
+        left = sorted(await in_thread(progress.batch_ids, folder))
+        for batch_id in await self._means.store.finished(left):
+            await in_thread(progress.remove, folder, batch_id)

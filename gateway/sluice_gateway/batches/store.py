@@ -38,6 +38,10 @@ class BatchStore:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    async def open(self) -> None:
+        """Have the tables. Raises `StoreError`; free once it has succeeded."""
+        await self._database.migrate()
+
     def begin(self) -> AbstractAsyncContextManager[AsyncConnection]:
         """A transaction in which other things change together with a batch."""
         return self._database.begin()

@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from sluice_gateway.files.settings import FilesSettings
 from sluice_gateway.files.storage import Content, Storage, Writer
 from sluice_gateway.files.tables import FILES, StoredFile
-from sluice_gateway.store.database import Database, StoreError
+from sluice_gateway.store.database import Database
 from sluice_gateway.threads import in_thread
 
 _log = logging.getLogger("sluice")
@@ -61,15 +61,8 @@ class FileService:
         self._wall_clock = wall_clock
         self._sweeper: asyncio.Task[None] | None = None
 
-    async def start(self) -> None:
-        """Begin to remove what has expired or been left over. Raises `StoreError` when the folder cannot be
-        used."""
-        try:
-            await in_thread(self._storage.open)
-        except OSError as error:
-            raise StoreError(
-                f"Cannot keep files in {self.folder}: {error.strerror}; see 'files.dir'."
-            ) from error
+    def start(self) -> None:
+        """Begin to remove what has expired or been left over."""
         self._sweeper = asyncio.create_task(self._sweep_for_ever())
 
     async def aclose(self) -> None:
@@ -146,6 +139,7 @@ class FileService:
 
     async def sweep(self) -> None:
         """Remove expired files, and content that no row knows."""
+        await self._database.migrate()
         now = self._wall_clock()
         async with self._database.begin() as connection:
             query = select(FILES.c.id).where(FILES.c.expires_at <= now)

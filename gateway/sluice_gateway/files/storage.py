@@ -32,17 +32,10 @@ class Content(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Storage:
-    """The folder. Several processes may share it."""
+    """The folder, made when it is first needed. Several processes may share it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-
-    def open(self) -> None:
-        """Make the folder if need be. Raises `OSError` when it cannot be written to."""
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        probe = self._folder / f".probe-{os.getpid()}"
-        probe.touch()
-        probe.unlink()
 
     def path(self, file_id: str) -> Path:
         """Where a file's content is, or will be."""
@@ -82,7 +75,7 @@ class Writer:
         """Bytes so far."""
 
     async def __aenter__(self) -> Writer:
-        self._file = await in_thread(self._growing.open, "xb")
+        self._file = await in_thread(self._create)
         return self
 
     async def __aexit__(
@@ -112,6 +105,10 @@ class Writer:
         data, self._pending, self._pending_bytes = b"".join(self._pending), [], 0
         if data:
             await in_thread(self._append, data)
+
+    def _create(self) -> BinaryIO:
+        self._growing.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return self._growing.open("xb")
 
     def _append(self, data: bytes) -> None:
         assert self._file is not None

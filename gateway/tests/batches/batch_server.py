@@ -167,7 +167,7 @@ async def batch_server(
     app.include_router(batches_router(batches, authenticate, idle_s))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
     server.capture_signals = _nothing  # type: ignore[method-assign,assignment]
-    await files.start()
+    files.start()
     batches.start()
     task = asyncio.create_task(server.serve())
     try:

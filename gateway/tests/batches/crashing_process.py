@@ -60,7 +60,7 @@ async def work(folder: Path, url: str) -> None:
         max_body_bytes=4096,
         lease_s=LEASE_S,
     )
-    await files.start()
+    files.start()
     batches.start()
     print("ready", flush=True)
     await asyncio.Event().wait()
