@@ -24,6 +24,9 @@ from sluice_bench.client import ClosedLoop, LoadPlan, OpenLoop, Target
 from sluice_bench.gateway_bench import LANES, BenchSettings, GatewayBench, LaneName, run_bench
 from sluice_bench.gateway_bench import number_of_steps as gateway_steps
 from sluice_bench.gateway_report import figures_table, render_gateway
+from sluice_bench.limits import QUICK_LIMITS, LimitsLoad, measure_limits
+from sluice_bench.limits import number_of_steps as limits_steps
+from sluice_bench.limits import table as limits_table
 from sluice_bench.metrics import Objective, Summary, summarise
 from sluice_bench.null_server import NullSettings, serve
 from sluice_bench.peer_packages import DEFAULT_FOLDER
@@ -271,6 +274,32 @@ def _earlier_bench(raw: Path) -> GatewayBench | None:
 
 def _command_line() -> str:
     return shlex.join(["sluice-bench", *sys.argv[1:]])
+
+
+@app.command("limits")
+def limits_command(
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Tiny counts, to see that it works; the figures mean nothing.")
+    ] = False,
+    output: Annotated[Path | None, typer.Option(help="Write the rows here, as JSON.")] = None,
+) -> None:
+    """Measure what limits shared through Redis cost a request, while Redis is well and while it is frozen.
+
+    Starts and ends every server itself; needs `redis-server`. Wants the machine for itself.
+    """
+    load = QUICK_LIMITS if quick else LimitsLoad()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are ended then, too
+    with (
+        tempfile.TemporaryDirectory(prefix="sluice-bench-") as name,
+        _steps(limits_steps(load)) as on_step,
+    ):
+        try:
+            rows = measure_limits(load, Path(name), on_step)
+        except ServerFailed as error:
+            _fail(str(error))
+    console.print(limits_table(rows), soft_wrap=True)
+    if output is not None:
+        _write_json(output, rows)
 
 
 @app.command("null-server")
