@@ -262,6 +262,20 @@ async def test_what_needs_the_store_is_refused_when_it_is_switched_off(
         assert json.loads((await opened(service)).translation().whole(Engine().message()))["store"] is False
 
 
+async def test_an_engine_that_speaks_the_api_gets_the_clients_bytes_where_it_can(tmp_path: Path) -> None:
+    async with stored(tmp_path) as database:
+        service = service_of(database)
+        given = body(input=[{"role": "user", "content": "hi"}], custom=1)
+        plain = await service.open(given, KEY)
+        assert isinstance(plain, ResponseAsk)
+        assert plain.attempt(native=True).body == given
+        first = await answered(service)
+        second = await opened(service, previous_response_id=first, background=True, custom=1)
+        sent = json.loads(second.attempt(native=True).body)
+        assert [item["role"] for item in sent.pop("input")] == ["user", "assistant", "user"]
+        assert sent == {"model": "m", "custom": 1, "store": False}
+
+
 async def test_the_facts_count_the_history(tmp_path: Path) -> None:
     async with stored(tmp_path) as database:
         service = service_of(database)

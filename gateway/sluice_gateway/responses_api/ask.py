@@ -1,7 +1,7 @@
 """One request of the Responses API, opened: the conversation it continues, and what its attempts come to.
 
-The pipeline takes a fresh translation for every attempt, and calls `conclude` once: as soon as `finished`
-is true and before the last bytes leave, so that a client which continues at once finds what it continues;
+The pipeline takes a fresh translation for every attempt, and calls `conclude` once: when the answer is
+complete and before its last bytes leave, so that a client which continues at once finds what it continues;
 or when it gave up, with the reason.
 """
 
@@ -58,6 +58,8 @@ class ResponseAsk:
     ) -> None:
         """`keep` stores a finished response and never raises; `clock` gives seconds since 1970."""
         self.turn = turn
+        self.facts = turn.facts
+        """The routing fields, the stored history counted in."""
         self.echo = echo
         self._keep = keep
         self._clock = clock
@@ -68,11 +70,6 @@ class ResponseAsk:
     def id(self) -> str:
         """The response's id."""
         return self.echo.identity.id
-
-    @property
-    def facts(self) -> BodyFacts:
-        """The routing fields, the stored history counted in."""
-        return self.turn.facts
 
     @property
     def stream(self) -> bool:
@@ -89,10 +86,9 @@ class ResponseAsk:
         """Whether an engine has been asked."""
         return self._current is not None
 
-    @property
-    def finished(self) -> bool:
-        """Whether the last attempt has come to its end, be it a failure told to the client."""
-        return self._current is not None and self._current.response is not None
+    def attempt(self, native: bool) -> ChatTranslation | NativeTranslation:
+        """A fresh attempt. `native`: on an engine that speaks the Responses API."""
+        return self.native_translation() if native else self.translation()
 
     def translation(self) -> ChatTranslation:
         """A fresh attempt on an engine that speaks chat completions."""

@@ -17,6 +17,9 @@ from sluice_gateway.sse import Splitter, event_data
 from sluice_gateway.wire import Header
 
 _ENDS = tuple(b"event: " + kind.encode() + b"\n" for kind in (*sorted(LAST), "error"))
+_NAMED = b"event: "
+_BROKEN_OFF = 502
+"""Status of an error that came when a stream had begun: an event without a name."""
 
 
 class _Error(msgspec.Struct, frozen=True):
@@ -106,7 +109,11 @@ class LogWire:
 
     def write(self, data: bytes) -> None:
         """See `Wire`. Raises `LogFull`."""
-        self._log.append(event for event in self._splitter.feed(data) if event_data(event) is not None)
+        for event in self._splitter.feed(data):
+            if event.startswith(_NAMED):
+                self._log.append((event,))
+            elif (unnamed := event_data(event)) is not None:
+                self.found = _problem(_BROKEN_OFF, unnamed)
 
     def finish(self, data: bytes = b"") -> None:
         """See `Wire`."""

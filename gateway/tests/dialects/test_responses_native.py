@@ -65,6 +65,16 @@ def test_numbering_goes_on_after_what_was_announced() -> None:
     assert check_sequence(events_of(stream), first=2)["status"] == "completed"
 
 
+def test_the_end_is_held_back_until_the_response_can_be_kept() -> None:
+    translation = native()
+    *others, last = engine_stream()
+    for event in others:
+        assert translation.events(json.dumps(event).encode())
+    assert translation.events(json.dumps(last).encode()) == b""
+    assert translation.response is not None
+    assert events_of(translation.end())[0]["type"] == "response.completed"
+
+
 def test_an_engine_that_forgets_the_end_has_failed() -> None:
     stream = played(native(), engine_stream()[:-1])
     final = check_sequence(events_of(stream))

@@ -1,8 +1,9 @@
 """One attempt at a Responses request on an engine that speaks the Responses API itself.
 
-The engine's events pass through byte for byte, except where they would contradict what the gateway stores and
-shows: the response's identity, the numbering after events that were announced before, and keys that typed
-clients cannot do without and engines forget.
+The engine's events pass through byte for byte, except where they would contradict what the gateway stores
+and shows: the response's identity, the numbering after events that were announced before, and keys that
+typed clients cannot do without and engines forget. The last event is held back until `end`, so that the
+response can be kept before its client knows that it is complete.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class NativeTranslation:
         self._base = echo.object(Outcome())
         self._announced = announced
         self._next = announced
+        self._last = b""
         self._done: list[dict[str, Any]] = []
         self._usage: dict[str, Any] | None = None
 
@@ -80,18 +82,21 @@ class NativeTranslation:
         changed = self._changed(kind, fields)
         self._note(kind, changed)
         self._next += 1
+        framed = frame(kind, changed)
         if changed is fields:
-            return b"event: %b\ndata: %b\n\n" % (kind.encode(), data)
-        return frame(kind, changed)
+            framed = b"event: %b\ndata: %b\n\n" % (kind.encode(), data)
+        if kind in LAST:
+            self._last, framed = framed, b""
+        return framed
 
     def end(self) -> bytes:
-        """See `Translation`: nothing, unless the engine forgot to say how it ended."""
-        if self.response is not None:
-            return b""
-        return self.failure(problem(Failure.UPSTREAM_LOST, _CUT))
+        """See `Translation`: the event that was held back, or a failure if the engine sent none."""
+        return self._last or self.failure(problem(Failure.UPSTREAM_LOST, _CUT))
 
     def failure(self, found: Problem) -> bytes:
         """See `Translation`."""
+        if self._last:
+            return self._last
         pieces = b""
         if not self._next:
             pieces = frame("response.created", self._numbered("response.created", self._base))
