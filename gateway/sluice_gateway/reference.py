@@ -64,6 +64,20 @@ RESPONSE_HEADERS = (
     ("`x-sluice-backend`", "the backend that served, or was tried last"),
     ("`openai-processing-ms`", "milliseconds until the head of the answer"),
     ("`openai-version`", "always `2020-10-01`"),
+    (
+        "`x-ratelimit-limit-requests`, `x-ratelimit-remaining-requests`, `x-ratelimit-reset-requests`",
+        "the requests per minute that are closest to their limit: of the key, its tenant or the model; reset"
+        " is the time until all of it is free again, e.g. `6m0s`",
+    ),
+    (
+        "`x-ratelimit-limit-tokens`, `x-ratelimit-remaining-tokens`, `x-ratelimit-reset-tokens`",
+        "the same for tokens",
+    ),
+    (
+        "`x-sluice-limits`",
+        "only while Redis cannot be asked: `local`, `open` or `closed`, as *when_redis_is_down* says",
+    ),
+    ("`x-should-retry`", "`false` when a budget is spent: soon is too soon"),
     ("`retry-after`, `retry-after-ms`", "on 429 and 503, and with some 409: when to try again"),
     ("`idempotent-replayed`", "`true` when the answer was made for an earlier request of the same name"),
     ("`x-sluice-cache`, `age`", "with *cache* on: `hit` or `miss`; seconds since a kept answer was made"),
@@ -102,7 +116,12 @@ def _section(name: str, struct: type[msgspec.Struct]) -> str:
         (f"`{field.encode_name}`", f"{_type_name(field.type)}", _default(field), meaning(field.type))
         for field in msgspec.structs.fields(struct)
     ]
-    return f"## {name}\n\n{struct.__doc__}\n\n{_table(('key', 'type', 'default', 'meaning'), rows)}"
+    return f"## {name}\n\n{_prose(struct)}\n\n{_table(('key', 'type', 'default', 'meaning'), rows)}"
+
+
+def _prose(struct: type[msgspec.Struct]) -> str:
+    """Its docstring, on one line."""
+    return " ".join((struct.__doc__ or "").split())
 
 
 def _table(head: tuple[str, ...], rows: Any) -> str:

@@ -16,6 +16,8 @@ from sluice_gateway.dialects import anthropic_errors
 from sluice_gateway.errors import Problem
 from sluice_gateway.exchange import Exchange
 from sluice_gateway.interruption import Interruption
+from sluice_gateway.limits.headers import MODE as LIMITS_MODE
+from sluice_gateway.limits.headers import RATE_HEADERS, SHOULD_RETRY
 from sluice_gateway.wire import Header, Wire
 
 REQUEST_ID = "x-request-id"
@@ -27,7 +29,10 @@ TIMING = "server-timing"
 RETRY_AFTER = "retry-after"
 RETRY_AFTER_MS = "retry-after-ms"
 
-EXPOSED = (REQUEST_ID, PROCESSING_MS, API_VERSION, SERVED_BY, ROUTE, TIMING, RETRY_AFTER, RETRY_AFTER_MS)
+EXPOSED = (
+    *(REQUEST_ID, PROCESSING_MS, API_VERSION, SERVED_BY, ROUTE, TIMING, RETRY_AFTER, RETRY_AFTER_MS),
+    *(*RATE_HEADERS, LIMITS_MODE, SHOULD_RETRY),
+)
 """Response headers that scripts in a browser may read."""
 
 _JSON: Header = (b"content-type", b"application/json")
@@ -182,6 +187,12 @@ class Responder:
         self.status = status
         self.content_started = self.finished = self._interruption.answered = True
         return self._wire.whole(status, self._head(headers), body)
+
+    def adopt(self, status: int, finished: bool, is_event_stream: bool) -> None:
+        """The answer, or a part of it, has been written to the wire by somebody else."""
+        if status:
+            self.status, self.content_started = status, True
+            self.finished, self.is_event_stream = finished, is_event_stream
 
     async def problem(self, found: Problem) -> None:
         """Tell the client what went wrong, in the way that is still possible.

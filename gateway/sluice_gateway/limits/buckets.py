@@ -2,18 +2,20 @@
 
 Requests and tokens per minute are kept by GCRA (ITU-T I.371, the generic cell rate algorithm): one number a
 bucket, the time at which it would be empty again (`tat`, theoretical arrival time). Taking n of a limit L
-moves it by n x 60 s / L, rounded down so that L of them fit; a bucket is full when it lies a minute ahead. For tokens n is the estimate, and
-settling moves the number by the difference, beyond a full bucket if need be: that debt is paid in time.
-Concurrency is a set of leases that expire, so that a killed process gives its slots back. Money is what was
-spent in the UTC day and month, plus what running requests hold at their worst case.
+moves it by n x 60 s / L, rounded down so that L of them fit; a bucket is full when it lies a minute ahead.
+For tokens n is the estimate, and settling moves the number by the difference, beyond a full bucket if need
+be: that debt is paid in time. Concurrency is a set of leases that expire, so that a killed process gives
+its slots back. Money is what was spent in the UTC day and month, plus what running requests hold at their
+worst case.
 
-`limits.lua` is the same algorithm inside Redis; a property test holds the two together, to the last integer.
+`limits.lua` is the same algorithm inside Redis; a property test holds the two together, to the last
+integer.
 
-Invariants: a refused request changes nothing that a later decision sees; what is taken and given back in full
-leaves the bucket as it was; spent + held never passes a cap by a reservation.
+Invariants: a refused request changes nothing that a later decision sees; what is taken and given back in
+full leaves the bucket as it was; spent + held never passes a cap by a reservation.
 
-All times are microseconds since 1970, passed in. Which subjects bind a request, and what a refusal is called,
-is not known here.
+All times are microseconds since 1970, passed in. Which subjects bind a request, and what a refusal is
+called, is not known here.
 """
 
 from __future__ import annotations

@@ -22,6 +22,9 @@ RATE_HEADERS = tuple(
 MODE = "x-sluice-limits"
 """Says which mode decided while the shared store could not be asked."""
 
+SHOULD_RETRY = "x-should-retry"
+"""What OpenAI's SDKs obey above all else."""
+
 _MINUTE_MS = 60_000
 _HOUR_MS = 3_600_000
 

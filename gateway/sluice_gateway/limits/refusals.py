@@ -13,7 +13,7 @@ import msgspec
 
 from sluice_gateway.errors import Failure, Problem, problem
 from sluice_gateway.limits.buckets import BUSY_WAIT_US, Dimension
-from sluice_gateway.limits.headers import MODE, duration, rate_limit_headers
+from sluice_gateway.limits.headers import MODE, SHOULD_RETRY, duration, rate_limit_headers
 from sluice_gateway.limits.money import MICRO
 from sluice_gateway.limits.subjects import Subject
 from sluice_gateway.limits.types import NO_RATES, Demand, RateState
@@ -26,7 +26,7 @@ _FAILURES = {
     Dimension.DAY: Failure.BUDGET_SPENT,
     Dimension.MONTH: Failure.BUDGET_SPENT,
 }
-_NO_RETRY: Header = (b"x-should-retry", b"false")
+_NO_RETRY: Header = (SHOULD_RETRY.encode(), b"false")
 
 
 class LimitProblem(Problem, frozen=True, kw_only=True):
