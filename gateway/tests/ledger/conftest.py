@@ -10,6 +10,7 @@ from sluice_gateway.store.database import Database
 
 @pytest.fixture
 async def database(store_url: str) -> AsyncIterator[Database]:
+    """Of each kind."""
     database = Database(store_url)
     await database.migrate()
     yield database
