@@ -210,9 +210,8 @@ def run_bench(
         foreign_before=_foreign_cores(),
     )
     if earlier is not None and earlier.quick == settings.quick:
-        kept = {lane: getattr(earlier, lane) for lane in LANES if lane not in settings.lanes}
-        reasons = {lane: why for lane, why in earlier.failed.items() if lane not in settings.lanes}
-        bench = msgspec.structs.replace(bench, **kept, failed=reasons)
+        kept = {lane: getattr(earlier, lane) for lane in LANES}
+        bench = msgspec.structs.replace(bench, **kept, failed=earlier.failed)
     packages = PEERS if settings.peers else {}
     programs = installed_programs(packages, settings.peers_folder, on_step)
     for lane in settings.lanes:
@@ -248,7 +247,8 @@ def _with_lane(
         commit=bench.environment.commit,
         seconds=time.monotonic() - started,
     )
-    return msgspec.structs.replace(bench, **{lane: result})
+    failed = {name: reason for name, reason in bench.failed.items() if name != lane}
+    return msgspec.structs.replace(bench, failed=failed, **{lane: result})
 
 
 def _result(rows: list[Row], missing: list[Missing], blocks: list[BlockRow] | None = None) -> LaneResult[Row]:
