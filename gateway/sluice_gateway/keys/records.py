@@ -147,6 +147,7 @@ def defined(kind: type[Defined], said: Mapping[str, Any]) -> Defined:
     except msgspec.ValidationError as error:
         sentence, _, where = str(error).partition(" - at `$")
         param = where.strip("`.") or None
+        sentence = sentence.replace("`", "'")
         text = f"{param}: {sentence}." if param else f"{sentence}."
         raise Refused(problem(Failure.INVALID_REQUEST, text, param=param)) from None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import stat
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,28 +11,14 @@ from sqlalchemy import text
 
 from sluice_gateway.store.database import UNAVAILABLE, Database, StoreError
 
-MIGRATE = """
-import asyncio, sys
-from sluice_gateway.store.database import Database
-async def main():
-    database = Database(sys.argv[1])
-    await database.migrate()
-    await database.aclose()
-asyncio.run(main())
-"""
 
-
-async def migrate_elsewhere(url: str) -> int:
-    process = await asyncio.create_subprocess_exec(sys.executable, "-c", MIGRATE, url)
-    return await asyncio.wait_for(process.wait(), 60)
-
-
-async def test_processes_that_start_together_make_one_schema(store_url: str) -> None:
-    assert await asyncio.gather(*(migrate_elsewhere(store_url) for _ in range(4))) == [0] * 4
-    database = Database(store_url)
-    async with database.read() as connection:
+async def test_gateways_that_start_together_make_one_schema(store_url: str) -> None:
+    several = [Database(store_url) for _ in range(8)]
+    await asyncio.gather(*(database.migrate() for database in several))
+    async with several[0].read() as connection:
         assert await connection.scalar(text("SELECT count(*) FROM alembic_version")) == 1
-    await database.aclose()
+    for database in several:
+        await database.aclose()
 
 
 async def test_a_transaction_that_fails_leaves_nothing(store_url: str) -> None:
