@@ -19,6 +19,7 @@ from sluice_gateway.errors import Failure, Problem, internal, problem
 from sluice_gateway.responses_api.ask import ANNOUNCED, ResponseAsk
 from sluice_gateway.responses_api.event_log import EventLog, LogFull, LogWire
 from sluice_gateway.responses_api.store import ResponseStore
+from sluice_gateway.store.database import UNAVAILABLE
 from sluice_gateway.wire import Wire
 
 _log = logging.getLogger("sluice")
@@ -125,7 +126,7 @@ class BackgroundRuns:
         while not await _waited(over, self._beat_s):
             try:
                 status = await self._store.beat(run.ask.id, run.status, self._clock())
-            except Exception as error:
+            except UNAVAILABLE as error:
                 # The run is worth more than its sign of life; the next beat may get through.
                 _log.warning("response %s: no sign of life stored: %s", run.ask.id, type(error).__name__)
                 continue
@@ -141,7 +142,7 @@ class BackgroundRuns:
             return
         try:
             await self._store.add_events(run.ask.id, first, events)
-        except Exception as error:
+        except UNAVAILABLE as error:
             _log.warning("response %s: events not stored: %s", run.ask.id, type(error).__name__)
 
 

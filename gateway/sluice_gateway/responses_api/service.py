@@ -24,7 +24,7 @@ from sluice_gateway.responses_api.conversation import Conversations
 from sluice_gateway.responses_api.event_reader import EventReader
 from sluice_gateway.responses_api.settings import ResponsesSettings
 from sluice_gateway.responses_api.store import ResponseStore, Stored
-from sluice_gateway.store.database import Database
+from sluice_gateway.store.database import UNAVAILABLE, Database
 
 _log = logging.getLogger("sluice")
 
@@ -188,9 +188,15 @@ class ResponsesService:
         )
 
     async def _keep(self, ask: ResponseAsk, response: ResponseObject) -> None:
-        """Store a finished response, if it is to be stored and can be."""
+        """Store a finished response, if it is to be stored. Whatever happens here, its client gets it."""
         if not ask.turn.request.store:
             return
+        try:
+            await self._add(ask, response)
+        except Exception:
+            _log.exception("response %s is not kept", ask.id)
+
+    async def _add(self, ask: ResponseAsk, response: ResponseObject) -> None:
         stored = self._stored(ask, response["status"], msgspec.json.encode(response))
         if stored.size > self._settings.max_stored_bytes:
             _log.warning("response %s is not kept: it is larger than responses.max_stored_bytes", ask.id)
@@ -256,15 +262,14 @@ class ResponsesService:
         try:
             async with asyncio.timeout(_STORE_TIMEOUT_S):
                 return await asyncio.shield(task)
-        except Unacceptable:
-            raise
-        except Exception as error:
+        except UNAVAILABLE as error:
             _log.warning("stored responses cannot be reached: %s", type(error).__name__)
             return _DOWN
 
     async def _prune(self) -> None:
         while True:
-            if not await self._bounded(self._store.prune(self._clock())):
+            forgotten = await self._bounded(self._store.prune(self._clock()))
+            if isinstance(forgotten, Problem) or not forgotten:
                 await asyncio.sleep(_PRUNE_S)
 
 
