@@ -87,6 +87,8 @@ class _OtherBody(_Head):
     documents: msgspec.Raw = _ABSENT
     queries: msgspec.Raw = _ABSENT
     items: msgspec.Raw = _ABSENT
+    stream_format: msgspec.Raw = _ABSENT
+    """`"sse"` is how speech is asked to come as events."""
     text_1: msgspec.Raw = _ABSENT
     text_2: msgspec.Raw = _ABSENT
     data_1: msgspec.Raw = _ABSENT
@@ -129,6 +131,7 @@ _SHAPES: dict[Kind, _Shape] = {
 
 _NO_NEEDS: frozenset[str] = frozenset()
 _ARRAY, _NULL = b"[n"
+_AS_EVENTS = msgspec.Raw(b'"sse"')
 
 NO_MODEL = problem(
     Failure.INVALID_REQUEST,
@@ -163,7 +166,8 @@ def decode(kind: Kind, body: bytes) -> BodyFacts | Problem:
     tokens = size // BYTES_PER_TOKEN + 1
     if isinstance(fields, _Body):
         return _facts(fields, tokens)
-    return BodyFacts(model=fields.model, stream=bool(fields.stream), prompt_tokens_estimate=tokens)
+    stream = bool(fields.stream) or fields.stream_format == _AS_EVENTS
+    return BodyFacts(model=fields.model, stream=stream, prompt_tokens_estimate=tokens)
 
 
 def _content_bytes(shape: _Shape, fields: _Head) -> int | None:

@@ -145,6 +145,22 @@ def test_more_documents_are_more_work() -> None:
     assert tokens(["x" * 400] * 10) > 9 * tokens(["x" * 400]) > 800
 
 
+@pytest.mark.parametrize(
+    ("fields", "stream"),
+    [
+        ({}, False),
+        ({"stream": True}, True),
+        ({"stream_format": "sse"}, True),
+        ({"stream_format": "audio"}, False),
+        ({"stream_format": 7}, False),
+    ],
+)
+def test_speech_is_asked_for_as_events_in_a_way_of_its_own(fields: dict[str, Any], stream: bool) -> None:
+    found = decode("audio_speech", json.dumps({"model": "m", "input": "Hi", **fields}).encode())
+    assert isinstance(found, BodyFacts)
+    assert found.stream is stream
+
+
 def test_responses_have_a_bound_of_their_own() -> None:
     found = decode("responses", b'{"model":"m","input":"Hi","max_output_tokens":7,"stream":true}')
     assert isinstance(found, BodyFacts)

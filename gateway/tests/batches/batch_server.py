@@ -134,10 +134,10 @@ async def batch_server(
     folder: Path, runner: ScriptedRunner | None = None, **options: Any
 ) -> AsyncIterator[BatchServer]:
     """Serve until the block ends. `options`: `max_bytes`, `ttl_days`, `concurrency`, `lease_s`, `idle_s`,
-    `database`."""
+    `url` of the database."""
     runner = runner or ScriptedRunner()
     keys, now = dict(TENANTS), [float(int(time.time()))]
-    database = options.pop("database", None) or Database(f"sqlite:///{folder}/store.db")
+    database = Database(options.pop("url", f"sqlite:///{folder}/store.db"))
     await database.migrate()
     idle_s, lease_s = options.pop("idle_s", PATIENCE_S), options.pop("lease_s", 0.3)
     concurrency = BatchesSettings(concurrency=options.pop("concurrency", 4))

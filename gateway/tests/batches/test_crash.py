@@ -7,13 +7,16 @@ import json
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from sluice_gateway.batches.store import BatchStore
 
+from ..postgres import binaries, running_server
 from ..serving import PATIENCE_S, eventually
 from .batch_server import batch_server, jsonl, results
 
@@ -70,10 +73,21 @@ async def test_a_killed_process_is_followed_by_another_that_goes_on(tmp_path: Pa
         assert {line["response"]["body"]["said"] for line in lines.values()} == set(TEXTS)
 
 
-async def test_two_processes_share_batches_and_never_one_batch(tmp_path: Path) -> None:
-    async with batch_server(tmp_path) as at, at.client() as client:
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A fresh database of each kind."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path}/store.db"
+    elif binaries() is None:
+        pytest.skip("PostgreSQL is not installed")
+    else:
+        with running_server() as server:
+            yield server.url()
+
+
+async def test_two_processes_share_batches_and_never_one_batch(tmp_path: Path, url: str) -> None:
+    async with batch_server(tmp_path, url=url) as at, at.client() as client:
         await at.batches.aclose()
-        url = f"sqlite:///{tmp_path}/store.db"
         made = [await at.batch(client, jsonl([f"{name}{n}" for n in range(20)])) for name in "abcdefghijkl"]
         async with working(tmp_path, url), working(tmp_path, url):
             for batch in made:
