@@ -88,6 +88,7 @@ class Ledger:
         self._journalled_some = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, "sluice-ledger")
         self._tasks: list[asyncio.Task[None]] = []
+        self._writing: asyncio.Task[bool] | None = None
 
     def record(self, exchange: Exchange) -> None:
         """Take note of a request that has ended."""
@@ -122,6 +123,8 @@ class Ledger:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._tasks:
             self._tasks = []
+            if self._writing is not None:
+                await self._writing
             await self._write_journal()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LAST_STORE_LIMIT_S):
@@ -146,7 +149,9 @@ class Ledger:
         while True:
             await self._recorded_some.wait()
             await asyncio.sleep(delay_s)
-            worked = await self._write_journal()
+            # Not to be cancelled half-way: the rows are in neither place then.
+            self._writing = asyncio.create_task(self._write_journal())
+            worked = await asyncio.shield(self._writing)
             delay_s = self._intervals.journal_s if worked else self._backoff(delay_s)
 
     async def _write_journal(self) -> bool:
