@@ -268,10 +268,10 @@ async def test_an_engine_that_speaks_the_api_gets_the_clients_bytes_where_it_can
         given = body(input=[{"role": "user", "content": "hi"}], custom=1)
         plain = await service.open(given, KEY)
         assert isinstance(plain, ResponseAsk)
-        assert plain.attempt(native=True).body == given
+        assert plain.native_translation().body == given
         first = await answered(service)
         second = await opened(service, previous_response_id=first, background=True, custom=1)
-        sent = json.loads(second.attempt(native=True).body)
+        sent = json.loads(second.native_translation().body)
         assert [item["role"] for item in sent.pop("input")] == ["user", "assistant", "user"]
         assert sent == {"model": "m", "custom": 1, "store": False}
 

@@ -86,10 +86,6 @@ class ResponseAsk:
         """Whether an engine has been asked."""
         return self._current is not None
 
-    def attempt(self, native: bool) -> ChatTranslation | NativeTranslation:
-        """A fresh attempt. `native`: on an engine that speaks the Responses API."""
-        return self.native_translation() if native else self.translation()
-
     def translation(self) -> ChatTranslation:
         """A fresh attempt on an engine that speaks chat completions."""
         translation = ChatTranslation(
