@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from sluice_gateway.dialects.opened import Opened
 from sluice_gateway.errors import Problem
 from sluice_gateway.identity import Key
 from sluice_gateway.interruption import Interruption
@@ -68,3 +69,7 @@ class Arrival:
     """Whose request it is, when that has been settled already; otherwise its headers say."""
     priority: str | None = None
     """Wins over the request's own."""
+    opened: Opened | None = None
+    """The request, opened already, of a kind that is."""
+    may_replay: bool = True
+    """An answer that was made before, or is being made, may be given."""

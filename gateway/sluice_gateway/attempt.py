@@ -170,6 +170,7 @@ def _prepare(engine: Engine, job: Job) -> Prepared | Problem:
         if isinstance(found, Problem):
             return found
         translation = found
+    job.client.failure_event = None if translation is None else translation.failure
     if translation is not None:
         path, body = translation.path, translation.body
         kind = DATA_PLANE[path].kind

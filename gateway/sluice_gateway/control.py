@@ -9,21 +9,25 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from fastapi import FastAPI, Request, Response
+from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from sluice_gateway.admin.gate import AdminGate
 from sluice_gateway.admin.keys import keys_router
+from sluice_gateway.admin.usage import usage_router
+from sluice_gateway.answers import Authenticate
 from sluice_gateway.batches.routes import batches_router
 from sluice_gateway.errors import Failure, Problem, internal, problem
 from sluice_gateway.files.routes import files_router
 from sluice_gateway.gateway import Gateway
 from sluice_gateway.identity import Key
 from sluice_gateway.keys.records import Refused
+from sluice_gateway.ledger.report import UsageReport
 from sluice_gateway.metrics import CONTENT_TYPE
 from sluice_gateway.openapi import describe_data_plane
 from sluice_gateway.problem_response import problem_response
+from sluice_gateway.responses_api.routes import build_router as responses_router
 
 _JSON = "application/json"
 
@@ -87,6 +91,7 @@ def _add_models(app: FastAPI, gateway: Gateway) -> None:
 def _add_admin(app: FastAPI, gateway: Gateway) -> None:
     app.add_exception_handler(Refused, _on_refused)
     app.include_router(keys_router(gateway.identities.service))
+    app.include_router(usage_router(UsageReport(gateway.database), gateway.wall_clock))
     app.add_middleware(AdminGate, keyring=gateway.keyring, origins=gateway.settings.cors.allow_origins)
 
 
@@ -95,15 +100,28 @@ async def _on_refused(request: Request, error: Exception) -> Response:
     return problem_response(error.problem)
 
 
+def _responses_router(gateway: Gateway, authenticate: Authenticate) -> APIRouter:
+    settings, services = gateway.settings, gateway.services
+    return responses_router(
+        services.responses,
+        authenticate,
+        services.count_tokens,
+        max_body_bytes=settings.server.max_body_bytes,
+        body_timeout_s=settings.server.body_timeout_s,
+        keep_alive_s=settings.timeouts.keep_alive_s,
+    )
+
+
 def _add_files(app: FastAPI, gateway: Gateway) -> None:
-    """Files, and batches of requests out of them."""
+    """Files, batches of requests out of them, and stored responses."""
     timeout_s = gateway.settings.server.body_timeout_s
 
     def authenticate(request: Request) -> Key | Problem:
         return gateway.keyring.authenticate(dict(request.scope["headers"]), request.scope.get("server"))
 
-    app.include_router(files_router(gateway.files, authenticate, timeout_s))
-    app.include_router(batches_router(gateway.batches, authenticate, timeout_s))
+    app.include_router(files_router(gateway.services.files, authenticate, timeout_s))
+    app.include_router(_responses_router(gateway, authenticate))
+    app.include_router(batches_router(gateway.services.batches, authenticate, timeout_s))
 
 
 async def _on_http_exception(request: Request, error: Exception) -> Response:

@@ -14,16 +14,13 @@ from typing import TextIO
 
 from sluice_gateway import config
 from sluice_gateway.admission import Admission
-from sluice_gateway.batches.holders import finder
-from sluice_gateway.batches.pipeline_runner import PipelineRunner
-from sluice_gateway.batches.service import BatchService
 from sluice_gateway.children import Children
 from sluice_gateway.dialects.opened import Dialects
 from sluice_gateway.engines import Transports, build_engines
-from sluice_gateway.files.service import FileService
 from sluice_gateway.health import HealthMonitor, Readiness
 from sluice_gateway.keys.feed import RedisFeed
 from sluice_gateway.keys.identities import Identities
+from sluice_gateway.ledger.collector import LedgerCollector
 from sluice_gateway.limits.build import build_limiter, steady_clock
 from sluice_gateway.limits.collector import LimiterCollector
 from sluice_gateway.limits.memory import MemoryLimiter
@@ -34,7 +31,9 @@ from sluice_gateway.managed_ports import ManagedPorts
 from sluice_gateway.metrics import Metrics
 from sluice_gateway.models import Catalog
 from sluice_gateway.pipeline import Pipeline, Recorder, Stages
+from sluice_gateway.responses_api.serving import Opener
 from sluice_gateway.routing_settings import choices
+from sluice_gateway.services import Services
 from sluice_gateway.settings import Settings
 from sluice_gateway.store.database import Database, StoreError
 from sluice_gateway.tracing.settings import Tracing
@@ -59,6 +58,7 @@ class Gateway:
         """Build, without starting anything. Raises `ConfigError` when the settings do not fit together."""
         self.settings = settings
         self.clock = clock
+        self.wall_clock = wall_clock
         self._transports = Transports()
         self._ports = ManagedPorts()
         self.engines = build_engines(settings.backends, environment, self._transports, self._ports)
@@ -85,10 +85,17 @@ class Gateway:
         self._draining = False
         self.limiter = self._build_limiter(environment, wall_clock)
         self.metrics.registry.register(LimiterCollector(self.limiter.counters))
+        self.services = Services(
+            settings,
+            environment,
+            self.database,
+            self.keyring,
+            lambda arrival: self.pipeline.serve(arrival),
+            clock=clock,
+            wall_clock=wall_clock,
+        )
         self.pipeline = self._pipeline()
         self.metrics.observe_in_flight(lambda: self.pipeline.in_flight)
-        self.files = FileService(settings.files, self.database, wall_clock)
-        self.batches = self._batches(wall_clock)
 
     def _build_limiter(
         self, environment: Mapping[str, str], wall_clock: Callable[[], float]
@@ -102,6 +109,9 @@ class Gateway:
     def _pipeline(self) -> Pipeline:
         settings = self.settings
         recorders: list[Recorder] = [self.metrics.record]
+        if self.services.ledger is not None:
+            recorders.append(self.services.ledger.record)
+            self.metrics.registry.register(LedgerCollector(self.services.ledger.snapshot))
         if settings.logs.requests:
             recorders.append(self._request_log.write)
         stages = Stages(
@@ -110,7 +120,9 @@ class Gateway:
             admission=self._admission,
             catalog=self.catalog,
             engines={engine.endpoint.id: engine for engine in self.engines},
-            dialects=Dialects(),
+            dialects=Dialects(Opener(self.services.responses)),
+            background=self.services.background,
+            replays=self.services.replays,
             health=self.health,
             metrics=self.metrics,
             prices=settings.prices.table(),
@@ -119,25 +131,13 @@ class Gateway:
         )
         return Pipeline(stages, settings.server, settings.timeouts, self.clock)
 
-    def _batches(self, wall_clock: Callable[[], float]) -> BatchService:
-        return BatchService(
-            self.settings.batches,
-            self.database,
-            self.files,
-            PipelineRunner(self.pipeline, self.clock),
-            finder(self.keyring, wall_clock),
-            wall_clock,
-            max_body_bytes=self.settings.server.max_body_bytes,
-        )
-
     async def start(self) -> None:
         """Start managed engines and probes. Does not wait for engines to be ready."""
         await self.identities.start()
         await self.limiter.start()
         self._children.start()
         await self.health.start()
-        self.files.start()
-        self.batches.start()
+        await self.services.start()
         self._lag_task = asyncio.create_task(sample_loop_lag(self.metrics.loop_lag.observe))
 
     def readiness(self) -> Readiness:
@@ -151,7 +151,7 @@ class Gateway:
         error."""
         self._draining = True
         self.pipeline.drain()
-        await self.batches.aclose()
+        await self.services.drain()
         await self.pipeline.wait_until_idle(limit_s)
         self.pipeline.interrupt_all()
         await self.pipeline.wait_until_idle(_LAST_WORDS_S)
@@ -160,8 +160,7 @@ class Gateway:
         """Stop everything that was started. Idempotent."""
         if self._lag_task is not None:
             self._lag_task.cancel()
-        await self.batches.aclose()
-        await self.files.aclose()
+        await self.services.aclose()
         self._admission.close()
         await self.limiter.aclose()
         await self.health.aclose()

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from sluice_gateway import routing_headers
+from sluice_gateway.dialects.opened import TRANSLATED_TO
 from sluice_gateway.errors import Failure, Problem, problem
 from sluice_gateway.facts import BodyFacts
 from sluice_gateway.identity import Key
@@ -100,6 +101,7 @@ class Catalog:
         return RequestFacts(
             request_id=request_id,
             kind=kind,
+            via=TRANSLATED_TO.get(kind),
             model=body.model,
             tenant=key.tenant,
             backend=asked.backend,

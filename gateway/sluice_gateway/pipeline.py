@@ -21,6 +21,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from sluice_gateway import multipart
 from sluice_gateway.admission import Admission
 from sluice_gateway.arrival import Arrival
@@ -38,13 +40,16 @@ from sluice_gateway.keep_alive import KeepAlive
 from sluice_gateway.limits.types import FREE, Demand, Lease, Limiter, Price
 from sluice_gateway.metrics import Metrics
 from sluice_gateway.models import Catalog
+from sluice_gateway.replay.delivery import Delivery
+from sluice_gateway.replay.replays import Replays
 from sluice_gateway.response import AnthropicWords, ErrorWords, OpenAIWords, Responder, decision_headers
+from sluice_gateway.responses_api.serving import BackgroundResponses, ResponseRequest
 from sluice_gateway.routes import Family
 from sluice_gateway.settings import Server, Timeouts
 from sluice_gateway.tracing.types import Trace, TraceMaker
 from sluice_gateway.wire import Header
 from sluice_router.ticket import Ticket
-from sluice_router.types import Endpoint, Reject, RequestFacts
+from sluice_router.types import Endpoint, FailureClass, Reject, RequestFacts
 
 _log = logging.getLogger("sluice")
 
@@ -57,6 +62,8 @@ _WORDS = {
     Failure.CLIENT_STALLED: "The client stopped reading.",
     Failure.SHUTTING_DOWN: "The gateway is shutting down; try again shortly.",
 }
+_RECORDED = ("made", "miss")
+"""Answers that were made by a request of its own, which is in the records already."""
 _UNSEEN = (Failure.CLIENT_GONE, Failure.CLIENT_STALLED)
 
 Recorder = Callable[[Exchange], None]
@@ -74,10 +81,12 @@ class Stages:
     engines: Mapping[str, Engine]
     """By endpoint id."""
     dialects: Dialects
+    background: BackgroundResponses
     health: HealthMonitor
     metrics: Metrics
     prices: Mapping[str, Price]
     """By model."""
+    replays: Replays
     recorders: Sequence[Recorder]
     tracer: TraceMaker | None
 
@@ -182,7 +191,9 @@ class Pipeline:
         body = await arrival.source.read(self._server.max_body_bytes, self._server.body_timeout_s)
         if isinstance(body, Problem):
             return body
-        arrival.source.watch(interruption)
+        replays = arrival.may_replay and self._stages.replays.applies(headers)
+        if not replays:
+            arrival.source.watch(interruption)
         job = await self._decode(exchange, client, arrival, body, key)
         if isinstance(job, Problem):
             return job
@@ -190,11 +201,41 @@ class Pipeline:
         facts = self._stages.catalog.facts(exchange.request_id, exchange.kind, job.facts, headers, key)
         if isinstance(facts, Problem):
             return facts
+        if arrival.priority is not None:
+            facts = msgspec.structs.replace(facts, priority=arrival.priority)
+        if replays:
+            return await self._replay(exchange, arrival, interruption, client, key, body)
+        if isinstance(job.opened, ResponseRequest) and job.opened.detached:
+            return await self._stages.background.begin(job.opened.ask, arrival, key, client)
         job.trace = trace
         found = await self._with_lease(job, facts, key)
         if found is not None and job.opened is not None:
             await job.opened.conclude(found)
         return found
+
+    async def _replay(
+        self,
+        exchange: Exchange,
+        arrival: Arrival,
+        interruption: Interruption,
+        client: Responder,
+        key: Key,
+        body: bytes,
+    ) -> Problem | None:
+        """Give an answer that is there or being made; or have it made, by a request of its own."""
+        delivery = Delivery(arrival.wire, interruption)
+        try:
+            how = await self._stages.replays.serve(arrival, key, body, delivery, self._produce)
+        finally:
+            client.adopt(delivery.status, delivery.finished, delivery.is_event_stream)
+        if isinstance(how, Problem):
+            return how
+        exchange.cache = how
+        return None
+
+    async def _produce(self, arrival: Arrival) -> Exchange:
+        arrival.may_replay = False
+        return await self.serve(arrival)
 
     async def _decode(
         self, exchange: Exchange, client: Responder, arrival: Arrival, body: bytes, key: Key
@@ -203,7 +244,7 @@ class Pipeline:
         kind, headers = exchange.kind, arrival.headers
         passed_on = _passed_on(headers, exchange.request_id)
         if kind in TRANSLATED_TO:
-            opened = await self._stages.dialects.open(kind, body, key)
+            opened = arrival.opened or await self._stages.dialects.open(kind, body, key)
             if isinstance(opened, Problem):
                 return opened
             return Job(exchange, client, body, opened.facts, passed_on, opened=opened)
@@ -242,19 +283,21 @@ class Pipeline:
         admission, exchange, client = self._stages.admission, job.exchange, job.client
         keep_alive = self._keep_alive(job) if facts.stream else None
         last: Problem | None = None
-        ticket = None
+        ticket: Ticket | None = None
+        ended: FailureClass | None = FailureClass.CLIENT_GONE  # what an interruption means to the endpoint
         try:
             ticket = await admission.admit(facts)
             while isinstance(ticket.decision, Endpoint):
                 exchange.attempts, exchange.queued_s = ticket.attempts, ticket.waited_s
                 last = await self._attempt(job, ticket, ticket.decision)
                 if last is None or client.content_started:
+                    ended = None if last is None else failure_class(last)
                     return last
                 await admission.retry(ticket, failure_class(last))
             return last or self._refusal(ticket)
         finally:
             if ticket is not None:
-                admission.release(ticket, exchange.usage, None if last is None else failure_class(last))
+                admission.release(ticket, exchange.usage, ended)
             if keep_alive is not None:
                 keep_alive.stop()
 
@@ -274,7 +317,7 @@ class Pipeline:
         """Have one endpoint answer."""
         engine, exchange = self._stages.engines[endpoint.id], job.exchange
         exchange.backend, exchange.endpoint, exchange.quant = endpoint.backend, endpoint.id, endpoint.quant
-        job.model = ticket.model
+        job.model, exchange.route = ticket.model, ticket.route
         found = await self._attempts.run(engine, job)
         if job.trace is not None:
             job.trace.end_attempt(None if found is None else found.failure.value)
@@ -300,6 +343,8 @@ class Pipeline:
                         await client.problem(found)
         exchange.status = client.status or (found.status if found is not None else 0)
         exchange.duration_s = self._clock() - exchange.started_s
+        if exchange.cache in _RECORDED:
+            return
         if exchange.usage is not None:
             exchange.cost = exchange.price.cost(exchange.usage)
         for record in self._stages.recorders:

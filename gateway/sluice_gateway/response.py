@@ -52,6 +52,11 @@ def request_id_of(headers: dict[bytes, bytes]) -> str:
     given = headers.get(_REQUEST_ID_BYTES)
     if given is not None and _VALID_ID.fullmatch(given):
         return given.decode("ascii")
+    return new_request_id()
+
+
+def new_request_id() -> str:
+    """An id that no other request has."""
     return "req_" + os.urandom(12).hex()
 
 
@@ -124,6 +129,7 @@ class Responder:
         "_words",
         "content_started",
         "extra",
+        "failure_event",
         "finished",
         "inside_event",
         "is_event_stream",
@@ -146,6 +152,8 @@ class Responder:
         """What was written last was no whole event: a comment would land in its middle."""
         self.writes = 0
         """How often content was written."""
+        self.failure_event: Callable[[Problem], bytes] | None = None
+        """The event that ends a stream which a translation has begun; else it is the family's."""
         self.extra: Callable[[], list[Header]] | None = None
         """Gives the headers that depend on how the request went, when the head is written."""
 
@@ -209,7 +217,10 @@ class Responder:
             body = self._words.body(found, request_id)
             waiting = self.whole(found.status, body, problem_headers(found))
         elif self.is_event_stream:
-            waiting = self.finish(self._words.event(found, request_id))
+            event = self._words.event(found, request_id)
+            if self.failure_event is not None and self.content_started:
+                event = self.failure_event(found)
+            waiting = self.finish(event)
         if waiting is not None:
             await waiting
 

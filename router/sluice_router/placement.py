@@ -48,8 +48,9 @@ def serves_backend(endpoint: Endpoint, facts: RequestFacts) -> bool:
 
 
 def serves_kind(endpoint: Endpoint, facts: RequestFacts) -> bool:
-    """Whether the endpoint has the API asked for."""
-    return facts.kind in endpoint.capabilities.endpoints
+    """Whether the endpoint has the API asked for, or the one that it can be translated to."""
+    served = endpoint.capabilities.endpoints
+    return facts.kind in served or facts.via in served
 
 
 def serves_quant(endpoint: Endpoint, facts: RequestFacts) -> bool:

@@ -114,7 +114,9 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
 
     request_id: str
     kind: str
-    """`chat`, `completions` or `embeddings`."""
+    """What is asked for; an endpoint serves it when `Capabilities.endpoints` names it."""
+    via: str | None = None
+    """The kind that it can be translated to, for endpoints that do not serve it themselves."""
     model: str
     tenant: str = "default"
     backend: str | None = None

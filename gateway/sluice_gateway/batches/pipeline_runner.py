@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING
+from collections.abc import Awaitable, Callable
 
 from sluice_gateway.arrival import Arrival, GivenBody
 from sluice_gateway.batches.runner_types import CollectedAnswer
+from sluice_gateway.exchange import Exchange
 from sluice_gateway.identity import Key
 from sluice_gateway.response import Envelope
 from sluice_gateway.routes import DATA_PLANE, Kind
 from sluice_gateway.wire import Header
-
-if TYPE_CHECKING:
-    from sluice_gateway.pipeline import Pipeline
 
 _HEADERS = {b"content-type": b"application/json"}
 
@@ -21,9 +18,9 @@ _HEADERS = {b"content-type": b"application/json"}
 class PipelineRunner:
     """See `Runner`."""
 
-    def __init__(self, pipeline: Pipeline, clock: Callable[[], float]) -> None:
-        """`clock` is the pipeline's."""
-        self._pipeline = pipeline
+    def __init__(self, serve: Callable[[Arrival], Awaitable[Exchange]], clock: Callable[[], float]) -> None:
+        """`serve` is the pipeline's, `clock` its clock."""
+        self._serve = serve
         self._clock = clock
 
     async def __call__(
@@ -34,7 +31,7 @@ class PipelineRunner:
         route = DATA_PLANE[path]
         assert route.kind == kind
         envelope = Envelope(request_id, self._clock, [])
-        await self._pipeline.serve(
+        await self._serve(
             Arrival(route, dict(_HEADERS), None, GivenBody(body), wire, envelope, key=key, priority=priority)
         )
         return wire.answer()

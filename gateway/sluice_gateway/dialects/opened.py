@@ -27,7 +27,15 @@ TRANSLATED_TO: Mapping[str, Kind] = {
 class Opened(Protocol):
     """One request."""
 
-    facts: BodyFacts
+    @property
+    def facts(self) -> BodyFacts:
+        """The routing fields."""
+        ...
+
+    @property
+    def detached(self) -> bool:
+        """Its client does not wait for the answer: it is begun, and served as a request of its own."""
+        ...
 
     def attempt(self, native: bool) -> Translation | Problem | None:
         """What one attempt does to the bytes; `None` passes them on. `native`: the engine speaks the dialect.
@@ -47,7 +55,17 @@ class MessagesRequest:
 
     def __init__(self, body: bytes, facts: BodyFacts) -> None:
         self._body = body
-        self.facts = facts
+        self._facts = facts
+
+    @property
+    def facts(self) -> BodyFacts:
+        """See `Opened`."""
+        return self._facts
+
+    @property
+    def detached(self) -> bool:
+        """See `Opened`."""
+        return False
 
     def attempt(self, native: bool) -> Translation | Problem | None:
         """See `Opened`."""
@@ -65,13 +83,26 @@ class CountTokensRequest(MessagesRequest):
         return None if native else translate_count(self._body)
 
 
+class ResponseOpener(Protocol):
+    """Opens requests of the Responses API, which may continue stored ones."""
+
+    async def open(self, body: bytes, key: Key) -> Opened | Problem:
+        """A request, or what is wrong with it."""
+        ...
+
+
 class Dialects:
     """Opens requests."""
+
+    def __init__(self, responses: ResponseOpener) -> None:
+        self._responses = responses
 
     async def open(self, kind: Kind, body: bytes, key: Key) -> Opened | Problem:
         """A request of a kind in `TRANSLATED_TO`, or what is wrong with it."""
         if kind == "messages":
             facts = messages_facts.decode(body)
             return facts if isinstance(facts, Problem) else MessagesRequest(body, facts)
+        if kind == "responses":
+            return await self._responses.open(body, key)
         facts = messages_facts.decode_count(body)
         return facts if isinstance(facts, Problem) else CountTokensRequest(body, facts)
