@@ -16,7 +16,6 @@ from sluice_gateway.limits.settings import Bounded
 from sluice_gateway.routes import Kind
 from sluice_gateway.settings_base import BaseUrl, Name, Quant, Seconds, Section, Sha256
 
-
 Moment = Annotated[datetime, Meta(tz=True)]
 
 
