@@ -199,6 +199,14 @@ class Bucket:
                 self.day_spent += spent
                 self.month_spent += spent
 
+    def restore(self, now: int, day: int, day_spent: int, month_spent: int) -> None:
+        """Money known to be spent on a day and in its month: what is counted already stays, if it is more."""
+        self._roll(now)
+        if self.day == day:
+            self.day_spent = max(self.day_spent, day_spent)
+        if self.month == month_of(day):
+            self.month_spent = max(self.month_spent, month_spent)
+
     def idle(self, now: int) -> bool:
         """Whether forgetting the bucket would change nothing."""
         self._roll(now)

@@ -13,6 +13,7 @@
 --   settle   KEYS: the caller's marker, then hash, leases of each subject. ARGV: sequence number, then for each
 --            subject request_us, token_us, spent, number of leases that end, their members.
 --            Applied once: a batch whose number is not above the marker's returns 0 and changes nothing.
+--   restore  KEYS: hash of each subject. ARGV: for each a day, and what is known to be spent on it and in its month.
 --   beat     KEYS: members, then leases, hash of each subject. ARGV: caller, ttl of a member, ttl of a lease, then for
 --            each subject the number of running leases and their members. Returns the number of members.
 
@@ -166,6 +167,18 @@ local function settle()
   return 1
 end
 
+local function restore()
+  for k = 1, #KEYS do
+    local s = load(KEYS[k])
+    local day = tonumber(ARGV[3 * k - 1])
+    roll(s)
+    if s.day == day then s.day_spent = math.max(s.day_spent, tonumber(ARGV[3 * k])) end
+    if s.month == month_of(day) then s.month_spent = math.max(s.month_spent, tonumber(ARGV[3 * k + 1])) end
+    save(KEYS[k], s)
+  end
+  return #KEYS
+end
+
 local function beat()
   redis.call("ZADD", KEYS[1], int(now + tonumber(ARGV[3])), ARGV[2])
   redis.call("ZREMRANGEBYSCORE", KEYS[1], "-inf", int(now))
@@ -188,5 +201,5 @@ local function beat()
   return redis.call("ZCARD", KEYS[1])
 end
 
-local operations = {reserve = reserve, settle = settle, beat = beat}
+local operations = {reserve = reserve, settle = settle, restore = restore, beat = beat}
 return operations[ARGV[1]]()

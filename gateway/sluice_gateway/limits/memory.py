@@ -2,12 +2,13 @@
 
 Nothing here waits. A request costs a few microseconds, about one when nothing bounds it. A subject that has
 nothing in use is forgotten once there are many: memory follows the subjects that are active, not those ever
-seen. What was spent is forgotten with the process.
+seen. What was spent is forgotten with the process,
+unless the next one is told (`restore`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -16,6 +17,7 @@ from sluice_gateway.identity import Key
 from sluice_gateway.limits.buckets import (
     FOREVER_US,
     WINDOW_US,
+    Bounds,
     Bucket,
     Dimension,
     Refusal,
@@ -27,7 +29,7 @@ from sluice_gateway.limits.money import cost_micro, worst_case_micro
 from sluice_gateway.limits.refusals import gateway_full, never_fits, refused
 from sluice_gateway.limits.settings import Limits
 from sluice_gateway.limits.subjects import EVERY_FIELD, Keep, Policy, Subject
-from sluice_gateway.limits.types import FREE, NO_RATES, Demand, Lease, Price, RateState
+from sluice_gateway.limits.types import FREE, NO_RATES, Demand, Lease, Price, RateState, Spent
 from sluice_gateway.wire import Header
 from sluice_router.types import Usage
 
@@ -101,6 +103,16 @@ class MemoryLimiter:
         self._models = {
             name: (subject, self._bucket(subject)) for name, subject in self._policy.models.items()
         }
+
+    def restore(self, spent: Iterable[Spent]) -> None:
+        """Count what was spent before this process began. Before the first reservation."""
+        now = self._clock()
+        for found in spent:
+            name = (found.kind, found.name)
+            bucket = self._buckets.get(name)
+            if bucket is None:
+                self._buckets[name] = bucket = Bucket(Bounds())
+            bucket.restore(now, found.day, found.on_day, found.in_month)
 
     @property
     def in_use(self) -> int:

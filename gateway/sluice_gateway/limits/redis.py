@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -42,7 +42,7 @@ from sluice_gateway.limits.scripts import Argument, KeyNames, LimitsScript
 from sluice_gateway.limits.settings import Limits
 from sluice_gateway.limits.settling import LEASE_S, Settling
 from sluice_gateway.limits.subjects import Policy
-from sluice_gateway.limits.types import FREE, NO_RATES, Demand, Lease, RateState
+from sluice_gateway.limits.types import FREE, NO_RATES, Demand, Lease, RateState, Spent
 from sluice_router.types import Usage
 
 _MAX_SUBJECTS = 65_536
@@ -110,6 +110,10 @@ class RedisLimiter:
             self._beats.cancel()
             await asyncio.gather(self._beats, return_exceptions=True)
         await self._link.aclose()
+
+    def restore(self, spent: Iterable[Spent]) -> None:
+        """Before `start`: have Redis count at least this, whenever it comes back, maybe empty."""
+        self._settling.remember(spent)
 
     async def reserve(self, key: Key, demand: Demand) -> Lease | Problem:
         """See `Limiter`."""

@@ -15,7 +15,7 @@ from hashlib import sha1, sha256
 from pathlib import Path
 
 VERSION = 1
-TEXT_SHA256 = "30337eb1433c089145bb5ab4ee5e4f68375e85fdad6298d15ad69d9b36bcb1d7"
+TEXT_SHA256 = "c9e0ac179c7ccc6080e1cbac2b12720ff8385a35bf92b177a86d37bb80a06242"
 """Of the text that this version means."""
 
 Argument = str | bytes | int

@@ -21,6 +21,7 @@ from sluice_gateway.limits.redis_connection import RedisConnection, StoreError, 
 from sluice_gateway.limits.redis_lease import RedisLease, Settlement
 from sluice_gateway.limits.redis_link import RedisLink
 from sluice_gateway.limits.scripts import Argument, KeyNames, LimitsScript
+from sluice_gateway.limits.types import Spent
 
 LEASE_S = 60
 """After this long without renewal a lease is nobody's."""
@@ -52,6 +53,7 @@ class Settling:
         self._live: dict[str, RedisLease] = {}
         self._link: RedisLink | None = None
         self._flushing = False
+        self._spent: list[Spent] = []
         self.processes = 1
         """Members as last known."""
 
@@ -63,6 +65,10 @@ class Settling:
     def attach(self, link: RedisLink) -> None:
         """Send through this link. Once, before anything is settled."""
         self._link = link
+
+    def remember(self, spent: Iterable[Spent]) -> None:
+        """Money that Redis has to count at least, on every new connection."""
+        self._spent = list(spent)
 
     def hold(self, lease: RedisLease) -> None:
         """A reservation begins to run; its leases are renewed until it is settled."""
@@ -93,6 +99,7 @@ class Settling:
         """On a new connection: be a member, put all leases back, replay the journal. Raises `StoreError`."""
         await connection.call(("SCRIPT", "LOAD", self._script.text))
         await self._renew(connection)
+        await self._restore(connection)
         while (batch := self._journal.batch()) is not None:
             await connection.call(self._command(batch))
             self._journal.acknowledge(batch)
@@ -145,6 +152,13 @@ class Settling:
             self._send(link, whole=True)
         elif isinstance(error, StoreError):
             link.note_error(error)
+
+    async def _restore(self, connection: RedisConnection) -> None:
+        for start in range(0, len(self._spent), _RENEW_AT_ONCE):
+            part = self._spent[start : start + _RENEW_AT_ONCE]
+            keys = [self._names.subject(found.kind, found.name)[0] for found in part]
+            amounts = [number for found in part for number in (found.day, found.on_day, found.in_month)]
+            await connection.call(self._script.evalsha("restore", keys, amounts))
 
     async def _renew(self, way: RedisConnection | RedisLink, leases: bool = True) -> None:
         running = list(self._live.values()) if leases else []

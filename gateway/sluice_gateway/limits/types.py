@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Literal, Protocol
 
 import msgspec
 
@@ -41,6 +41,18 @@ class Demand(msgspec.Struct, frozen=True, kw_only=True):
     max_tokens: int | None
     """The client's own bound on the output."""
     price: Price = FREE
+
+
+class Spent(msgspec.Struct, frozen=True, kw_only=True):
+    """Money that the ledger knows of, in micro-units."""
+
+    kind: Literal["key", "tenant", "model"]
+    name: str
+    day: int
+    """UTC day, counted from 1970."""
+    on_day: int
+    in_month: int
+    """From the first of that day's month."""
 
 
 class Level(msgspec.Struct, frozen=True, gc=False):

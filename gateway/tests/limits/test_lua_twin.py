@@ -11,7 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluice_gateway.identity import LimitValues
-from sluice_gateway.limits.buckets import DAY_US, WINDOW_US, Bucket, bounds_of, first_day, month_of, reserve
+from sluice_gateway.limits.buckets import (
+    DAY_US,
+    WINDOW_US,
+    Bounds,
+    Bucket,
+    bounds_of,
+    first_day,
+    month_of,
+    reserve,
+)
 from sluice_gateway.limits.scripts import TEXT_SHA256, VERSION, KeyNames, LimitsScript
 
 from .redis_server import RedisServer
@@ -117,6 +126,21 @@ def test_a_batch_of_settlements_counts_once(client: redis.Redis) -> None:
         str(BASE_US + WINDOW_US // 2).encode(),
         b"500",
     ]
+
+
+def test_money_that_is_known_to_be_spent_counts_in_its_own_day_and_month(client: redis.Redis) -> None:
+    lua, bucket = LuaLimits(client), Bucket(Bounds())
+    today = BASE_US // DAY_US
+    for day, on_day, in_month in (
+        (today, 500, 900),
+        (today, 400, 1000),
+        (today - 1, 700, 1100),
+        (0, 9000, 9000),
+    ):
+        lua.run(BASE_US, "restore", [lua.keys(1)[0]], [day, on_day, in_month])
+        bucket.restore(BASE_US, day, on_day, in_month)
+    assert client.hmget(lua.keys(1)[0], "day_spent", "month_spent") == [b"500", b"1100"]
+    assert (bucket.day_spent, bucket.month_spent) == (500, 1100)
 
 
 def test_a_heartbeat_puts_back_leases_that_redis_lost(client: redis.Redis) -> None:

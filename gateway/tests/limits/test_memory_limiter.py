@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from sluice_gateway.errors import Problem
 from sluice_gateway.identity import Key, LimitValues
+from sluice_gateway.limits.buckets import DAY_US
 from sluice_gateway.limits.memory import MemoryLease, MemoryLimiter
 from sluice_gateway.limits.money import cost_micro
 from sluice_gateway.limits.refusals import LimitProblem
-from sluice_gateway.limits.types import FREE, Lease, Price
+from sluice_gateway.limits.types import FREE, Lease, Price, Spent
 from sluice_router.types import Usage
 
 from .limiting import admitted, demand, headers, key_with, limits_of, refusal, used
@@ -156,6 +157,24 @@ async def test_a_month_goes_on_after_midnight() -> None:
     assert "1 per month" in (await refusal(limiter, alice, demand(0, 900, price=PRICE))).message
     clock.pass_s(31 * 86_400)
     await admitted(limiter, alice, demand(0, 900, price=PRICE))
+
+
+async def test_a_restart_does_not_make_money_new() -> None:
+    limiter, clock = limiter_of()
+    day = NOON_US // DAY_US
+    alice, bob = key_with(budget_per_day=1.0), key_with("bob", budget_per_month=1.0)
+    limiter.restore(
+        [
+            Spent(kind="key", name="alice", day=day, on_day=900_000, in_month=950_000),
+            Spent(kind="key", name="bob", day=day, on_day=0, in_month=950_000),
+        ]
+    )
+    for key in (alice, bob):
+        assert (await refusal(limiter, key, demand(0, 200, price=PRICE))).type == "insufficient_quota"
+    limiter.settle(await admitted(limiter, alice, demand(0, 100, price=PRICE)), None)
+    clock.pass_s(86_400)
+    await admitted(limiter, alice, demand(0, 900, price=PRICE))
+    await refusal(limiter, bob, demand(0, 200, price=PRICE))
 
 
 async def test_a_key_whose_limits_change_keeps_the_part_of_the_minute_it_used() -> None:

@@ -9,9 +9,10 @@ import redis
 
 from sluice_gateway.errors import Problem
 from sluice_gateway.identity import Key
+from sluice_gateway.limits.buckets import DAY_US
 from sluice_gateway.limits.redis import RedisLimiter
 from sluice_gateway.limits.scripts import KeyNames
-from sluice_gateway.limits.types import Lease, Price
+from sluice_gateway.limits.types import Lease, Price, Spent
 
 from .limiting import (
     admitted,
@@ -111,6 +112,19 @@ async def test_a_killed_redis_that_comes_back_empty_learns_what_is_running(own_r
         await until(lambda: limiter.unsettled == 0)
         found = stored(own_redis, prefix, "alice")
         assert (found["leases"], found["held"], found["day_spent"]) == (0, 0, 600_000)
+
+
+async def test_a_redis_that_lost_its_money_is_told_again(own_redis: RedisServer) -> None:
+    alice, prefix = key_with(budget_per_day=1.0), fresh_prefix()
+    today = time.time_ns() // 1000 // DAY_US
+    async with redis_limiter(own_redis, prefix=prefix) as limiter:
+        limiter.restore([Spent(kind="key", name="alice", day=today, on_day=900_000, in_month=900_000)])
+        own_redis.kill()
+        await until(lambda: limiter.counters.mode == "degraded")
+        own_redis.start()
+        await until(lambda: limiter.counters.mode == "redis")
+        await refusal(limiter, alice, demand(0, 200, price=PRICE))
+        await admitted(limiter, alice, demand(0, 100, price=PRICE))
 
 
 async def test_each_limit_holds_as_it_was_declared(own_redis: RedisServer) -> None:
