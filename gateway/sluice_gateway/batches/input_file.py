@@ -19,6 +19,7 @@ MAX_REQUESTS = 50_000
 MAX_ERRORS = 100
 """Mistakes that are listed; a file that is wrong throughout would fill the store."""
 
+_MAX_MODEL_CHARACTERS = 256
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _ABSENT = msgspec.Raw(b"null")
 
@@ -37,7 +38,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
 
     total: int
     model: str | None
-    """The one that all requests ask for, if they do."""
+    """The one that all requests ask for, if they do, and if it can be shown."""
     errors: tuple[LineError, ...]
     """Empty: the batch can run."""
 
@@ -76,7 +77,9 @@ def check(path: Path, endpoint: str, max_line_bytes: int) -> Checked:
                 break
     if total == 0:
         errors.append(_error("empty_file", "The input file has no requests."))
-    return Checked(total=total, model=models.pop() if len(models) == 1 else None, errors=tuple(errors))
+    model = models.pop() if len(models) == 1 else ""
+    shown = model if model.isprintable() and len(model) <= _MAX_MODEL_CHARACTERS else ""
+    return Checked(total=total, model=shown or None, errors=tuple(errors))
 
 
 def requests(path: Path, max_line_bytes: int) -> Iterator[LineRequest]:

@@ -9,6 +9,7 @@ Leases compare the wall clocks of processes: these may differ by less than a lea
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any
@@ -19,6 +20,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sluice_gateway.batches.tables import BATCHES, UNFINISHED, Batch, Status
 from sluice_gateway.store.database import Database
+
+_ID = re.compile(r"batch_[0-9a-f]{24}")
+"""Whatever else a client writes in its place must not reach the database, which cannot read all of it."""
 
 
 class LeaseLostError(Exception):
@@ -53,6 +57,8 @@ class BatchStore:
 
     async def get(self, batch_id: str, tenant: str | None = None) -> Batch | None:
         """One batch; with `tenant`, only if it is theirs."""
+        if not _ID.fullmatch(batch_id):
+            return None
         wanted = [BATCHES.c.id == batch_id]
         if tenant is not None:
             wanted.append(BATCHES.c.tenant == tenant)

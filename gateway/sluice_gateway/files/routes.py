@@ -67,7 +67,7 @@ def files_router(service: FileService, authenticate: Authenticate, idle_s: float
     @router.get("/v1/files", summary="The tenant's files.")
     async def page(
         request: Request,
-        purpose: str | None = None,
+        purpose: Annotated[str | None, Query(pattern="^[a-z_-]{1,64}$")] = None,
         limit: Annotated[int, Query(ge=1, le=10_000)] = 10_000,
         order: Literal["asc", "desc"] = "desc",
         after: str | None = None,

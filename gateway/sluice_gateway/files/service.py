@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +29,8 @@ _log = logging.getLogger("sluice")
 _SWEEP_S = 3600.0
 _DAY_S = 86_400
 _AT_ONCE = 500
+_ID = re.compile(r"file-[0-9a-f]{24}")
+"""Whatever else a client writes in its place must not reach the database, which cannot read all of it."""
 
 
 class Origin(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,6 +111,8 @@ class FileService:
 
     async def get(self, file_id: str, tenant: str) -> StoredFile | None:
         """One of a tenant's files."""
+        if not _ID.fullmatch(file_id):
+            return None
         async with self._database.read() as connection:
             row = (await connection.execute(select(FILES).where(self._is(file_id, tenant)))).first()
         return None if row is None else _file(row)
@@ -131,6 +136,8 @@ class FileService:
 
     async def delete(self, file_id: str, tenant: str) -> bool:
         """Remove one of a tenant's files; false when it has none of that id."""
+        if not _ID.fullmatch(file_id):
+            return False
         async with self._database.begin() as connection:
             gone = (await connection.execute(delete(FILES).where(self._is(file_id, tenant)))).rowcount
         if gone:

@@ -166,7 +166,7 @@ async def batch_server(
     app.include_router(files_router(files, authenticate, idle_s))
     app.include_router(batches_router(batches, authenticate, idle_s))
     server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
-    server.capture_signals = _nothing  # type: ignore[method-assign,assignment]
+    server.capture_signals = _nothing  # type: ignore[method-assign]
     files.start()
     batches.start()
     task = asyncio.create_task(server.serve())

@@ -20,7 +20,7 @@ from ..postgres import binaries, running_server
 from ..serving import PATIENCE_S, eventually
 from .batch_server import batch_server, jsonl, results
 
-TEXTS = [str(number) for number in range(60)]
+TEXTS = [str(number) for number in range(40)]
 
 
 @asynccontextmanager
@@ -56,16 +56,16 @@ async def test_a_killed_process_is_followed_by_another_that_goes_on(tmp_path: Pa
         url = f"sqlite:///{tmp_path}/store.db"
         made = await at.batch(client, jsonl(TEXTS))
         async with working(tmp_path, url) as first:
-            await eventually(lambda: len(noted(tmp_path, "answered.txt")) >= 20)
+            await eventually(lambda: len(noted(tmp_path, "answered.txt")) >= 15)
             first.send_signal(signal.SIGKILL)
             await first.wait()
         kept = recorded(tmp_path)
-        assert 10 <= len(kept) < len(TEXTS)
+        assert 8 <= len(kept) < len(TEXTS)
         before = len(noted(tmp_path, "ran.txt"))
         async with working(tmp_path, url):
             done = await at.until(client, made.id, "completed", "failed")
         assert done.status == "completed"
-        assert done.request_counts.model_dump() == {"total": 60, "completed": 60, "failed": 0}
+        assert done.request_counts.model_dump() == {"total": 40, "completed": 40, "failed": 0}
         again = noted(tmp_path, "ran.txt")[before:]
         assert set(again) == set(TEXTS) - kept
         assert len(again) == len(set(again))
@@ -109,8 +109,8 @@ async def test_a_frozen_process_that_wakes_up_changes_nothing(tmp_path: Path) ->
                 await eventually(lambda: len(noted(tmp_path, "answered.txt")) >= 20)
                 frozen.send_signal(signal.SIGCONT)
                 done = await at.until(client, made.id, "completed", "failed")
-        assert done.request_counts.model_dump() == {"total": 60, "completed": 60, "failed": 0}
-        assert len(await results(client, done.output_file_id)) == 60
+        assert done.request_counts.model_dump() == {"total": 40, "completed": 40, "failed": 0}
+        assert len(await results(client, done.output_file_id)) == 40
 
 
 async def test_a_process_that_stops_in_order_lets_its_batches_go_at_once(tmp_path: Path) -> None:

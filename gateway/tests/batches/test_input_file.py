@@ -79,6 +79,9 @@ def test_the_model_is_known_if_there_is_one(tmp_path: Path) -> None:
     assert (same.total, same.model) == (2, "m")
     other = json.dumps(request_line("c", body={"model": "other", "messages": []})).encode()
     assert checked(tmp_path, jsonl(["a"]) + other).model is None
+    for model in ("a\0b", "x" * 300):
+        odd = checked(tmp_path, line(body={"model": model, "messages": []}))
+        assert (odd.model, odd.errors) == (None, ())
 
 
 def test_a_byte_order_mark_and_windows_lines_are_fine(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from sluice_gateway.auth import digest
 
-from ..serving import ECHO, PATIENCE_S, Served, serving, settings_of
+from ..serving import ECHO, PATIENCE_S, Served, eventually, serving, settings_of
 from .batch_server import results
 
 KEYS = [
@@ -61,7 +61,7 @@ async def test_each_endpoint_answers_in_its_own_shape(tmp_path: Path) -> None:
         assert said == {"0": "one two", "1": "three"}
         assert done.usage.total_tokens > 0
         wrong = (await results(client, done.error_file_id))["2"]["response"]
-        assert wrong["request_id"] in served.log.getvalue()
+        await eventually(lambda: wrong["request_id"] in served.log.getvalue())
         legacy = await run(client, "/v1/completions", [{"prompt": "four five"}])
         line = (await results(client, legacy.output_file_id))["0"]
         assert line["response"]["body"]["choices"][0]["text"] == "four five"
@@ -104,9 +104,15 @@ async def test_tenants_do_not_see_each_other(tmp_path: Path) -> None:
 async def test_wrong_queries_have_openais_shape(tmp_path: Path) -> None:
     async with serving(settings_in(tmp_path)) as served:
         headers = {"authorization": "Bearer sk-a"}
-        for path, param in (("/v1/files?limit=0", "limit"), ("/v1/batches?limit=x", "limit")):
+        for path, param in (
+            ("/v1/files?limit=0", "limit"),
+            ("/v1/batches?limit=x", "limit"),
+            ("/v1/files?purpose=%00", "purpose"),
+        ):
             answer = await served.http.get(path, headers=headers)
             assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
+        for path in ("/v1/files/%00", "/v1/batches/%00", "/v1/files?after=%00", "/v1/files/%ff/content"):
+            assert (await served.http.get(path, headers=headers)).status_code == 404
         gone = await served.http.get("/v1/files/file-0/content", headers=headers)
         assert (gone.status_code, gone.json()["error"]["type"]) == (404, "invalid_request_error")
         assert gone.headers["x-request-id"]
