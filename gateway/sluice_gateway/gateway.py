@@ -7,10 +7,13 @@ sampler. Nothing is global; two gateways in one process do not know of each othe
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import time
 from collections.abc import Callable, Mapping
 from typing import TextIO
+
+from sqlalchemy.exc import SQLAlchemyError
 
 from sluice_gateway import config
 from sluice_gateway.admission import Admission
@@ -23,6 +26,7 @@ from sluice_gateway.keys.identities import Identities
 from sluice_gateway.ledger.collector import LedgerCollector
 from sluice_gateway.limits.build import build_limiter, steady_clock
 from sluice_gateway.limits.collector import LimiterCollector
+from sluice_gateway.limits.known_spending import known_spending
 from sluice_gateway.limits.memory import MemoryLimiter
 from sluice_gateway.limits.redis import RedisLimiter
 from sluice_gateway.logs import RequestLog
@@ -40,7 +44,10 @@ from sluice_gateway.tracing.settings import Tracing
 from sluice_gateway.tracing.types import TraceMaker
 from sluice_router.router import Router
 
+_log = logging.getLogger("sluice")
+
 _LAST_WORDS_S = 1.0
+_SPENDING_S = 5.0
 
 
 class Gateway:
@@ -134,11 +141,22 @@ class Gateway:
     async def start(self) -> None:
         """Start managed engines and probes. Does not wait for engines to be ready."""
         await self.identities.start()
+        await self._remember_spending()
         await self.limiter.start()
         self._children.start()
         await self.health.start()
         await self.services.start()
         self._lag_task = asyncio.create_task(sample_loop_lag(self.metrics.loop_lag.observe))
+
+    async def _remember_spending(self) -> None:
+        """Budgets begin with what the ledger knows; a store that does not answer costs only that."""
+        if self.services.ledger is None or not self.settings.prices.models:
+            return
+        try:
+            async with asyncio.timeout(_SPENDING_S):
+                self.limiter.restore(await known_spending(self.database, self.wall_clock()))
+        except (SQLAlchemyError, OSError, TimeoutError) as error:
+            _log.warning("budgets begin at nothing: the ledger cannot be read (%s)", type(error).__name__)
 
     def readiness(self) -> Readiness:
         """Whether a load balancer should send requests here."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -99,3 +100,22 @@ def test_a_password_that_is_not_set_is_named() -> None:
     values = {"backends": [ECHO], "redis": {"password_env": "REDIS_SECRET"}}
     with pytest.raises(ConfigError, match="REDIS_SECRET"):
         Gateway(settings_of(**values), {}, io.StringIO())
+
+
+async def test_a_restarted_gateway_remembers_what_was_spent(tmp_path: Path) -> None:
+    """Its budgets begin with the ledger's sums."""
+    values = {
+        "backends": [ECHO],
+        "keys": [key("alice", budget_per_day=0.0001)],
+        "prices": {"models": {"echo": {"output": 10.0}}},
+        "store": {"url": f"sqlite:///{tmp_path}/store.db"},
+        "ledger": {"journal_folder": str(tmp_path / "ledger")},
+    }
+    async with serving(settings_of(**values)) as served:
+        for _ in range(3):
+            assert (await ask(served, max_tokens=4)).status_code == 200
+    async with serving(settings_of(**values)) as served:
+        refused = await ask(served, max_tokens=4)
+        assert refused.status_code == 429
+        assert refused.json()["error"]["code"] == "insufficient_quota"
+        assert "budget of key 'alice': 0.0001 per day" in refused.json()["error"]["message"]
