@@ -174,7 +174,7 @@ async def test_another_process_cancels(tmp_path: Path) -> None:
         assert not isinstance(found, Problem)
         assert found["status"] == "cancelled"
         assert run.task is not None
-        await asyncio.wait_for(run.task, PATIENCE_S)
+        await asyncio.wait_for(asyncio.shield(run.task), PATIENCE_S)
         assert engine.cancelled == 1
         assert (await until(here, run.ask.id, "cancelled"))["output"] == []
 
@@ -189,7 +189,7 @@ async def test_deleting_stops_it(tmp_path: Path) -> None:
             await until(here, run.ask.id, "in_progress")
             assert not isinstance(await service.delete(run.ask.id, KEY), Problem)
             assert run.task is not None
-            await asyncio.wait_for(run.task, PATIENCE_S)
+            await asyncio.wait_for(asyncio.shield(run.task), PATIENCE_S)
             assert engine.cancelled == 1
 
 

@@ -160,6 +160,7 @@ def test_calls_get_unique_ids(given_id: Any) -> None:
     calls = [call(i, id=given_id, name="f", arguments="{}") for i in range(2)]
     first, second = whole(answer("tool_calls", content=None, tool_calls=calls))["output"]
     assert first["call_id"] != second["call_id"]
+    assert first["call_id"].startswith("call_")
     assert second["call_id"].startswith("call_")
 
 
