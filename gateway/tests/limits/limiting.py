@@ -73,9 +73,9 @@ async def redis_limiter(
     limits: Limits | None = None,
     *,
     prefix: str | None = None,
-    timeout_s: float = 0.1,
+    timeout_s: float = 5.0,
 ) -> AsyncIterator[RedisLimiter]:
-    """Started, and closed after the block."""
+    """Started, and closed after the block. Patient: a loaded machine is no outage."""
     limiter = RedisLimiter(
         limits or Limits(),
         parse_address(server.url),

@@ -171,7 +171,7 @@ async def test_a_cluster_takes_all_subjects_in_one_call(tmp_path_factory: pytest
             await until(lambda: b"cluster_state:ok" in client.execute_command("CLUSTER", "INFO"))
         limits = limits_of(models={"m": {"requests_per_min": 5}})
         key = Key(id="k", limits=LimitValues(concurrent=3), tenant_limits=LimitValues(requests_per_min=9))
-        async with redis_limiter(server, limits, timeout_s=1.0) as limiter:
+        async with redis_limiter(server, limits) as limiter:
             lease = await admitted(limiter, key)
             assert limiter.counters.mode == "redis"
             limiter.settle(lease, None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from functools import partial
 
 import redis
 
@@ -28,6 +29,7 @@ from .limiting import (
 )
 from .redis_server import RedisServer, free_port
 
+quick_limiter = partial(redis_limiter, timeout_s=0.1)
 PRICE = Price(output=1000.0)
 """0.001 a token."""
 
@@ -71,7 +73,7 @@ async def test_a_frozen_redis_holds_nobody_up_and_counts_settle_when_it_is_back(
             limiter.settle(lease, used(0, 3))
             spent += 3000
 
-    async with redis_limiter(own_redis, limits, prefix=prefix) as limiter:
+    async with quick_limiter(own_redis, limits, prefix=prefix) as limiter:
         clients = [asyncio.create_task(client(limiter)) for _ in range(16)]
         await until(lambda: spent > 100_000)
         own_redis.freeze()
@@ -95,7 +97,7 @@ async def test_a_frozen_redis_holds_nobody_up_and_counts_settle_when_it_is_back(
 async def test_a_killed_redis_that_comes_back_empty_learns_what_is_running(own_redis: RedisServer) -> None:
     alice, prefix = key_with(concurrent=3, budget_per_day=10.0), fresh_prefix()
     limits = limits_of(when_redis_is_down={"budget": "local"})
-    async with redis_limiter(own_redis, limits, prefix=prefix) as limiter:
+    async with quick_limiter(own_redis, limits, prefix=prefix) as limiter:
         long = await admitted(limiter, alice, demand(0, 1000, price=PRICE))
         own_redis.kill()
         await until(lambda: limiter.counters.mode == "degraded")
@@ -117,7 +119,7 @@ async def test_a_killed_redis_that_comes_back_empty_learns_what_is_running(own_r
 async def test_a_redis_that_lost_its_money_is_told_again(own_redis: RedisServer) -> None:
     alice, prefix = key_with(budget_per_day=1.0), fresh_prefix()
     today = time.time_ns() // 1000 // DAY_US
-    async with redis_limiter(own_redis, prefix=prefix) as limiter:
+    async with quick_limiter(own_redis, prefix=prefix) as limiter:
         limiter.restore([Spent(kind="key", name="alice", day=today, on_day=900_000, in_month=900_000)])
         own_redis.kill()
         await until(lambda: limiter.counters.mode == "degraded")
@@ -135,7 +137,7 @@ async def test_each_limit_holds_as_it_was_declared(own_redis: RedisServer) -> No
         key_with("busy", concurrent=5),
     )
     rich = key_with("rich", budget_per_day=5.0)
-    async with redis_limiter(own_redis, limits) as limiter:
+    async with quick_limiter(own_redis, limits) as limiter:
         await lose_redis(own_redis, limiter, local)
         assert headers(await admitted(limiter, local))["x-sluice-limits"] == "local"
         await admitted(limiter, local)
@@ -155,10 +157,10 @@ async def test_each_limit_holds_as_it_was_declared(own_redis: RedisServer) -> No
 async def test_the_share_is_one_part_in_as_many_as_were_last_seen(own_redis: RedisServer) -> None:
     alice, prefix = key_with(requests_per_min=8, concurrent=9), fresh_prefix()
     async with (
-        redis_limiter(own_redis, prefix=prefix),
-        redis_limiter(own_redis, prefix=prefix),
-        redis_limiter(own_redis, prefix=prefix),
-        redis_limiter(own_redis, prefix=prefix) as last,
+        quick_limiter(own_redis, prefix=prefix),
+        quick_limiter(own_redis, prefix=prefix),
+        quick_limiter(own_redis, prefix=prefix),
+        quick_limiter(own_redis, prefix=prefix) as last,
     ):
         own_redis.freeze()
         assert (await last.reserve(alice, demand())).headers
@@ -172,7 +174,7 @@ async def test_the_share_is_one_part_in_as_many_as_were_last_seen(own_redis: Red
 async def test_a_reservation_without_an_answer_ends_when_redis_wakes_up(own_redis: RedisServer) -> None:
     """The frozen server finds it in its socket and makes it; nobody is left who would settle it."""
     alice, prefix = key_with(concurrent=5), fresh_prefix()
-    async with redis_limiter(own_redis, prefix=prefix) as limiter:
+    async with quick_limiter(own_redis, prefix=prefix) as limiter:
         await lose_redis(own_redis, limiter, alice)
         own_redis.thaw()
         await until(lambda: limiter.counters.mode == "redis" and limiter.unsettled == 0)
@@ -181,7 +183,7 @@ async def test_a_reservation_without_an_answer_ends_when_redis_wakes_up(own_redi
 
 async def test_a_batch_whose_answer_was_lost_counts_once(own_redis: RedisServer) -> None:
     alice, prefix = key_with(budget_per_day=100.0), fresh_prefix()
-    async with redis_limiter(own_redis, prefix=prefix) as limiter:
+    async with quick_limiter(own_redis, prefix=prefix) as limiter:
         leases: list[Lease] = [await admitted(limiter, alice, demand(0, 10, price=PRICE)) for _ in range(20)]
         own_redis.freeze()
         for lease in leases:
@@ -197,7 +199,7 @@ async def test_a_batch_whose_answer_was_lost_counts_once(own_redis: RedisServer)
 async def test_the_breaker_opens_on_errors_that_no_request_saw(own_redis: RedisServer) -> None:
     """A replica takes no writes: settlements fail, though nobody waits for them."""
     alice = key_with(requests_per_min=1000)
-    async with redis_limiter(own_redis) as limiter:
+    async with quick_limiter(own_redis) as limiter:
         leases = [await admitted(limiter, alice) for _ in range(10)]
         with redis.Redis.from_url(own_redis.url) as client:
             client.execute_command("REPLICAOF", "127.0.0.1", free_port())
@@ -216,7 +218,7 @@ async def test_a_gateway_starts_and_stops_without_redis() -> None:
         def url(self) -> str:
             return f"redis://127.0.0.1:{free_port()}/0"
 
-    async with redis_limiter(Nowhere.__new__(Nowhere)) as limiter:
+    async with quick_limiter(Nowhere.__new__(Nowhere)) as limiter:
         assert limiter.counters.mode == "degraded"
         lease = await admitted(limiter, key_with(requests_per_min=10))
         limiter.settle(lease, None)

@@ -78,7 +78,7 @@ async def test_two_gateways_share_limits_and_go_on_without_redis(own_redis: Redi
     values = {
         "backends": [ECHO],
         "keys": [key("alice", requests_per_min=4)],
-        "redis": {"url": own_redis.url, "prefix": fresh_prefix()},
+        "redis": {"url": own_redis.url, "prefix": fresh_prefix(), "timeout_ms": 500},
     }
     async with serving(settings_of(**values)) as one, serving(settings_of(**values)) as two:
         for served in (one, two, one, two):
