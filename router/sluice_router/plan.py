@@ -21,6 +21,7 @@ REMEMBERED = 1024
 
 _Demand = tuple[
     str,
+    str | None,
     str,
     str | None,
     str | None,
@@ -70,6 +71,7 @@ class Planner:
         """What may serve the request, best first; empty when nothing is configured for it."""
         demand = (
             facts.kind,
+            facts.via,
             facts.model,
             facts.backend,
             facts.quant,

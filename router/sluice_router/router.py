@@ -19,7 +19,7 @@ starts nothing by itself and is not to be shared between threads. `notify` callb
 call that decided, when the state is consistent again, so that they may call back.
 
 The bound on the queue counts all waiting requests together. A retried request was already admitted and may
-exceed it: never by more than fits in flight.
+exceed it, by as many as fit in flight.
 """
 
 from __future__ import annotations
@@ -90,6 +90,7 @@ class Router:
         if len(self._replicas) != len(endpoints):
             raise ValueError("endpoint ids must be unique")
         self._max_queue = max_queue
+        self._slots = sum(endpoint.max_in_flight for endpoint in endpoints)
         self._queue_timeout_s = queue_timeout_s
         self._max_attempts = failover.max_attempts
         self._budget = RetryBudget(failover.retry_ratio, failover.retry_floor, failover.retry_window_s)
@@ -135,8 +136,10 @@ class Router:
         ticket = Ticket(self, facts, place)
         step = self._decide(ticket, now)
         if step is not None:
-            self._wait_or_shed(ticket, step, now, notify)
+            self._wait_or_shed(ticket, step, now)
         self._announce()
+        if ticket.decision is None:
+            ticket.notify = notify
         return ticket
 
     def cancel(self, ticket: Ticket, now: float) -> None:
@@ -186,9 +189,14 @@ class Router:
         if refusal is not None:
             self._close(ticket, refusal)
         elif (step := self._decide(ticket, now)) is not None:
-            self._enqueue(ticket, step, now, notify)
+            if len(self._queue) < self._max_queue + self._slots:
+                self._enqueue(ticket, step, now)
+            else:
+                self._close(ticket, refusals.shed(self._retry_after_s(step)))
         self._fill(replica, now)
         self._announce()
+        if ticket.decision is None:
+            ticket.notify = notify
 
     # What the outside reports
 
@@ -303,7 +311,7 @@ class Router:
         ticket.placed_at = now
         return True
 
-    def _wait_or_shed(self, ticket: Ticket, step: Step, now: float, notify: Notify) -> None:
+    def _wait_or_shed(self, ticket: Ticket, step: Step, now: float) -> None:
         """Its target is full: wait; or, if the queue is full too, be served by a lesser target, take a less
         urgent request's place, or be refused."""
         if len(self._queue) >= self._max_queue:
@@ -315,7 +323,7 @@ class Router:
                 return
             ahead_s = self._retry_after_s(self._step(weaker))
             self._refuse_waiting(weaker, now, refusals.displaced(ahead_s))
-        self._enqueue(ticket, step, now, notify)
+        self._enqueue(ticket, step, now)
 
     def _retry_refusal(self, ticket: Ticket, failure: FailureClass, now: float) -> Reject | None:
         """Why the request may not be tried again; `None`, and the budget is charged, when it may."""
@@ -375,8 +383,7 @@ class Router:
             if breaker.state is not before:
                 self._usability_changed(now)
 
-    def _enqueue(self, ticket: Ticket, step: Step, now: float, notify: Notify) -> None:
-        ticket.notify = notify
+    def _enqueue(self, ticket: Ticket, step: Step, now: float) -> None:
         ticket.queued_at = now
         deadline = now + self._queue_timeout_s
         self._queue.push(ticket.place, ticket, step.lane, priority.BANDS[ticket.facts.priority], deadline)

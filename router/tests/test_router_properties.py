@@ -2,21 +2,66 @@
 
 from __future__ import annotations
 
+import msgspec
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
+from sluice_router import failure as failures
+from sluice_router.breaker import BreakerState
+from sluice_router.failure import Failover
 from sluice_router.placement import candidates
 from sluice_router.router import Router
+from sluice_router.targets import targets
 from sluice_router.ticket import Ticket
-from sluice_router.types import Endpoint, EngineLoad, RequestFacts, Usage
+from sluice_router.types import (
+    PRIORITIES,
+    Choice,
+    Endpoint,
+    EngineLoad,
+    FailureClass,
+    Outcome,
+    RequestFacts,
+    Usage,
+)
 
 ENDPOINTS = (
     Endpoint(id="a", backend="worker", url="http://a", models=("tiny", "big"), max_in_flight=2),
     Endpoint(id="b", backend="worker", url="http://b", models=("tiny",), max_in_flight=1),
     Endpoint(id="c", backend="echo", url="http://c", max_in_flight=1),
 )
-MAX_QUEUE, TIMEOUT_S, MAX_ATTEMPTS = 4, 10.0, 3
+MAX_QUEUE, TIMEOUT_S = 4, 10.0
+FAILOVER = Failover(
+    max_attempts=3,
+    retry_ratio=0.1,
+    retry_floor=1.0,
+    breaker_failures=2,
+    breaker_open_s=3.0,
+    breaker_max_open_s=8.0,
+)
+ALIAS = (Choice(model="big", backend="worker"), Choice(model="tiny"))
+
+
+MOSTLY = st.sampled_from([True, True, True, False])
+
+
+FACTS = st.builds(
+    lambda model, backend, prefer, priority, session: RequestFacts(
+        request_id="r",
+        kind="chat",
+        model=model,
+        backend=backend,
+        prefer=prefer,
+        choices=ALIAS if model == "alias" else (),
+        priority=priority,
+        session=session,
+    ),
+    model=st.sampled_from(["tiny", "tiny", "big", "unheard-of", "alias", "alias"]),
+    backend=st.sampled_from([None, None, "worker", "echo"]),
+    prefer=st.booleans(),
+    priority=st.sampled_from(PRIORITIES),
+    session=st.sampled_from([None, "s", "t"]),
+)
 
 
 class Client:
@@ -37,13 +82,14 @@ class RouterMachine(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.now = 0.0
-        self.router = Router(
-            ENDPOINTS, max_queue=MAX_QUEUE, queue_timeout_s=TIMEOUT_S, max_attempts=MAX_ATTEMPTS
-        )
+        self.router = Router(ENDPOINTS, max_queue=MAX_QUEUE, queue_timeout_s=TIMEOUT_S, failover=FAILOVER)
         self.all: list[Client] = []
         self.healthy = {e.id: True for e in ENDPOINTS}
+        self.draining = {e.id: False for e in ENDPOINTS}
         self.models = {e.id: e.models for e in ENDPOINTS}
-        self.placed_before: set[int] = set()
+        self.placed_before: set[tuple[float, int]] = set()
+        self.retries_granted = 0
+        self.last_permit = {e.id: 0 for e in ENDPOINTS}
 
     def ring(self, client: Client):
         def notify() -> None:
@@ -56,47 +102,81 @@ class RouterMachine(RuleBasedStateMachine):
 
         return notify
 
-    @rule(
-        target=clients,
-        backend=st.sampled_from([None, "worker", "echo"]),
-        model=st.sampled_from(["tiny", "big", "unheard-of"]),
-    )
-    def admit(self, backend: str | None, model: str) -> Client:
+    @rule(target=clients, facts=FACTS)
+    def admit(self, facts: RequestFacts) -> Client:
         client = Client()
-        facts = RequestFacts(request_id="r", kind="chat", model=model, backend=backend)
         client.ticket = self.router.admit(facts, self.now, self.ring(client))
         client.waits += client.ticket.decision is None
         self.all.append(client)
         return client
 
-    @rule(client=clients)
-    def settle(self, client: Client) -> None:
+    @rule(target=clients, facts=FACTS, number=st.integers(2, 6))
+    def a_crowd_arrives(self, facts: RequestFacts, number: int):
+        return multiple(*(self.admit(facts) for _ in range(number)))
+
+    @rule(client=clients, failure=st.none() | st.sampled_from(list(FailureClass)))
+    def settle(self, client: Client, failure: FailureClass | None) -> None:
         client.left |= client.ticket.decision is None
-        client.ticket.settle(self.now, Usage(completion_tokens=1))
+        client.ticket.settle(self.now, Usage(completion_tokens=1), failure)
+
+    @rule(endpoint=st.sampled_from("abc"), retried=st.booleans())
+    def an_engine_crashes(self, endpoint: str, retried: bool) -> None:
+        for client in self.all:
+            ticket = client.ticket
+            if not ticket.closed and ticket.endpoint is not None and ticket.endpoint.id == endpoint:
+                if retried:
+                    self.retry(client, FailureClass.BROKEN)
+                else:
+                    ticket.settle(self.now, None, FailureClass.BROKEN)
+                self.the_first_in_place_is_served_first()
+
+    @rule(client=clients)
+    def content_comes(self, client: Client) -> None:
+        client.ticket.answered(self.now)
 
     @rule(client=clients)
     def cancel(self, client: Client) -> None:
         client.left = True
         client.ticket.cancel(self.now)
 
-    @rule(client=clients)
-    def retry(self, client: Client) -> None:
+    @rule(client=clients, failure=st.sampled_from(list(FailureClass)))
+    def retry(self, client: Client, failure: FailureClass) -> None:
         was_running = client.ticket.endpoint is not None and not client.ticket.closed
-        client.ticket.retry(self.now, self.ring(client))
-        client.waits += was_running and client.ticket.decision is None
+        failed = client.ticket.endpoint
+        client.ticket.retry(self.now, failure, self.ring(client))
+        if not was_running:
+            return
+        if client.ticket.decision is None:
+            client.waits += 1
+        refused = client.ticket.outcome is Outcome.EXHAUSTED
+        assert refused or failures.may_retry(failure)
+        assert refused or client.ticket.endpoint != failed
+        self.retries_granted += client.ticket.endpoint is not None or client.ticket.decision is None
 
     @rule(client=clients, other=clients)
     def leave_together(self, client: Client, other: Client) -> None:
         client.cancels_when_rung = other
 
-    @rule(seconds=st.floats(0.0, TIMEOUT_S))
+    @rule(seconds=st.floats(0.0, TIMEOUT_S / 2))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
         following = self.router.expire(self.now)
         assert (following is None) == (self.router.snapshot().waiting == 0)
         assert following is None or self.now < following <= self.now + TIMEOUT_S
 
-    @rule(endpoint=st.sampled_from("abc"), healthy=st.booleans())
+    @rule(endpoint=st.sampled_from("abc"), draining=MOSTLY.map(lambda yes: not yes))
+    def somebody_drains(self, endpoint: str, draining: bool) -> None:
+        self.draining[endpoint] = draining
+        self.router.set_draining(endpoint, draining, self.now)
+
+    @rule(
+        endpoint=st.sampled_from("abc"),
+        state=st.sampled_from([None, None, None, BreakerState.OPEN, BreakerState.CLOSED]),
+    )
+    def somebody_forces_a_breaker(self, endpoint: str, state: BreakerState | None) -> None:
+        self.router.force_breaker(endpoint, state, self.now)
+
+    @rule(endpoint=st.sampled_from("abc"), healthy=MOSTLY)
     def health_changes(self, endpoint: str, healthy: bool) -> None:
         self.healthy[endpoint] = healthy
         self.router.set_health(endpoint, healthy, self.now)
@@ -142,32 +222,76 @@ class RouterMachine(RuleBasedStateMachine):
 
     @invariant()
     def nothing_waits_that_could_run_or_never_can(self) -> None:
-        endpoints = {s.endpoint.id: s.endpoint for s in self.router.snapshot().replicas}
-        room = {
-            s.endpoint.id: s.in_flight < s.endpoint.max_in_flight for s in self.router.snapshot().replicas
+        replicas = {s.endpoint.id: s for s in self.router.snapshot().replicas}
+        assert {i: s.endpoint.models for i, s in replicas.items()} == self.models
+        usable = {
+            i
+            for i, s in replicas.items()
+            if self.healthy[i] and not self.draining[i] and s.breaker is not BreakerState.OPEN
         }
-        assert {i: e.models for i, e in endpoints.items()} == self.models
+        full = {i for i, s in replicas.items() if s.in_flight == s.endpoint.max_in_flight or self.probes(i)}
         for ticket in self.waiting():
-            possible = {e.id for e in candidates(endpoints.values(), ticket.facts)} - ticket.excluded
-            healthy = {i for i in possible if self.healthy[i]}
-            assert healthy, "it has nothing to wait for"
-            assert not any(room[i] for i in healthy), "it could run"
+            worth = next((w for t in targets(ticket.facts) if (w := self.of(t, ticket) & usable)), None)
+            assert worth, "it has nothing to wait for"
+            assert worth <= full, "it could run"
+
+    def of(self, target, ticket: Ticket) -> set[str]:
+        endpoints = [s.endpoint for s in self.router.snapshot().replicas]
+        return {e.id for e in candidates(endpoints, target.facts)} - ticket.excluded
 
     @invariant()
-    def equals_are_served_in_order(self) -> None:
-        running = {t.order: t for t in self.running()}
-        for order in running.keys() - self.placed_before:
-            placed = running[order]
+    def what_was_placed_was_wanted(self) -> None:
+        for ticket in self.running():
+            facts = ticket.facts
+            choice = facts.choices[ticket.choice] if facts.choices else Choice(model=facts.model)
+            assert ticket.model == choice.model
+            assert choice.backend in (None, ticket.endpoint.backend)
+            assert facts.backend in (None, ticket.endpoint.backend) or (facts.prefer and ticket.relaxed)
+
+    @invariant()
+    def the_first_in_place_is_served_first(self) -> None:
+        running = {t.place: t for t in self.running()}
+        for place in running.keys() - self.placed_before:
+            placed = running[place]
             for ticket in self.waiting():
-                same = (ticket.facts, ticket.excluded) == (placed.facts, placed.excluded)
-                assert not (same and ticket.order < order), "a younger equal overtook"
+                if placed.endpoint.id in self.router._queue._shelf_of[ticket.place][0]:
+                    alike = self.alike(ticket) == self.alike(placed)
+                    assert not alike or place < ticket.place, "it was overtaken where it waits"
         self.placed_before = set(running)
+
+    def alike(self, ticket: Ticket) -> object:
+        """What has to be equal for two requests to compete for the same places."""
+        return msgspec.structs.replace(ticket.facts, priority="default", session=None), ticket.excluded
+
+    @invariant()
+    def retries_stay_within_the_budget(self) -> None:
+        admitted = self.router.snapshot().admitted
+        windows = 1.0 + self.now / FAILOVER.retry_window_s
+        bound = FAILOVER.retry_ratio * admitted + FAILOVER.retry_floor * windows
+        assert self.retries_granted <= bound + 1e-6
+
+    @invariant()
+    def an_open_breaker_lets_nothing_pass_and_a_half_open_one_a_probe(self) -> None:
+        for replica in self.router.snapshot().replicas:
+            breaker = self.router._replicas[replica.endpoint.id].breaker
+            if replica.breaker is BreakerState.HALF_OPEN:
+                assert len(self.probes(replica.endpoint.id)) <= 1
+            else:
+                self.last_permit[replica.endpoint.id] = breaker._epoch + 1
+            if replica.breaker is BreakerState.OPEN:
+                assert not self.probes(replica.endpoint.id)
+
+    def probes(self, endpoint_id: str) -> list[Ticket]:
+        """What an endpoint has been given since its breaker is not closed any more."""
+        if self.router._replicas[endpoint_id].breaker.state is BreakerState.CLOSED:
+            return []
+        on_it = (t for t in self.running() if t.endpoint.id == endpoint_id)
+        return [t for t in on_it if t.permit > self.last_permit[endpoint_id]]
 
     @invariant()
     def the_queue_and_the_attempts_stay_bounded(self) -> None:
-        fresh = sum(t.attempts == 0 for t in self.waiting())
-        assert fresh <= MAX_QUEUE
-        assert all(c.ticket.attempts <= MAX_ATTEMPTS for c in self.all)
+        assert len(self.waiting()) <= MAX_QUEUE + sum(e.max_in_flight for e in ENDPOINTS)
+        assert all(c.ticket.attempts <= FAILOVER.max_attempts for c in self.all)
 
     def teardown(self) -> None:
         if not hasattr(self, "router"):
@@ -178,8 +302,8 @@ class RouterMachine(RuleBasedStateMachine):
         snapshot = self.router.snapshot()
         assert [s.in_flight for s in snapshot.replicas] == [0, 0, 0]
         assert snapshot.waiting == 0
-        assert not self.router._queue._lanes
-        assert not self.router._queue._lane_of
+        assert not self.router._queue._shelves
+        assert not self.router._queue._shelf_of
         assert not self.router._queue._deadlines
         assert not self.router._decided
 
