@@ -8,12 +8,11 @@ from typing import Any
 
 import msgspec
 from fastapi import Request, Response
-from sqlalchemy.exc import SQLAlchemyError
 
 from sluice_gateway.errors import Failure, Problem, problem
 from sluice_gateway.identity import Key
 from sluice_gateway.problem_response import problem_response
-from sluice_gateway.store.database import StoreError
+from sluice_gateway.store.database import UNAVAILABLE
 
 _log = logging.getLogger("sluice")
 
@@ -46,7 +45,7 @@ class Door:
             return problem_response(key)
         try:
             found = await work(key)
-        except (SQLAlchemyError, StoreError, OSError) as error:
+        except UNAVAILABLE as error:
             _log.error("request %s: the store failed: %s", request.state.request_id, error)
             text = "What is stored cannot be reached now; try again shortly."
             return problem_response(problem(Failure.STORE_UNAVAILABLE, text))

@@ -10,13 +10,11 @@ import asyncio
 import logging
 from contextlib import suppress
 
-from sqlalchemy.exc import SQLAlchemyError
-
 from sluice_gateway.batches import progress
 from sluice_gateway.batches.execution import Execution, Means
 from sluice_gateway.batches.store import LeaseLostError
 from sluice_gateway.batches.tables import Batch
-from sluice_gateway.store.database import StoreError
+from sluice_gateway.store.database import UNAVAILABLE
 from sluice_gateway.threads import in_thread
 
 _log = logging.getLogger("sluice")
@@ -68,9 +66,10 @@ class Dispatcher:
                     is_swept = True
                 await self._take()
                 self._is_away = False
-            except (SQLAlchemyError, StoreError, OSError) as error:
+            except Exception as error:  # whatever is wrong with the store, it is looked at again
                 if not self._is_away:
-                    _log.warning("batches wait for the store: %s", error)
+                    expected = isinstance(error, UNAVAILABLE)
+                    _log.warning("batches wait for the store: %s", error, exc_info=not expected)
                 self._is_away = True
             with suppress(TimeoutError):
                 async with asyncio.timeout(_POLL_S):
@@ -99,14 +98,14 @@ class Dispatcher:
             raise
         except Exception as error:
             # Whatever it is, the next attempt begins once the lease has run out, not at once.
-            expected = isinstance(error, SQLAlchemyError | StoreError | OSError)
+            expected = isinstance(error, UNAVAILABLE)
             _log.error("batch %s was let go: %s", batch.id, error, exc_info=not expected)
         finally:
             self._running.pop(batch.id, None)
             self._wake.set()
 
     async def _release(self, batch: Batch) -> None:
-        with suppress(SQLAlchemyError, StoreError, OSError, TimeoutError):
+        with suppress(*UNAVAILABLE):
             async with asyncio.timeout(_RELEASE_LIMIT_S):
                 await self._means.store.release(batch)
 

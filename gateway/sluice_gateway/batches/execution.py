@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from sqlalchemy.exc import SQLAlchemyError
 
 from sluice_gateway.batches import input_file, progress, results
 from sluice_gateway.batches.finalization import Ending, Source, encode_errors, finalize, new_request_id
@@ -38,6 +37,7 @@ from sluice_gateway.errors import internal
 from sluice_gateway.files.service import FileService
 from sluice_gateway.identity import Key
 from sluice_gateway.routes import DATA_PLANE
+from sluice_gateway.store.database import UNAVAILABLE
 from sluice_gateway.threads import in_thread
 
 _log = logging.getLogger("sluice")
@@ -109,7 +109,7 @@ class Execution:
         while True:
             try:
                 await self._renew()
-            except (SQLAlchemyError, OSError):
+            except UNAVAILABLE:
                 if means.wall_clock() >= self._lease_until:
                     raise
             self._look_for_an_end()

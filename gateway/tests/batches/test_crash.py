@@ -16,7 +16,7 @@ import pytest
 
 from sluice_gateway.batches.store import BatchStore
 
-from ..postgres import binaries, running_server
+from ..postgres import PostgresServer, binaries, running_server
 from ..serving import PATIENCE_S, eventually
 from .batch_server import batch_server, jsonl, results
 
@@ -73,19 +73,18 @@ async def test_a_killed_process_is_followed_by_another_that_goes_on(tmp_path: Pa
         assert {line["response"]["body"]["said"] for line in lines.values()} == set(TEXTS)
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
-    """A fresh database of each kind."""
-    if request.param == "sqlite":
-        yield f"sqlite:///{tmp_path}/store.db"
-    elif binaries() is None:
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[PostgresServer]:
+    if binaries() is None:
         pytest.skip("PostgreSQL is not installed")
-    else:
-        with running_server() as server:
-            yield server.url()
+    with running_server() as server:
+        yield server
 
 
-async def test_two_processes_share_batches_and_never_one_batch(tmp_path: Path, url: str) -> None:
+async def test_two_processes_share_batches_and_never_one_batch(
+    tmp_path: Path, postgres: PostgresServer
+) -> None:
+    url = postgres.create_database("shared")
     async with batch_server(tmp_path, url=url) as at, at.client() as client:
         await at.batches.aclose()
         made = [await at.batch(client, jsonl([f"{name}{n}" for n in range(20)])) for name in "abcdefghijkl"]
@@ -125,3 +124,22 @@ async def test_a_process_that_stops_in_order_lets_its_batches_go_at_once(tmp_pat
         found = await BatchStore(at.database).get(made.id)
         assert found is not None
         assert (found.lease_until, found.status, at.runner.running) == (0.0, "in_progress", 0)
+
+
+async def test_a_database_that_goes_away_for_a_while_ends_no_batch(
+    tmp_path: Path, postgres: PostgresServer
+) -> None:
+    url = postgres.create_database("away")
+    async with batch_server(tmp_path, url=url, lease_s=0.6, concurrency=2) as at, at.client() as client:
+        made = await at.batch(client, jsonl(TEXTS))
+        await at.until(client, made.id, "in_progress")
+        postgres.stop()
+        async with at.http as http:
+            answer = await http.get(f"/v1/batches/{made.id}")
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "store_unavailable")
+        await asyncio.sleep(1.0)  # several beats
+        postgres.start()
+        at.now[0] += 10  # the lease that was let go has run out
+        done = await at.until(client, made.id, "completed", "failed")
+        assert done.request_counts.model_dump() == {"total": 40, "completed": 40, "failed": 0}
+        assert len(await results(client, done.output_file_id)) == 40
