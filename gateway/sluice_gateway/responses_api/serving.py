@@ -21,6 +21,11 @@ from sluice_gateway.wire import Wire
 
 Serve = Callable[[Arrival], Awaitable[Exchange]]
 
+class _Count(msgspec.Struct, frozen=True):
+    count: int
+
+
+_COUNT = msgspec.json.Decoder(_Count)
 _ASKED = ("model", "messages", "tools", "chat_template_kwargs")
 """Of a chat request, what its prompt is made of."""
 
@@ -122,7 +127,10 @@ class TokenCounter:
         )
         if answer.status != 200:
             return upstream_failure.from_response(answer.status, (), answer.body, "tokenize")
-        return int(msgspec.json.decode(answer.body)["count"])
+        try:
+            return _COUNT.decode(answer.body).count
+        except msgspec.DecodeError as error:
+            return upstream_failure.not_understood("tokenize", error)
 
 
 async def _done(waiting: Awaitable[None] | None) -> None:
