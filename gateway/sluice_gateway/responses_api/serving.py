@@ -129,8 +129,8 @@ class TokenCounter:
             return upstream_failure.from_response(answer.status, (), answer.body, "tokenize")
         try:
             return _COUNT.decode(answer.body).count
-        except msgspec.DecodeError as error:
-            return upstream_failure.not_understood("tokenize", error)
+        except (msgspec.DecodeError, ValueError) as error:
+            return upstream_failure.not_understood("tokenize", ValueError(str(error)))
 
 
 async def _done(waiting: Awaitable[None] | None) -> None:
