@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sluice_gateway.auth import OPEN, digest
 from sluice_gateway.errors import Problem
 from sluice_gateway.identity import Key, LimitValues
-from sluice_gateway.keys.feed import RedisFeed
+from sluice_gateway.keys.feed import ChangeFeed, RedisFeed
 from sluice_gateway.keys.identities import Identities
 from sluice_gateway.keys.records import Actor, Refused
 from sluice_gateway.keys.refresher import Refresher
@@ -36,11 +36,14 @@ LOCAL = ("127.0.0.1", 8000)
 
 @asynccontextmanager
 async def process(
-    url: str, clock: Callable[[], float] | None = None, **sections: Any
+    url: str,
+    clock: Callable[[], float] | None = None,
+    feed: ChangeFeed | None = None,
+    **sections: Any,
 ) -> AsyncIterator[Identities]:
     """What one gateway process has."""
     database = Database(url)
-    identities = Identities(settings_of(**sections), database, wall_clock=clock or Clock())
+    identities = Identities(settings_of(**sections), database, feed=feed, wall_clock=clock or Clock())
     await identities.start()
     yield identities
     await identities.aclose()
@@ -151,6 +154,15 @@ async def test_an_hour_without_the_store(postgres: PostgresServer, caplog: pytes
     assert caplog.text.count("cannot be read") == 2  # once in each process
 
 
+async def test_an_outage_is_said_once_however_often_it_is_met(caplog: pytest.LogCaptureFixture) -> None:
+    database = Database("postgresql://sluice@127.0.0.1:1/none")
+    refresher = Refresher(database, FileKeys([], []), lambda known: None, takes_tokens=False)
+    for _ in range(3):
+        await refresher.look()
+    assert caplog.text.count("cannot be read") == 1
+    await database.aclose()
+
+
 async def test_a_gateway_that_never_read_its_store_is_not_open() -> None:
     async with process("postgresql://sluice@127.0.0.1:1/none") as one:
         found = one.keyring.authenticate({}, LOCAL)
@@ -163,7 +175,7 @@ async def test_redis_carries_a_change_before_the_next_poll(tmp_path: Path) -> No
     url = f"sqlite:///{tmp_path}/store.db"
     with redis_server(tmp_path) as redis:
         feed = RedisFeed(Redis(url=redis.url), {})
-        async with process(url) as writer:
+        async with process(url, feed=feed) as writer:
             seen: list[Known] = []
             never = 3600.0
             database = Database(url)
@@ -172,11 +184,9 @@ async def test_redis_carries_a_change_before_the_next_poll(tmp_path: Path) -> No
             )
             await reader.start(5)
             await writer.service.create_key(ROOT, {}, name="alice")
-            await feed.publish()
             await eventually(lambda: bool(seen) and len(seen[-1].snapshot.keys) == 1)
             redis.kill()
-            await feed.publish()  # nobody hears it, nobody fails
-            await writer.service.create_key(ROOT, {}, name="bob")
+            await writer.service.create_key(ROOT, {}, name="bob")  # nobody hears it, nobody fails
             redis.start()
             await eventually(lambda: len(seen[-1].snapshot.keys) == 2)
             await reader.aclose()

@@ -22,6 +22,7 @@ from sluice_gateway.auth import Keyring, digest
 from sluice_gateway.errors import Problem
 from sluice_gateway.identity import Key, LimitValues
 from sluice_gateway.keys.jwks import SigningKeys
+from sluice_gateway.keys.records import Actor
 from sluice_gateway.keys.settings import JwtSettings
 from sluice_gateway.keys.tokens import Tokens
 
@@ -179,6 +180,27 @@ def _hmac_signed(claims: dict[str, Any], public: bytes) -> str:
 def _unsigned(header: dict[str, Any], claims: dict[str, Any]) -> str:
     parts = [base64.urlsafe_b64encode(json.dumps(part).encode()).rstrip(b"=") for part in (header, claims)]
     return b".".join([*parts, b"AAAA"]).decode()
+
+
+async def test_an_algorithm_that_was_not_configured_is_refused(shared: Issuer) -> None:
+    async with tokens_of(shared, algorithms=["RS256"]) as tokens:
+        assert "RS256" in why(tokens, shared.token("one", "PS256"))
+
+
+async def test_a_tenants_new_limits_hold_for_tokens_that_are_known(shared: Issuer) -> None:
+    section = {"issuer": shared.url, "audience": AUDIENCE, "tenant_claim": "org"}
+    async with serving(settings_of(backends=[ECHO], jwt=section)) as served:
+        identities = served.gateway.identities
+        headers = {b"authorization": f"Bearer {shared.token(org='blue')}".encode()}
+
+        def limits() -> LimitValues:
+            found = identities.keyring.authenticate(headers, LOCAL)
+            assert isinstance(found, Key)
+            return found.tenant_limits
+
+        assert limits() == LimitValues()
+        await identities.service.create_tenant(Actor("test"), "blue", {"limits": {"concurrent": 1}})
+        assert limits() == LimitValues(concurrent=1)
 
 
 async def test_a_key_that_is_new_is_looked_for_and_then_known(issuer: Issuer) -> None:
