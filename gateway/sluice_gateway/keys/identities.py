@@ -54,6 +54,15 @@ class Identities:
         if self._signing_keys is not None:
             await self._signing_keys.start(_START_PATIENCE_S)
 
+    async def reload(self, settings: Settings) -> None:
+        """Take over keys and tenants of a changed file. Store and token issuer stay as they are.
+
+        A key that is no longer in the file stops working with this, also while the store is away.
+        """
+        file = FileKeys(settings.keys, settings.tenants)
+        self.service.use_file(file)
+        await self._refresher.use_file(file)
+
     async def aclose(self) -> None:
         """Stop looking. Known keys stay in force."""
         await self._refresher.aclose()

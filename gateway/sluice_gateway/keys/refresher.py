@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 from sluice_gateway.keys import repository
 from sluice_gateway.keys.feed import ChangeFeed
-from sluice_gateway.keys.snapshot import FileKeys, Known, StoreState, build
+from sluice_gateway.keys.snapshot import FileKeys, Known, StoreState, before_the_store, build
 from sluice_gateway.store.database import Database
 
 POLL_S = 0.5
@@ -45,6 +45,7 @@ class Refresher:
         self._feed = feed
         self._poll_s = poll_s
         self._version: int | None = None
+        self._state: StoreState | None = None
         self._is_down = False
         self._hint = asyncio.Event()
         self._looking = asyncio.Lock()
@@ -74,6 +75,12 @@ class Refresher:
             if self._is_down:
                 _log.info("the key store can be read again")
             self._is_down = False
+
+    async def use_file(self, file: FileKeys) -> None:
+        """The configuration file changed. In force at once, with what was last read from the store."""
+        async with self._looking:
+            self._file = file
+            await self._rebuild()
 
     async def announce(self) -> None:
         """A change was made here: put it in force, and tell the other processes."""
@@ -107,11 +114,17 @@ class Refresher:
                 return
             tenants = await repository.tenants(connection)
             secrets = await repository.valid_secrets(connection)
-        state = StoreState(version.keyed, tenants, secrets)
-        # In a thread: ten thousand keys take a tenth of a second, and requests do not wait for that.
-        known = await asyncio.to_thread(build, self._file, state, takes_tokens=self._takes_tokens)
-        self._replace(known)
+        self._state = StoreState(version.keyed, tenants, secrets)
+        await self._rebuild()
         self._version = version.number
+
+    async def _rebuild(self) -> None:
+        if self._state is None:
+            self._replace(before_the_store(self._file))
+            return
+        # In a thread: ten thousand keys take a tenth of a second, and requests do not wait for that.
+        known = await asyncio.to_thread(build, self._file, self._state, takes_tokens=self._takes_tokens)
+        self._replace(known)
         for name in sorted(known.shadowed):
             _log.warning("the key '%s' of the store is not used: the configuration file has one too", name)
 

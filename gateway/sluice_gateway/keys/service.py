@@ -69,6 +69,10 @@ class KeyService:
         self._now = wall_clock
         self._make_secret = make_secret
 
+    def use_file(self, file: FileKeys) -> None:
+        """The configuration file changed."""
+        self._file = file
+
     # Tenants
 
     async def tenants(self) -> list[TenantRecord]:

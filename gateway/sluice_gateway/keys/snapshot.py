@@ -22,7 +22,7 @@ DEFAULT_TENANT = "default"
 
 
 class FileKeys:
-    """The keys and tenants of the configuration file. They never change while the process lives."""
+    """The keys and tenants of the configuration file. A changed file makes another one."""
 
     def __init__(self, keys: Sequence[KeySettings], tenants: Sequence[TenantSettings]) -> None:
         self._keys = keys

@@ -129,6 +129,18 @@ async def test_a_key_that_the_file_has_too_is_the_files(
     assert "'filed'" in caplog.text
 
 
+@pytest.mark.parametrize("store", ["sqlite:///:memory:", "postgresql://sluice@127.0.0.1:1/none"])
+async def test_a_changed_file_holds_at_once_with_or_without_the_store(store: str) -> None:
+    async with process(store, keys=FILE) as one:
+        other = [{"id": "new", "sha256": digest("sk-new"), "tenant": "lab"}]
+        tenants = [{"id": "lab", "limits": {"concurrent": 1}}]
+        await one.reload(settings_of(keys=other, tenants=tenants))
+        assert holder(one, "sk-filed") in (401, 503)
+        found = one.keyring.authenticate({b"x-api-key": b"sk-new"}, LOCAL)
+        assert isinstance(found, Key)
+        assert found.tenant_limits == LimitValues(concurrent=1)
+
+
 async def test_an_hour_without_the_store(postgres: PostgresServer, caplog: pytest.LogCaptureFixture) -> None:
     url = postgres.create_database("keys_outage")
     caplog.set_level(logging.INFO, "sluice")
