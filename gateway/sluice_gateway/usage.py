@@ -43,8 +43,13 @@ class _PromptDetails(msgspec.Struct):
 
 
 class _Usage(msgspec.Struct):
+    """Of chat and completions; rerankers tell the total only, speech and images what went in and came out."""
+
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    total_tokens: int | None = None
     prompt_tokens_details: _PromptDetails | None = None
 
 
@@ -207,8 +212,12 @@ def _is_there(raw: msgspec.Raw) -> bool:
 
 def _to_usage(usage: _Usage) -> Usage:
     details = usage.prompt_tokens_details
+    written = usage.completion_tokens or usage.output_tokens or 0
+    read = usage.prompt_tokens if usage.prompt_tokens is not None else usage.input_tokens
+    if read is None:
+        read = max(0, (usage.total_tokens or 0) - written)
     return Usage(
-        prompt_tokens=usage.prompt_tokens or 0,
-        completion_tokens=usage.completion_tokens or 0,
+        prompt_tokens=read,
+        completion_tokens=written,
         cached_tokens=(details.cached_tokens or 0) if details is not None else 0,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from sluice_gateway.usage import StreamObserver, Tail, read_body
@@ -61,6 +63,21 @@ def test_cached_tokens_are_read() -> None:
     observer = StreamObserver(hide_usage=False)
     observer.keep(event(choices=[], usage=details))
     assert observer.usage == Usage(prompt_tokens=9, completion_tokens=1, cached_tokens=8)
+
+
+@pytest.mark.parametrize(
+    ("said", "read", "written"),
+    [
+        ({"total_tokens": 12}, 12, 0),
+        ({"prompt_tokens": 12, "total_tokens": 12}, 12, 0),
+        ({"prompt_tokens": 0, "completion_tokens": 3, "total_tokens": 3}, 0, 3),
+        ({"input_tokens": 14, "output_tokens": 45, "total_tokens": 59}, 14, 45),
+        ({"completion_tokens": 9, "total_tokens": 2}, 0, 9),
+    ],
+)
+def test_each_kind_tells_its_usage_in_its_own_words(said: dict[str, int], read: int, written: int) -> None:
+    usage = read_body(json.dumps({"usage": said}).encode()).usage
+    assert usage == Usage(prompt_tokens=read, completion_tokens=written)
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"{", b'{"usage": 3}', b"\xff"])
