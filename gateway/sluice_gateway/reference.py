@@ -45,6 +45,21 @@ REQUEST_HEADERS = (
         "serve from this backend; unknown: 400 naming the valid ones; absent: the router chooses",
     ),
     ("`X-Quant: none, awq, int8, int4 or fp8`", "serve from a backend with this quantization"),
+    (
+        "`X-Route: require or prefer`",
+        "whether the two above must be met (the default), or may be left out where no healthy engine meets"
+        " them",
+    ),
+    (
+        "`X-Priority: interactive, default or bulk`",
+        "who goes first when requests wait; nobody waits for ever: a `default` request gives way to newer"
+        " ones for a quarter of `queue.timeout_s`, a `bulk` one for three quarters",
+    ),
+    (
+        "`X-Session-Id: ANYTHING`",
+        "requests with the same one go to the same engine while it is healthy and has room; absent: the"
+        " body's `prompt_cache_key`",
+    ),
     ("`x-request-id: ID`", "the id to use, if it is short and plain"),
     ("`traceparent`, `tracestate`, `baggage`", "passed on to the engine"),
     (
@@ -62,6 +77,17 @@ REQUEST_HEADERS = (
 RESPONSE_HEADERS = (
     ("`x-request-id`", "the request's id, also in the log"),
     ("`x-sluice-backend`", "the backend that served, or was tried last"),
+    (
+        "`x-sluice-route`",
+        "the decision: `model=M; backend=B; endpoint=E; reason=R`. The reasons: `least_loaded`, `affinity`"
+        " (the session's engine), before it `retry:N` (the Nth attempt), `fallback:N` (the alias's Nth"
+        " fallback), `relaxed` (not all of what was preferred)",
+    ),
+    (
+        "`server-timing`",
+        "milliseconds until the head of the answer: waiting for an engine (`queue`), the engine (`upstream`),"
+        " the gateway's own (`overhead`)",
+    ),
     ("`openai-processing-ms`", "milliseconds until the head of the answer"),
     ("`openai-version`", "always `2020-10-01`"),
     (

@@ -31,10 +31,12 @@ class Failover(msgspec.Struct, frozen=True, kw_only=True):
     """Times one request may be placed."""
     retry_ratio: float = 0.2
     """Retries, as a share of the recent requests, that all requests together may cause."""
-    retry_floor: float = 3.0
-    """Retries that are allowed however few requests there were."""
+    retry_floor: float = 10.0
+    """Retries per window that are allowed however few requests there were."""
     retry_window_s: float = 10.0
     """How long a request or a retry counts as recent: the time constant of an exponential decay."""
+    avoid_s: float = 1.0
+    """After a failure the endpoint is chosen last for this long: others need not find out by failing too."""
     breaker_failures: int = 5
     """Counted failures in a row that open an endpoint's breaker."""
     breaker_open_s: float = 5.0
@@ -51,3 +53,8 @@ def may_retry(failure: FailureClass) -> bool:
 def counts(failure: FailureClass) -> bool:
     """Whether the failure is held against the endpoint."""
     return failure in _COUNTED
+
+
+def is_the_endpoints(failure: FailureClass) -> bool:
+    """Whether the endpoint had a part in it, be it only that it is overloaded."""
+    return failure in _COUNTED or failure in _RETRIED

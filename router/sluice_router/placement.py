@@ -6,7 +6,8 @@ that a catch-all backend never answers in place of the real one. Health and room
 busy or broken endpoint is still a candidate to wait for.
 
 Among the endpoints with room, a session's home wins (`affinity.py`), then the least loaded: own requests in
-flight plus those the engine reports as waiting, relative to the endpoint's size; equals take turns.
+flight plus those the engine reports as waiting, relative to the endpoint's size; equals take turns. Both
+avoid an endpoint that has just failed.
 """
 
 from __future__ import annotations
@@ -160,7 +161,7 @@ def choose(replicas: Sequence[Replica], facts: RequestFacts, now: float, load_tt
     """The replica to place a request on now, and why; `None` when none is available."""
     if facts.session is not None:
         at_home = home(replicas, facts.tenant, facts.session)
-        if at_home is not None and at_home.available:
+        if at_home is not None and at_home.available and now >= at_home.avoid_until:
             return at_home, AFFINITY
     least = least_loaded(replicas, now, load_ttl_s)
     return None if least is None else (least, LEAST_LOADED)
@@ -169,13 +170,15 @@ def choose(replicas: Sequence[Replica], facts: RequestFacts, now: float, load_tt
 def least_loaded(replicas: Iterable[Replica], now: float, load_ttl_s: float) -> Replica | None:
     """The available replica with the smallest relative load; `None` when none is available.
 
-    Readings older than `load_ttl_s` count as unknown. Equal loads take turns.
+    Readings older than `load_ttl_s` count as unknown. Equal loads take turns. What has just failed is chosen
+    only when nothing else is available.
     """
-    best, smallest = None, (inf, 0)
+    best, smallest = None, (True, inf, 0)
     for replica in replicas:
         if replica.available:
             occupied = replica.in_flight + replica.reported_waiting(now, load_ttl_s)
-            load = (occupied / replica.endpoint.max_in_flight, replica.last_placed)
+            share = occupied / replica.endpoint.max_in_flight
+            load = (now < replica.avoid_until, share, replica.last_placed)
             if load < smallest:
                 best, smallest = replica, load
     return best

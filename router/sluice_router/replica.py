@@ -45,6 +45,7 @@ class Replica:
     __slots__ = (
         "_load",
         "_load_at",
+        "avoid_until",
         "breaker",
         "draining",
         "endpoint",
@@ -62,6 +63,8 @@ class Replica:
         self.breaker = breaker
         self.healthy = True
         self.draining = False
+        self.avoid_until = 0.0
+        """Until then it is chosen last: it has just failed."""
         self.in_flight = 0
         self.last_placed = order
         self.mean_service_s: float | None = None

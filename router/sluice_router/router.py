@@ -93,6 +93,7 @@ class Router:
         self._slots = sum(endpoint.max_in_flight for endpoint in endpoints)
         self._queue_timeout_s = queue_timeout_s
         self._max_attempts = failover.max_attempts
+        self._avoid_s = failover.avoid_s
         self._budget = RetryBudget(failover.retry_ratio, failover.retry_floor, failover.retry_window_s)
         self._load_ttl_s = load_ttl_s
         self._recovery_s = recovery_s
@@ -373,6 +374,8 @@ class Router:
     def _record(self, replica: Replica, ticket: Ticket, failure: FailureClass | None, now: float) -> None:
         """Tell the endpoint's breaker how an attempt ended."""
         breaker = replica.breaker
+        if failure is not None and failures.is_the_endpoints(failure):
+            replica.avoid_until = now + self._avoid_s
         if failure is None:
             breaker.succeed(ticket.permit)
         elif not failures.counts(failure):

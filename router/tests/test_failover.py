@@ -111,6 +111,29 @@ def test_failures_that_are_repaired_elsewhere_count_as_well():
     assert [t.endpoint.id for t in tickets] == ["b"] * 3
 
 
+@pytest.mark.parametrize("session", [None, "s"])
+def test_an_overloaded_endpoint_is_left_alone_for_a_moment(session):
+    r = router("a", "b")
+    first = r.admit(FACTS, 0.0, nothing)
+    first.retry(0.0, FailureClass.OVERLOADED, nothing)
+
+    same = RequestFacts(request_id="r", kind="chat", model="tiny", session=session)
+    soon = [r.admit(same, 0.5, nothing).endpoint.id for _ in range(3)]
+    later = r.admit(FACTS, 1.0, nothing)
+
+    assert soon == ["b"] * 3
+    assert later.endpoint.id == "a"
+    assert states(r)["a"] is BreakerState.CLOSED
+
+
+def test_an_endpoint_that_has_just_failed_is_better_than_waiting():
+    r = router("a")
+
+    fail(r, FailureClass.OVERLOADED)
+
+    assert r.admit(FACTS, 0.0, nothing).endpoint is not None
+
+
 # An open breaker
 
 
@@ -236,7 +259,7 @@ def test_a_healthy_probe_brings_the_trial_forward():
 
 
 def test_when_every_engine_fails_only_a_share_of_the_requests_is_retried():
-    r = router("a", "b", retry_ratio=0.1, retry_floor=2.0, breaker_failures=10_000)
+    r = router("a", "b", retry_ratio=0.1, retry_floor=2.0)
 
     outcomes = []
     for i in range(1000):

@@ -1,0 +1,79 @@
+"""`sluice explain`: the gateway's decision without a gateway."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from sluice_gateway.cli import app
+from sluice_gateway.config import ConfigError
+
+CONFIG = """
+backends:
+  - {name: gpu, adapter: openai_compatible, url: [http://127.0.0.1:1, http://127.0.0.1:2], models: [big]}
+  - {name: cpu, adapter: openai_compatible, url: http://127.0.0.1:3, models: [big, tiny], quant: int8}
+  - {name: any, adapter: openai_compatible, url: http://127.0.0.1:4}
+aliases:
+  fast:
+    - {model: big, backend: gpu}
+    - {model: tiny}
+"""
+
+
+@pytest.fixture
+def explain(tmp_path: Path):
+    file = tmp_path / "sluice.yaml"
+    file.write_text(CONFIG)
+    return lambda *options: CliRunner().invoke(app, ["explain", *options, "--config", str(file)])
+
+
+def lines(result: Result) -> list[str]:
+    return [" ".join(line.split()) for line in result.stdout.splitlines()]
+
+
+def test_every_target_and_every_endpoint_has_its_line(explain) -> None:
+    result = explain("--model", "fast")
+
+    assert result.exit_code == 0
+    assert lines(result) == [
+        "1. model big, backend gpu",
+        "gpu-0 could serve",
+        "gpu-1 could serve",
+        "cpu no: another backend was asked for",
+        "any no: another backend was asked for",
+        "2. model tiny",
+        "gpu-0 no: does not have the model",
+        "gpu-1 no: does not have the model",
+        "cpu could serve",
+        "any no: takes any model, but another one names it",
+        "Engines without configured models are taken to have any; the gateway asks them.",
+        "=> model=big; backend=gpu; endpoint=gpu-0; reason=least_loaded",
+    ]
+
+
+def test_the_options_are_the_headers(explain) -> None:
+    assert lines(explain("--model", "tiny", "--backend", "gpu", "--prefer"))[-1].endswith(
+        "endpoint=cpu; reason=relaxed,least_loaded"
+    )
+    assert lines(explain("--model", "big", "--quant", "int8", "--priority", "bulk"))[-1].endswith(
+        "endpoint=cpu; reason=least_loaded"
+    )
+    assert lines(explain("--model", "big", "--session", "s"))[-1].endswith("reason=affinity")
+
+
+def test_what_nothing_serves_is_an_error_after_the_table(explain) -> None:
+    result = explain("--model", "tiny", "--backend", "gpu")
+
+    assert "gpu-0 no: does not have the model" in lines(result)
+    assert lines(result)[-1] == "=> nowhere"
+    assert isinstance(result.exception, ConfigError)
+    assert "'tiny' is not served on backend 'gpu'" in str(result.exception)
+
+
+def test_what_the_gateway_would_refuse_is_refused_in_the_same_words(explain) -> None:
+    assert "There is no backend 'x'; valid ones are: gpu, cpu, any." in str(
+        explain("--model", "big", "--backend", "x").exception
+    )
+    assert explain("--model", "big", "--kind", "song").exit_code == 2
