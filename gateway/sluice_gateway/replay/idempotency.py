@@ -146,7 +146,11 @@ class Idempotency:
                 return await self._follow(making, arrival, delivery, "attached")
 
     async def aclose(self) -> None:
-        """Wait for what is still told to the other processes."""
+        """End what is still being made, and wait until the other processes have been told."""
+        for making in list(self._making.values()):
+            if making.shared.is_live and making.task is not None:
+                making.task.cancel()
+            await making.ended.wait()
         await asyncio.gather(*self._settling.values(), return_exceptions=True)
         if self._claims is not None:
             await self._claims.aclose()

@@ -98,7 +98,8 @@ class Client:
         assert task is not None
         self.delivery = Delivery(self.wire, Interruption(task))
         assert replays.applies(self.arrival.headers)
-        return await replays.serve(self.arrival, self.key, self.body, self.delivery, produce)
+        async with asyncio.timeout(20):
+            return await replays.serve(self.arrival, self.key, self.body, self.delivery, produce)
 
 
 def named(name: str = "once") -> dict[bytes, bytes]:

@@ -12,7 +12,9 @@ import pytest
 from redis.asyncio import Redis
 
 from sluice_gateway.errors import Problem
+from sluice_gateway.limits.settings import Redis as Config
 from sluice_gateway.replay import claims as claims_module
+from sluice_gateway.replay.build import build_replays
 from sluice_gateway.replay.claims import Claims
 from sluice_gateway.replay.replays import Replays
 from sluice_gateway.replay.settings import CacheSettings, IdempotencySettings
@@ -157,3 +159,24 @@ async def test_without_redis_every_process_is_on_its_own(
         assert time.monotonic() - begun < 5  # not half a second each
         if how == "frozen":
             server.thaw()
+
+
+async def test_the_configuration_says_which_redis(tmp_path_factory: pytest.TempPathFactory) -> None:
+    socket = tmp_path_factory.mktemp("redis") / "redis.sock"
+    with redis_server(socket.parent, "--unixsocket", str(socket)) as server:
+        one, other = (
+            build_replays(
+                IdempotencySettings(),
+                CacheSettings(),
+                Config(url=url, timeout_ms=1000),
+                {},
+                clock=time.monotonic,
+                wall_clock=time.time,
+                random_bytes=os.urandom,
+            )
+            for url in (f"redis://127.0.0.1:{server.port}/3", f"unix://{socket}?db=3")
+        )
+        assert await Client(headers=named()).ask(one, Engine().answer) == "made"
+        await one.aclose()
+        assert await Client(headers=named()).ask(other, Engine().answer) == "replayed"
+        await other.aclose()
