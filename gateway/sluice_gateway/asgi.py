@@ -13,12 +13,11 @@ from collections.abc import Awaitable, Callable
 
 from sluice_gateway.arrival import Arrival
 from sluice_gateway.asgi_client import AsgiClient
-from sluice_gateway.cors import CorsPolicy
 from sluice_gateway.errors import Failure, Problem, problem
 from sluice_gateway.gateway import Gateway
 from sluice_gateway.native_client import NativeClient
-from sluice_gateway.response import Envelope, problem_headers, request_id_of
-from sluice_gateway.routes import DATA_PLANE, Route
+from sluice_gateway.response import WORDS, Envelope, problem_headers, request_id_of
+from sluice_gateway.routes import DATA_PLANE, Family, Route, family_of
 from sluice_gateway.wire import AsgiWire, Header, Message, Receive, Scope, Send
 
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
@@ -33,7 +32,6 @@ class FrontDoor:
         """`control` gets what is not on the data plane."""
         self._gateway = gateway
         self._control = control
-        self._cors = CorsPolicy(gateway.settings.cors.allow_origins)
         self.native_routes = {path.encode(): route for path, route in DATA_PLANE.items()}
         self.max_body_bytes = gateway.settings.server.max_body_bytes
         self.write_timeout_s = gateway.settings.server.write_timeout_s
@@ -57,7 +55,7 @@ class FrontDoor:
         """See `http_protocol.DataPlane`."""
         try:
             await self._gateway.pipeline.serve(
-                Arrival(route, headers, server, client, client, self._envelope(headers))
+                Arrival(route, headers, server, client, client, self._envelope(headers, route.family))
             )
         except Exception:
             _log.exception("a request failed inside the gateway")
@@ -66,10 +64,11 @@ class FrontDoor:
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers: dict[bytes, bytes] = dict(scope["headers"])
-        envelope = self._envelope(headers)
         route = DATA_PLANE.get(scope["path"])
-        if scope["method"] == "OPTIONS" and self._cors.is_preflight(headers):
-            await _send_whole(send, 200, [*self._cors.preflight(headers), *envelope.headers()], b"")
+        family = family_of(scope["path"], headers) if route is None else route.family
+        envelope = self._envelope(headers, family)
+        if scope["method"] == "OPTIONS" and self._gateway.cors.is_preflight(headers):
+            await _send_whole(send, 200, [*self._gateway.cors.preflight(headers), *envelope.headers()], b"")
         elif route is None:
             await self._control_plane(scope, receive, send, envelope)
         elif scope["method"] == "POST":
@@ -80,13 +79,14 @@ class FrontDoor:
         else:
             found = _wrong_method(scope)
             head = [*problem_headers(found), (b"allow", b"POST"), *envelope.headers()]
-            await _send_whole(send, found.status, head, found.body())
+            await _send_whole(send, found.status, head, WORDS[family].body(found, envelope.request_id))
 
-    def _envelope(self, headers: dict[bytes, bytes]) -> Envelope:
-        return Envelope(request_id_of(headers), self._gateway.clock, self._cors.headers(headers))
+    def _envelope(self, headers: dict[bytes, bytes], family: Family) -> Envelope:
+        return Envelope(request_id_of(headers), self._gateway.clock, self._gateway.cors.headers(headers), family)
 
     async def _control_plane(self, scope: Scope, receive: Receive, send: Send, envelope: Envelope) -> None:
-        scope["state"] = {**scope.get("state", {}), "request_id": envelope.request_id}
+        asked = {"request_id": envelope.request_id, "family": envelope.family}
+        scope["state"] = {**scope.get("state", {}), **asked}
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":

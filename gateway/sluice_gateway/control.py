@@ -77,22 +77,26 @@ def _add_models(app: FastAPI, gateway: Gateway) -> None:
     @app.get("/v1/models", tags=["models"], summary="Models that the key may use.")
     async def models(request: Request) -> Response:
         key = gateway.keyring.authenticate(dict(request.scope["headers"]), request.scope.get("server"))
-        return problem_response(key) if isinstance(key, Problem) else _json(200, gateway.catalog.models(key))
+        if isinstance(key, Problem):
+            return problem_response(key, request=request)
+        return _json(200, gateway.catalog.models(key))
 
     @app.get("/v1/models/{name:path}", tags=["models"], summary="One model.")
     async def model(request: Request, name: str) -> Response:
         key = gateway.keyring.authenticate(dict(request.scope["headers"]), request.scope.get("server"))
         if isinstance(key, Problem):
-            return problem_response(key)
+            return problem_response(key, request=request)
         found = gateway.catalog.model(name, key)
-        return problem_response(found) if isinstance(found, Problem) else _json(200, found)
+        if isinstance(found, Problem):
+            return problem_response(found, request=request)
+        return _json(200, found)
 
 
 def _add_admin(app: FastAPI, gateway: Gateway) -> None:
     app.add_exception_handler(Refused, _on_refused)
     app.include_router(keys_router(gateway.identities.service))
     app.include_router(usage_router(UsageReport(gateway.database), gateway.wall_clock))
-    app.add_middleware(AdminGate, keyring=gateway.keyring, origins=gateway.settings.cors.allow_origins)
+    app.add_middleware(AdminGate, keyring=gateway.keyring, origins=lambda: gateway.settings.cors.allow_origins)
 
 
 async def _on_refused(request: Request, error: Exception) -> Response:
@@ -127,12 +131,13 @@ def _add_files(app: FastAPI, gateway: Gateway) -> None:
 async def _on_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
-        return problem_response(problem(Failure.NOT_FOUND, f"There is no {request.url.path}; see /docs."))
+        text = f"There is no {request.url.path}; see /docs."
+        return problem_response(problem(Failure.NOT_FOUND, text), request=request)
     if error.status_code == 405:
         text = f"{request.url.path} does not support {request.method}; see /docs."
-        return problem_response(problem(Failure.METHOD_NOT_ALLOWED, text), error.headers)
+        return problem_response(problem(Failure.METHOD_NOT_ALLOWED, text), error.headers, request=request)
     found = problem(Failure.INVALID_REQUEST, str(error.detail))
-    return problem_response(msgspec.structs.replace(found, status=error.status_code))
+    return problem_response(msgspec.structs.replace(found, status=error.status_code), request=request)
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
@@ -146,7 +151,7 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
 
 async def _on_bug(request: Request, error: Exception) -> Response:
     """The front door logs it; Starlette raises it once more after this answer."""
-    return problem_response(internal(request.state.request_id))
+    return problem_response(internal(request.state.request_id), request=request)
 
 
 def _json(status: int, value: Any) -> Response:

@@ -37,12 +37,14 @@ from sluice_gateway.health import HealthMonitor
 from sluice_gateway.identity import Key
 from sluice_gateway.interruption import Interruption
 from sluice_gateway.keep_alive import KeepAlive
+from sluice_gateway.limits.headers import for_anthropic
+from sluice_gateway.limits.refusals import with_anthropic_headers
 from sluice_gateway.limits.types import FREE, Demand, Lease, Limiter, Price
 from sluice_gateway.metrics import Metrics
 from sluice_gateway.models import Catalog
 from sluice_gateway.replay.delivery import Delivery
 from sluice_gateway.replay.replays import Replays
-from sluice_gateway.response import AnthropicWords, ErrorWords, OpenAIWords, Responder, decision_headers
+from sluice_gateway.response import WORDS, Responder, decision_headers
 from sluice_gateway.responses_api.serving import BackgroundResponses, ResponseRequest
 from sluice_gateway.routes import Family
 from sluice_gateway.settings import Server, Timeouts
@@ -53,7 +55,7 @@ from sluice_router.types import Endpoint, FailureClass, Reject, RequestFacts
 
 _log = logging.getLogger("sluice")
 
-PASSED_ON = (b"content-type", b"accept", b"traceparent", b"tracestate", b"baggage")
+PASSED_ON = frozenset({b"content-type", b"accept", b"traceparent", b"tracestate", b"baggage"})
 """Request headers that engines get to see, besides the request id. Never the client's credentials."""
 _PASSED_ON_PREFIX = b"x-echo-"
 
@@ -106,7 +108,6 @@ class Pipeline:
         self._running: set[Interruption] = set()
         self._idle = asyncio.Event()
         self._idle.set()
-        self._words: Mapping[Family, ErrorWords] = {"openai": OpenAIWords(), "anthropic": AnthropicWords()}
 
     @property
     def in_flight(self) -> int:
@@ -133,8 +134,7 @@ class Pipeline:
         interruption = Interruption(_current_task())
         envelope = arrival.envelope
         exchange = Exchange(envelope.request_id, arrival.route.kind, arrival.route.path, envelope.started_s)
-        words = self._words[arrival.route.family]
-        client = Responder(arrival.wire, envelope, interruption, words)
+        client = Responder(arrival.wire, envelope, interruption, WORDS[arrival.route.family])
         self._running.add(interruption)
         self._idle.clear()
         tracer = self._stages.tracer
@@ -208,7 +208,7 @@ class Pipeline:
         if isinstance(job.opened, ResponseRequest) and job.opened.detached:
             return await self._stages.background.begin(job.opened.ask, arrival, key, client)
         job.trace = trace
-        found = await self._with_lease(job, facts, key)
+        found = await self._with_lease(job, facts, key, arrival.route.family)
         if found is not None and job.opened is not None:
             await job.opened.conclude(found)
         return found
@@ -255,7 +255,7 @@ class Pipeline:
             return decoded
         return Job(exchange, client, body, decoded, passed_on, content_type=content_type)
 
-    async def _with_lease(self, job: Job, facts: RequestFacts, key: Key) -> Problem | None:
+    async def _with_lease(self, job: Job, facts: RequestFacts, key: Key, family: Family) -> Problem | None:
         exchange = job.exchange
         exchange.price = self._stages.prices.get(facts.model, FREE)
         demand = Demand(
@@ -267,16 +267,19 @@ class Pipeline:
         limiter = self._stages.limiter
         lease = await limiter.reserve(key, demand)
         if isinstance(lease, Problem):
-            return lease
+            return with_anthropic_headers(lease) if family == "anthropic" else lease
         try:
-            job.client.extra = lambda: self._extra_headers(exchange, lease)
+            job.client.extra = lambda: self._extra_headers(exchange, lease, family)
             return await self._with_ticket(job, facts)
         finally:
             limiter.settle(lease, exchange.usage)
 
-    def _extra_headers(self, exchange: Exchange, lease: Lease) -> list[Header]:
+    def _extra_headers(self, exchange: Exchange, lease: Lease, family: Family) -> list[Header]:
         elapsed_s = self._clock() - exchange.started_s
-        return [*lease.headers, *decision_headers(exchange, elapsed_s)]
+        limits = lease.headers
+        if family == "anthropic":
+            limits = for_anthropic(limits, lease.state)
+        return [*limits, *decision_headers(exchange, elapsed_s)]
 
     async def _with_ticket(self, job: Job, facts: RequestFacts) -> Problem | None:
         """Admit, and try endpoints until one has answered or none is left."""
@@ -352,9 +355,11 @@ class Pipeline:
 
 
 def _passed_on(headers: dict[bytes, bytes], request_id: str) -> tuple[tuple[bytes, bytes], ...]:
-    kept = [(name, headers[name]) for name in PASSED_ON if name in headers]
-    kept += [h for h in headers.items() if h[0][:7] == _PASSED_ON_PREFIX]
-    kept.append((b"x-request-id", request_id.encode()))
+    kept = [(b"x-request-id", request_id.encode())]
+    for header in headers.items():
+        name = header[0]
+        if name in PASSED_ON or name[:7] == _PASSED_ON_PREFIX:
+            kept.append(header)
     return tuple(kept)
 
 

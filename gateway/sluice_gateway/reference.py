@@ -76,6 +76,7 @@ REQUEST_HEADERS = (
 
 RESPONSE_HEADERS = (
     ("`x-request-id`", "the request's id, also in the log"),
+    ("`request-id`", "the same, for Anthropic's clients"),
     ("`x-sluice-backend`", "the backend that served, or was tried last"),
     (
         "`x-sluice-route`",
@@ -97,6 +98,16 @@ RESPONSE_HEADERS = (
     ),
     (
         "`x-ratelimit-limit-tokens`, `x-ratelimit-remaining-tokens`, `x-ratelimit-reset-tokens`",
+        "the same for tokens",
+    ),
+    (
+        "`anthropic-ratelimit-requests-limit`, `anthropic-ratelimit-requests-remaining`,"
+        " `anthropic-ratelimit-requests-reset`",
+        "what Anthropic's clients get instead; reset is a time, e.g. `2030-01-31T12:00:00Z`",
+    ),
+    (
+        "`anthropic-ratelimit-tokens-limit`, `anthropic-ratelimit-tokens-remaining`,"
+        " `anthropic-ratelimit-tokens-reset`",
         "the same for tokens",
     ),
     (

@@ -9,18 +9,20 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from sluice_gateway.dialects import anthropic_errors
 from sluice_gateway.errors import Problem
 from sluice_gateway.exchange import Exchange
 from sluice_gateway.interruption import Interruption
+from sluice_gateway.limits.headers import ANTHROPIC_RATE_HEADERS, RATE_HEADERS, SHOULD_RETRY
 from sluice_gateway.limits.headers import MODE as LIMITS_MODE
-from sluice_gateway.limits.headers import RATE_HEADERS, SHOULD_RETRY
+from sluice_gateway.routes import Family
 from sluice_gateway.wire import Header, Wire
 
 REQUEST_ID = "x-request-id"
+ANTHROPIC_REQUEST_ID = "request-id"
 PROCESSING_MS = "openai-processing-ms"
 API_VERSION = "openai-version"
 SERVED_BY = "x-sluice-backend"
@@ -31,7 +33,7 @@ RETRY_AFTER_MS = "retry-after-ms"
 
 EXPOSED = (
     *(REQUEST_ID, PROCESSING_MS, API_VERSION, SERVED_BY, ROUTE, TIMING, RETRY_AFTER, RETRY_AFTER_MS),
-    *(*RATE_HEADERS, LIMITS_MODE, SHOULD_RETRY),
+    *(ANTHROPIC_REQUEST_ID, *RATE_HEADERS, *ANTHROPIC_RATE_HEADERS, LIMITS_MODE, SHOULD_RETRY),
 )
 """Response headers that scripts in a browser may read."""
 
@@ -42,6 +44,7 @@ _EVENT_STREAM: tuple[Header, ...] = (
     (b"x-accel-buffering", b"no"),
 )
 _REQUEST_ID_BYTES = REQUEST_ID.encode()
+_ANTHROPIC_REQUEST_ID_BYTES = ANTHROPIC_REQUEST_ID.encode()
 _PROCESSING_MS_BYTES = PROCESSING_MS.encode()
 _VERSION: Header = (API_VERSION.encode(), b"2020-10-01")
 _VALID_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -63,11 +66,18 @@ def new_request_id() -> str:
 class Envelope:
     """What every answer to one request carries, whoever writes it."""
 
-    __slots__ = ("_clock", "_extra", "request_id", "started_s")
+    __slots__ = ("_clock", "_extra", "family", "request_id", "started_s")
 
-    def __init__(self, request_id: str, clock: Callable[[], float], extra: list[Header]) -> None:
+    def __init__(
+        self,
+        request_id: str,
+        clock: Callable[[], float],
+        extra: list[Header],
+        family: Family = "openai",
+    ) -> None:
         """`clock` gives monotonic seconds; `extra` headers are for the browser, usually none."""
         self.request_id = request_id
+        self.family = family
         self.started_s = clock()
         self._clock = clock
         self._extra = extra
@@ -75,12 +85,16 @@ class Envelope:
     def headers(self) -> list[Header]:
         """Request id, processing time until now, API version, and the browser's."""
         elapsed_ms = int((self._clock() - self.started_s) * 1000)
-        return [
-            (_REQUEST_ID_BYTES, self.request_id.encode()),
+        request_id = self.request_id.encode()
+        headers = [
+            (_REQUEST_ID_BYTES, request_id),
             (_PROCESSING_MS_BYTES, b"%d" % elapsed_ms),
             _VERSION,
             *self._extra,
         ]
+        if self.family == "anthropic":
+            headers.append((_ANTHROPIC_REQUEST_ID_BYTES, request_id))
+        return headers
 
 
 class ErrorWords(Protocol):
@@ -117,6 +131,9 @@ class AnthropicWords:
     def event(self, found: Problem, request_id: str) -> bytes:
         """See `ErrorWords`."""
         return anthropic_errors.event(found, request_id)
+
+
+WORDS: Mapping[Family, ErrorWords] = {"openai": OpenAIWords(), "anthropic": AnthropicWords()}
 
 
 class Responder:

@@ -67,3 +67,13 @@ ROUTES: tuple[Route, ...] = (
     Route(path="/v1/images/variations", kind="images_variations", multipart=True),
 )
 DATA_PLANE: Mapping[str, Route] = {route.path: route for route in ROUTES}
+
+_MESSAGES = "/v1/messages"
+_ANTHROPIC_VERSION = b"anthropic-version"
+
+
+def family_of(path: str, headers: Mapping[bytes, bytes]) -> Family:
+    """Whose client asks, on any path: `/v1/models` belongs to both, and only Anthropic's say a version."""
+    if path == _MESSAGES or path.startswith(_MESSAGES + "/") or _ANTHROPIC_VERSION in headers:
+        return "anthropic"
+    return "openai"

@@ -19,12 +19,18 @@ Family = Literal["openai", "anthropic"]
 RATE_HEADERS = tuple(
     f"x-ratelimit-{what}-{of}" for of in ("requests", "tokens") for what in ("limit", "remaining", "reset")
 )
+ANTHROPIC_RATE_HEADERS = tuple(
+    f"anthropic-ratelimit-{of}-{what}"
+    for of in ("requests", "tokens")
+    for what in ("limit", "remaining", "reset")
+)
 MODE = "x-sluice-limits"
 """Says which mode decided while the shared store could not be asked."""
 
 SHOULD_RETRY = "x-should-retry"
 """What OpenAI's SDKs obey above all else."""
 
+_OPENAI_PREFIX = b"x-ratelimit-"
 _MINUTE_MS = 60_000
 _HOUR_MS = 3_600_000
 
@@ -59,6 +65,12 @@ def rate_limit_headers(state: RateState, family: Family = "openai") -> tuple[Hea
             (b"x-ratelimit-reset-tokens", duration(tokens.reset_us)),
         )
     return headers
+
+
+def for_anthropic(headers: tuple[Header, ...], state: RateState) -> tuple[Header, ...]:
+    """The headers of a lease or a refusal, made for OpenAI's clients, as Anthropic's read them."""
+    others = (header for header in headers if not header[0].startswith(_OPENAI_PREFIX))
+    return (*rate_limit_headers(state, "anthropic"), *others)
 
 
 def _anthropic(state: RateState) -> tuple[Header, ...]:

@@ -13,7 +13,13 @@ import msgspec
 
 from sluice_gateway.errors import Failure, Problem, problem
 from sluice_gateway.limits.buckets import BUSY_WAIT_US, Dimension
-from sluice_gateway.limits.headers import MODE, SHOULD_RETRY, duration, rate_limit_headers
+from sluice_gateway.limits.headers import (
+    MODE,
+    SHOULD_RETRY,
+    duration,
+    for_anthropic,
+    rate_limit_headers,
+)
 from sluice_gateway.limits.money import MICRO
 from sluice_gateway.limits.subjects import Subject
 from sluice_gateway.limits.types import NO_RATES, Demand, RateState
@@ -33,6 +39,13 @@ class LimitProblem(Problem, frozen=True, kw_only=True):
     """A refusal by a limit, with the limits as they stand: for other families' headers."""
 
     state: RateState = NO_RATES
+
+
+def with_anthropic_headers(found: Problem) -> Problem:
+    """A refusal with the headers that Anthropic's clients read."""
+    if not isinstance(found, LimitProblem):
+        return found
+    return msgspec.structs.replace(found, headers=for_anthropic(found.headers, found.state))
 
 
 def refused(
