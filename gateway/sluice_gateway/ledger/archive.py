@@ -30,7 +30,10 @@ _SWEEP_PAUSE_S = 0.05
 
 
 class Archive:
-    """Writes and deletes. Whatever the database raises goes to the caller."""
+    """Writes and deletes. Whatever the database raises goes to the caller.
+
+    The schema is brought up to date on first use: the database may have been away when the gateway started.
+    """
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -39,6 +42,7 @@ class Archive:
         """Store rows in one transaction. Those that are there already stay as they are."""
         if not rows:
             return
+        await self._database.migrate()
         async with self._database.begin() as connection:
             if self._database.is_sqlite:
                 await connection.exec_driver_sql(_SQLITE_INSERT, list(rows))
@@ -54,6 +58,7 @@ class Archive:
         identity = (USAGE.c.writer, USAGE.c.number)
         old = select(*identity).where(USAGE.c.time_ms < time_ms).limit(_SWEEP_ROWS)
         total = 0
+        await self._database.migrate()
         while True:
             async with self._database.begin() as connection:
                 result = await connection.execute(delete(USAGE).where(tuple_(*identity).in_(old)))

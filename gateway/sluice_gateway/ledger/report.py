@@ -140,6 +140,7 @@ class UsageReport:
         columns = [_COLUMNS[dimension].label(f"by_{dimension}") for dimension in by]
         query = _narrow(select(*columns, *_SUMS), selection)
         query = query.group_by(*columns).order_by(*columns).having(func.count() > 0)
+        await self._database.migrate()
         async with self._database.read() as connection:
             rows = (await connection.execute(query.limit(limit + 1).offset(offset))).all()
         data = [_sum(row, by) for row in rows[:limit]]
@@ -153,6 +154,7 @@ class UsageReport:
         query = _narrow(select(USAGE), selection).order_by(*(column.desc() for column in order))
         if after is not None:
             query = query.where(tuple_(*order) < tuple_(*_read_cursor(after)))
+        await self._database.migrate()
         async with self._database.read() as connection:
             rows = (await connection.execute(query.limit(limit + 1))).all()
         page = rows[:limit]
