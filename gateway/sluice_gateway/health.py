@@ -55,11 +55,38 @@ class HealthMonitor:
             else:
                 self._tasks.append(asyncio.create_task(self._watch(probed)))
 
+    def adopt(self, before: HealthMonitor) -> None:
+        """Believe what another monitor knows of the engines that both have, until a probe says otherwise.
+
+        Before `start`. What an administrator has decided about an engine stays decided too.
+        """
+        replicas = {replica.endpoint.id: replica for replica in before._router.snapshot().replicas}
+        for endpoint_id, probed in self._probed.items():
+            old = before._probed.get(endpoint_id)
+            if old is None or old.engine.endpoint.url != probed.engine.endpoint.url:
+                continue
+            replica = replicas[endpoint_id]
+            if not probed.engine.backend.models:
+                self._router.set_models(endpoint_id, replica.endpoint.models, self._clock())
+            if replica.draining:
+                self._router.set_draining(endpoint_id, True, self._clock())
+            if replica.breaker_forced:
+                self._router.force_breaker(endpoint_id, replica.breaker, self._clock())
+            probed.healthy, probed.problem = old.healthy, old.problem
+            self._router.set_health(endpoint_id, old.healthy, self._clock())
+        self._note_readiness()
+
+    async def wait_until_looked(self) -> None:
+        """Return when every engine has been probed."""
+        for probed in self._probed.values():
+            await probed.looked.wait()
+
     async def aclose(self) -> None:
-        """Stop probing."""
+        """Stop probing. Idempotent."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
         for probed in self._probed.values():
             await probed.client.aclose()
 
@@ -102,6 +129,7 @@ class HealthMonitor:
 
     def _apply(self, probed: _Probed, reading: Reading) -> None:
         endpoint = probed.engine.endpoint
+        probed.looked.set()
         if not reading.ready:
             if probed.note_failure():
                 self._set(probed, False, reading.problem or "is not ready")
@@ -137,6 +165,7 @@ class _Probed:
         self.problem = _STARTING
         self.failures = 0
         self.wake = asyncio.Event()
+        self.looked = asyncio.Event()
         self.client = _client(engine.endpoint.url)
         self._allowed = settings.failures
         self._timeout_s = settings.timeout_s

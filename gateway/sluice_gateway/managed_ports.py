@@ -30,6 +30,12 @@ class ManagedPorts:
                 return port
         raise ConfigError("There is no free TCP port on 127.0.0.1 for a managed engine.")
 
+    def release(self, port: int) -> None:
+        """Give one claim back, if there is one."""
+        claim = self._claims.pop(port, None)
+        if claim is not None:
+            claim.close()
+
     def close(self) -> None:
         """Give the claims back. Idempotent."""
         for claim in self._claims.values():

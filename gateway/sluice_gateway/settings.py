@@ -61,11 +61,35 @@ class Server(Section, frozen=True, kw_only=True):
         float,
         Meta(
             ge=0,
-            description="On SIGINT or SIGTERM, running requests may go on for this long; new ones get"
-            " 503. What"
-            " is left then ends with an error event.",
+            description="On SIGTERM, running requests may go on for this long; new ones get 503. What is left"
+            " then ends with an error event. Give whoever stops the gateway (systemd, Docker, Kubernetes) the"
+            " same patience.",
         ),
-    ] = 3.0
+    ] = 600.0
+    interrupt_drain_s: Annotated[
+        float, Meta(ge=0, description="The same for SIGINT (Ctrl-C), where somebody is waiting.")
+    ] = 5.0
+    workers: Annotated[
+        Count,
+        Meta(
+            description="Processes that serve. More than one need `redis`, where they share their limits."
+            " The option `--workers` wins over it."
+        ),
+    ] = 1
+    worker_timeout_s: Annotated[
+        Seconds,
+        Meta(
+            description="With several processes, one whose event loop has not run for this long is replaced,"
+            " after its stack has been logged."
+        ),
+    ] = 30.0
+    metrics_port: Annotated[
+        Annotated[int, Meta(ge=1, le=65535)] | None,
+        Meta(
+            description="Another port, on the same address, for `/metrics` alone; with several processes it"
+            " answers even when none of them does.",
+        ),
+    ] = None
 
 
 class Managed(Section, frozen=True, kw_only=True):
@@ -239,9 +263,7 @@ class Settings(Section, frozen=True, kw_only=True):
     ] = ()
     keys: Annotated[
         tuple[KeySettings, ...],
-        Meta(
-            description="API keys, beside those of the store. With none in either: open, on loopback only."
-        ),
+        Meta(description="API keys, beside those of the store. With none in either: open, on loopback only."),
     ] = ()
     tenants: Annotated[
         tuple[TenantSettings, ...], Meta(description="Tenants, beside those of the store.")

@@ -46,11 +46,12 @@ _NOT_JSON = problem(Failure.BODY_ENCODING, "Send 'content-type: application/json
 class AdminGate:
     """Lets through to `app` what may pass; all other paths pass anyway."""
 
-    def __init__(self, app: Application, keyring: Keyring, origins: Iterable[str]) -> None:
-        """`origins`: web pages that are trusted, from `cors.allow_origins`; `*` trusts nobody here."""
+    def __init__(self, app: Application, keyring: Keyring, origins: Callable[[], Iterable[str]]) -> None:
+        """`origins` gives the web pages that are trusted now, from `cors.allow_origins`; `*` trusts nobody
+        here."""
         self._app = app
         self._keyring = keyring
-        self._origins = frozenset(origin.rstrip("/") for origin in origins)
+        self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
@@ -92,7 +93,8 @@ class AdminGate:
             return headers.get(b"sec-fetch-site", b"none") not in (b"none", b"same-origin")
         name = origin.decode("latin-1")
         host = headers.get(b"host", b"").decode("latin-1")
-        return name not in self._origins and name not in (f"http://{host}", f"https://{host}")
+        trusted = {origin.rstrip("/") for origin in self._origins()}
+        return name not in trusted and name not in (f"http://{host}", f"https://{host}")
 
 
 def _replaying(body: bytes, receive: Receive) -> Receive:

@@ -36,6 +36,12 @@ class DegradedMode:
     """Decides in Redis' place."""
 
     def __init__(self, limits: Limits, clock: Callable[[], int], counters: LimiterCounters) -> None:
+        self._share = 1
+        self._local = MemoryLimiter(limits, clock, counters=counters)
+        self.reload(limits)
+
+    def reload(self, limits: Limits) -> None:
+        """From now on these limits hold; what was used counts on."""
         down = limits.when_redis_is_down
         modes: dict[str, Mode] = {
             "requests_per_min": down.requests,
@@ -46,8 +52,7 @@ class DegradedMode:
         }
         self._closed = [name for name, mode in modes.items() if mode == "closed"]
         self._kept = frozenset(name for name, mode in modes.items() if mode == "local")
-        self._share = 1
-        self._local = MemoryLimiter(limits, clock, keep=self._kept, counters=counters)
+        self._local.reload(limits, self._kept)
 
     def take(
         self, key: Key, demand: Demand, subjects: tuple[Subject, ...], processes: int

@@ -24,12 +24,12 @@ from sluice_gateway.limits.buckets import (
     reserve,
 )
 from sluice_gateway.limits.counters import LimiterCounters
-from sluice_gateway.limits.headers import level, rate_limit_headers, tighter
+from sluice_gateway.limits.headers import rate_limit_headers
 from sluice_gateway.limits.money import cost_micro, worst_case_micro
 from sluice_gateway.limits.refusals import gateway_full, never_fits, refused
 from sluice_gateway.limits.settings import Limits
 from sluice_gateway.limits.subjects import EVERY_FIELD, Keep, Policy, Subject
-from sluice_gateway.limits.types import FREE, NO_RATES, Demand, Lease, Price, RateState, Spent
+from sluice_gateway.limits.types import FREE, NO_RATES, Demand, Lease, Level, Price, RateState, Spent
 from sluice_gateway.wire import Header
 from sluice_router.types import Usage
 
@@ -104,6 +104,11 @@ class MemoryLimiter:
             name: (subject, self._bucket(subject)) for name, subject in self._policy.models.items()
         }
 
+    def reload(self, limits: Limits, keep: Keep = EVERY_FIELD) -> None:
+        """From now on these limits hold; what was used counts on."""
+        self._limits, self._keep = limits, keep
+        self.resize(self._share)
+
     def restore(self, spent: Iterable[Spent]) -> None:
         """Count what was spent before this process began. Before the first reservation."""
         now = self._clock()
@@ -172,13 +177,13 @@ class MemoryLimiter:
         tokens = demand.prompt_tokens + output
         worst = 0 if price is FREE else worst_case_micro(price, demand.prompt_tokens, output)
         asks: Asks = []
-        largest = 0
+        suspicious = False
         for bucket in buckets:
             token_us = int(tokens * bucket.us_per_token)
             asks.append((bucket, token_us))
-            if token_us > largest:
-                largest = token_us
-        if worst or largest > WINDOW_US:
+            if token_us > WINDOW_US or (worst and bucket.budgeted):
+                suspicious = True
+        if suspicious:
             found = never_fits(self._subjects(plan, demand), demand, worst)
             if found is not None:
                 return found
@@ -231,12 +236,25 @@ class MemoryLimiter:
 
 
 def rates(now: int, asks: Asks) -> RateState:
-    """What the buckets have left, the tightest of each kind."""
+    """What the buckets have left, the tightest of each kind. Written out, since every answer shows it."""
     requests = tokens = None
+    fewest_requests = fewest_tokens = 0
     for bucket, _ in asks:
         bounds = bucket.bounds
-        if bounds.requests is not None:
-            requests = tighter(requests, level(bounds.requests, max(0, bucket.request_tat - now)))
-        if bounds.tokens is not None:
-            tokens = tighter(tokens, level(bounds.tokens, max(0, bucket.token_tat - now)))
-    return RateState(at_us=now, requests=requests, tokens=tokens)
+        limit = bounds.requests
+        if limit is not None:
+            used_us = bucket.request_tat - now if bucket.request_tat > now else 0
+            left = (WINDOW_US - used_us) * limit // WINDOW_US
+            if requests is None or left < fewest_requests:
+                requests, fewest_requests = (limit, used_us), left
+        limit = bounds.tokens
+        if limit is not None:
+            used_us = bucket.token_tat - now if bucket.token_tat > now else 0
+            left = (WINDOW_US - used_us) * limit // WINDOW_US
+            if tokens is None or left < fewest_tokens:
+                tokens, fewest_tokens = (limit, used_us), left
+    return RateState(
+        at_us=now,
+        requests=None if requests is None else Level(requests[0], max(0, fewest_requests), requests[1]),
+        tokens=None if tokens is None else Level(tokens[0], max(0, fewest_tokens), tokens[1]),
+    )

@@ -66,11 +66,8 @@ class RedisLimiter:
     ) -> None:
         """`clock` gives microseconds since 1970, for when Redis' own cannot be had; `random` gives [0, 1)."""
         self.counters = LimiterCounters("degraded")
-        self._limits = limits
         self._names = names = KeyNames(prefix)
-        self._policy = Policy(limits)
-        self._models = {name: bound(subject, names) for name, subject in self._policy.models.items()}
-        self._plans: dict[str, Plan] = {}
+        self._adopt(limits)
         self._free = FreeLease()
         self._running = 0
         self._caller = os.urandom(6).hex()
@@ -84,6 +81,17 @@ class RedisLimiter:
         )
         self._settling.attach(self._link)
         self._beats: asyncio.Task[None] | None = None
+
+    def _adopt(self, limits: Limits) -> None:
+        self._limits = limits
+        self._policy = Policy(limits)
+        self._models = {name: bound(subject, self._names) for name, subject in self._policy.models.items()}
+        self._plans: dict[str, Plan] = {}
+
+    def reload(self, limits: Limits) -> None:
+        """From now on these limits hold; what was used counts on."""
+        self._adopt(limits)
+        self._degraded.reload(limits)
 
     @property
     def in_use(self) -> int:
