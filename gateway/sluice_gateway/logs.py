@@ -26,7 +26,7 @@ SERVER_LOGGER = "uvicorn.error"
 """uvicorn's, which speaks of connections that it had to cut."""
 
 
-class RequestLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class RequestLine(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What is logged of one request. Fields that have nothing to say are left out."""
 
     time: str
@@ -36,6 +36,7 @@ class RequestLine(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     status: int
     outcome: str
     duration_ms: float
+    cache: str = ""
     key: str = ""
     tenant: str = ""
     model: str = ""
@@ -68,10 +69,15 @@ class RequestLog:
         self._timestamps = _Timestamps(wall_clock)
         self._pending: list[bytes] = []
         self._encoder = msgspec.json.Encoder()
+        self._line = RequestLine(
+            time="", event="request", request_id="", path="", status=0, outcome="", duration_ms=0.0
+        )
 
     def write(self, exchange: Exchange) -> None:
         """Log a request that has ended."""
-        line = _line(exchange, self._timestamps.now())
+        line = self._line
+        line.time = self._timestamps.now()
+        _fill(line, exchange)
         if self._text:
             self._stream.write(_as_text(line))
             self._stream.flush()
@@ -140,30 +146,32 @@ class _JsonFormatter(logging.Formatter):
         return msgspec.json.encode(fields).decode()
 
 
-def _line(exchange: Exchange, timestamp: str) -> RequestLine:
+def _fill(line: RequestLine, exchange: Exchange) -> None:
+    """Everything but the time. A line is used again for the next request: making one costs more than this."""
     usage = exchange.usage
-    return RequestLine(
-        time=timestamp,
-        event="request",
-        request_id=exchange.request_id,
-        path=exchange.path,
-        status=exchange.status,
-        outcome=exchange.outcome,
-        duration_ms=_ms(exchange.duration_s),
-        key=exchange.key_id,
-        tenant=exchange.tenant,
-        model=exchange.model[:_MAX_MODEL],
-        backend=exchange.backend,
-        endpoint=exchange.endpoint,
-        stream=exchange.stream,
-        attempts=exchange.attempts,
-        queue_ms=_ms(exchange.queued_s) or None,
-        ttft_ms=_ms(exchange.first_token_s or 0.0) or None,
-        prompt_tokens=usage.prompt_tokens if usage else 0,
-        completion_tokens=usage.completion_tokens if usage else 0,
-        cached_tokens=usage.cached_tokens if usage else 0,
-        usage_estimated=usage is not None and not exchange.usage_is_exact,
-    )
+    line.request_id = exchange.request_id
+    line.path = exchange.path
+    line.status = exchange.status
+    line.outcome = exchange.outcome
+    line.duration_ms = _ms(exchange.duration_s)
+    line.key = exchange.key_id
+    line.tenant = exchange.tenant
+    line.model = exchange.model[:_MAX_MODEL]
+    line.backend = exchange.backend
+    line.endpoint = exchange.endpoint
+    line.stream = exchange.stream
+    line.attempts = exchange.attempts
+    line.cache = exchange.cache
+    line.queue_ms = _ms(exchange.queued_s) if exchange.queued_s else None
+    line.ttft_ms = _ms(exchange.first_token_s) if exchange.first_token_s else None
+    if usage is None:
+        line.prompt_tokens = line.completion_tokens = line.cached_tokens = 0
+        line.usage_estimated = False
+    else:
+        line.prompt_tokens = usage.prompt_tokens
+        line.completion_tokens = usage.completion_tokens
+        line.cached_tokens = usage.cached_tokens
+        line.usage_estimated = not exchange.usage_is_exact
 
 
 def _as_text(line: RequestLine) -> str:
@@ -180,7 +188,7 @@ def _as_text(line: RequestLine) -> str:
 
 
 def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 3)
+    return int(seconds * 1_000_000 + 0.5) / 1000
 
 
 def _timestamp(seconds: float) -> str:

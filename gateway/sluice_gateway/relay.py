@@ -217,6 +217,8 @@ class BodyRelay:
         parts: list[bytes] = []
         size = 0
         tail: Tail | None = None
+        # Only JSON can tell an error or a usage: sound and pictures are passed on as they come.
+        hold_bytes = _HOLD_BODY_BYTES if head[0][1].startswith(b"application/json") else 0
         try:
             async for chunk in response:
                 if tail is not None:
@@ -225,7 +227,7 @@ class BodyRelay:
                     continue
                 parts.append(chunk)
                 size += len(chunk)
-                if size > _HOLD_BODY_BYTES and self._translation is None:
+                if size > hold_bytes and self._translation is None:
                     tail = await self._begin(head, b"".join(parts))
         except UpstreamError as error:
             return upstream_failure.from_exception(error, self._backend)

@@ -13,6 +13,7 @@ effect.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Protocol
 from urllib.parse import quote
 
@@ -117,7 +118,7 @@ class Ticket:
         endpoint = self.endpoint
         if endpoint is None:
             return ""
-        model = quote(self.model[:128], safe=_PLAIN, errors="replace")
+        model = _quoted(self.model)
         return f"model={model}; backend={endpoint.backend}; endpoint={endpoint.id}; reason={self._reasons()}"
 
     def _reasons(self) -> str:
@@ -165,3 +166,8 @@ class Ticket:
         are used up. Does nothing unless the ticket is placed and open.
         """
         self._desk.retry(self, now, failure, notify)
+
+
+@lru_cache(maxsize=1024)
+def _quoted(model: str) -> str:
+    return quote(model[:128], safe=_PLAIN, errors="replace")

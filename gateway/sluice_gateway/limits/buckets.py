@@ -165,6 +165,8 @@ class Bucket:
         horizon = now + WINDOW_US
         if self.request_tat + self.request_us > horizon or self.token_tat + token_us > horizon:
             return False
+        if not self.budgeted and (self.bounds.concurrent < 0 or len(self.leases) < self.bounds.concurrent):
+            return True
         return not self.leased or self._lease_wait(now, worst)[1] == 0
 
     def wait(self, now: int, token_us: int, worst: int) -> tuple[Dimension, int]:
