@@ -9,6 +9,7 @@ expected.
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Awaitable, Callable
 
 from sluice_gateway.arrival import Arrival
@@ -16,7 +17,8 @@ from sluice_gateway.asgi_client import AsgiClient
 from sluice_gateway.errors import Failure, Problem, problem
 from sluice_gateway.gateway import Gateway
 from sluice_gateway.native_client import NativeClient
-from sluice_gateway.response import WORDS, Envelope, problem_headers, request_id_of
+from sluice_gateway.request_ids import RequestIds
+from sluice_gateway.response import WORDS, Envelope, problem_headers
 from sluice_gateway.routes import DATA_PLANE, Family, Route, family_of
 from sluice_gateway.wire import AsgiWire, Header, Message, Receive, Scope, Send
 
@@ -32,6 +34,7 @@ class FrontDoor:
         """`control` gets what is not on the data plane."""
         self._gateway = gateway
         self._control = control
+        self._ids = RequestIds(os.urandom)
         self.native_routes = {path.encode(): route for path, route in DATA_PLANE.items()}
         self.max_body_bytes = gateway.settings.server.max_body_bytes
         self.write_timeout_s = gateway.settings.server.write_timeout_s
@@ -82,7 +85,8 @@ class FrontDoor:
             await _send_whole(send, found.status, head, WORDS[family].body(found, envelope.request_id))
 
     def _envelope(self, headers: dict[bytes, bytes], family: Family) -> Envelope:
-        return Envelope(request_id_of(headers), self._gateway.clock, self._gateway.cors.headers(headers), family)
+        gateway = self._gateway
+        return Envelope(self._ids.of(headers), gateway.clock, gateway.cors.headers(headers), family)
 
     async def _control_plane(self, scope: Scope, receive: Receive, send: Send, envelope: Envelope) -> None:
         asked = {"request_id": envelope.request_id, "family": envelope.family}

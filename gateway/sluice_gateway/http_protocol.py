@@ -18,6 +18,7 @@ Stricter and friendlier than uvicorn where hostile or unusual clients meet it:
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, Protocol
@@ -28,7 +29,8 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from sluice_gateway.errors import Failure, Problem, problem
 from sluice_gateway.native_client import NativeClient
-from sluice_gateway.response import Envelope, problem_headers, request_id_of
+from sluice_gateway.request_ids import RequestIds
+from sluice_gateway.response import Envelope, problem_headers
 from sluice_gateway.routes import Route
 
 MAX_HEAD_BYTES = 65_536
@@ -282,7 +284,7 @@ class HttpProtocol(HttpToolsProtocol):
 
 def _answer(found: Problem, clock: Callable[[], float]) -> bytes:
     body = found.body()
-    envelope = Envelope(request_id_of({}), clock, [])
+    envelope = Envelope(RequestIds(os.urandom).new(), clock, [])
     headers = (*problem_headers(found), *envelope.headers(), (b"content-length", b"%d" % len(body)))
     lines = [b"%b: %b\r\n" % header for header in (*headers, (b"connection", b"close"))]
     return b"".join([STATUS_LINE[found.status], *lines, b"\r\n", body])

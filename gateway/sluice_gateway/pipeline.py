@@ -257,7 +257,7 @@ class Pipeline:
 
     async def _with_lease(self, job: Job, facts: RequestFacts, key: Key, family: Family) -> Problem | None:
         exchange = job.exchange
-        exchange.price = self._stages.prices.get(facts.model, FREE)
+        exchange.price = self._price(facts)
         demand = Demand(
             model=facts.model,
             prompt_tokens=facts.prompt_tokens_estimate,
@@ -273,6 +273,14 @@ class Pipeline:
             return await self._with_ticket(job, facts)
         finally:
             limiter.settle(lease, exchange.usage)
+
+    def _price(self, facts: RequestFacts) -> Price:
+        """An alias without a price of its own costs what its first target does."""
+        prices = self._stages.prices
+        found = prices.get(facts.model)
+        if found is None and facts.choices:
+            found = prices.get(facts.choices[0].model)
+        return found or FREE
 
     def _extra_headers(self, exchange: Exchange, lease: Lease, family: Family) -> list[Header]:
         elapsed_s = self._clock() - exchange.started_s
@@ -321,6 +329,8 @@ class Pipeline:
         engine, exchange = self._stages.engines[endpoint.id], job.exchange
         exchange.backend, exchange.endpoint, exchange.quant = endpoint.backend, endpoint.id, endpoint.quant
         job.model, exchange.route = ticket.model, ticket.route
+        if job.model != job.facts.model:
+            exchange.price = self._stages.prices.get(job.model, exchange.price)
         found = await self._attempts.run(engine, job)
         if job.trace is not None:
             job.trace.end_attempt(None if found is None else found.failure.value)

@@ -7,8 +7,6 @@ watcher in `disconnect.py` is what notices.
 
 from __future__ import annotations
 
-import os
-import re
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
@@ -47,20 +45,6 @@ _REQUEST_ID_BYTES = REQUEST_ID.encode()
 _ANTHROPIC_REQUEST_ID_BYTES = ANTHROPIC_REQUEST_ID.encode()
 _PROCESSING_MS_BYTES = PROCESSING_MS.encode()
 _VERSION: Header = (API_VERSION.encode(), b"2020-10-01")
-_VALID_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
-
-
-def request_id_of(headers: dict[bytes, bytes]) -> str:
-    """The client's own `x-request-id` if it is short and plain, otherwise a new one."""
-    given = headers.get(_REQUEST_ID_BYTES)
-    if given is not None and _VALID_ID.fullmatch(given):
-        return given.decode("ascii")
-    return new_request_id()
-
-
-def new_request_id() -> str:
-    """An id that no other request has."""
-    return "req_" + os.urandom(12).hex()
 
 
 class Envelope:

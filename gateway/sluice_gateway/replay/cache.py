@@ -50,7 +50,7 @@ KINDS: frozenset[Kind] = frozenset(
 _DECISIVE = (
     b"x-backend",
     b"x-quant",
-    b"x-fallback",
+    b"x-route",
     b"anthropic-version",
     b"anthropic-beta",
     b"openai-beta",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Awaitable, Callable
 
 import msgspec
@@ -14,7 +15,8 @@ from sluice_gateway.errors import Problem
 from sluice_gateway.exchange import Exchange
 from sluice_gateway.facts import BodyFacts
 from sluice_gateway.identity import Key
-from sluice_gateway.response import Envelope, Responder, new_request_id
+from sluice_gateway.request_ids import RequestIds
+from sluice_gateway.response import Envelope, Responder
 from sluice_gateway.responses_api.ask import ResponseAsk
 from sluice_gateway.responses_api.service import ResponsesService
 from sluice_gateway.wire import Wire
@@ -78,6 +80,7 @@ class BackgroundResponses:
         self._service = service
         self._serve = serve
         self._clock = clock
+        self._ids = RequestIds(os.urandom)
 
     async def begin(self, ask: ResponseAsk, arrival: Arrival, key: Key, client: Responder) -> Problem | None:
         """Start the run, and answer its client: with the queued response, or with the events as they come."""
@@ -90,7 +93,7 @@ class BackgroundResponses:
                     arrival.server,
                     GivenBody(ask.turn.body),
                     wire,
-                    Envelope(new_request_id(), self._clock, []),
+                    Envelope(self._ids.new(), self._clock, []),
                     key=key,
                     priority=arrival.priority,
                     may_replay=False,
@@ -116,6 +119,7 @@ class TokenCounter:
 
     def __init__(self, run: Runner) -> None:
         self._run = run
+        self._ids = RequestIds(os.urandom)
 
     async def __call__(self, chat_body: bytes, key: Key) -> int | Problem:
         """Tokens, or why they cannot be counted."""
@@ -123,7 +127,7 @@ class TokenCounter:
         asked = {name: fields[name] for name in _ASKED if name in fields}
         body = msgspec.json.encode({**asked, "add_generation_prompt": True})
         answer = await self._run(
-            "tokenize", "/tokenize", body, key, request_id=new_request_id(), priority="default"
+            "tokenize", "/tokenize", body, key, request_id=self._ids.new(), priority="default"
         )
         if answer.status != 200:
             return upstream_failure.from_response(answer.status, (), answer.body, "tokenize")
