@@ -11,7 +11,6 @@ import sys
 from pathlib import Path
 from typing import Annotated
 
-import msgspec
 import typer
 
 from sluice_gateway import config, reference
@@ -20,7 +19,7 @@ from sluice_gateway.commands.audit import audit
 from sluice_gateway.commands.explain import explain
 from sluice_gateway.commands.usage import usage
 from sluice_gateway.config import ConfigError
-from sluice_gateway.settings import Settings
+from sluice_gateway.serve_options import ServeOptions
 
 app = typer.Typer(
     help="One OpenAI endpoint in front of every inference engine you run.",
@@ -51,20 +50,30 @@ def serve(
     port: Annotated[
         int | None, typer.Option(min=1, max=65535, help="TCP port; wins over file and SLUICE_PORT.")
     ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; more than one need Redis. Wins over the file.")
+    ] = None,
 ) -> None:
     """Serve. Without a configuration: the bundled worker with the bundled model, on loopback."""
-    settings = _override(config.for_serving(config_file, os.environ), host, port)
+    options = ServeOptions(config_file=str(config_file or ""), host=host, port=port, workers=workers)
+    settings = options.read(os.environ)
     # Web framework and server take a second to import; the other commands need neither.
-    from sluice_gateway import server
-    from sluice_gateway.gateway import Gateway
     from sluice_gateway.keys import bootstrap
-    from sluice_gateway.logs import standard_error
 
     bootstrap.prepare(settings, os.environ)
-    listener = server.listen(settings)
-    server.log_to_standard_error(settings)
     _say(f"Starting {', '.join(b.name for b in settings.backends)} ...")
-    server.run(Gateway(settings, os.environ, standard_error()), listener, _say)
+    if settings.server.workers > 1:
+        sys.stdout.flush()
+        options.become_supervisor()
+    from sluice_gateway import server
+    from sluice_gateway.gateway import Gateway
+    from sluice_gateway.listening import listen
+    from sluice_gateway.logs import standard_error
+
+    listener = listen(settings)
+    server.log_to_standard_error(settings)
+    gateway = Gateway(settings, os.environ, standard_error())
+    server.run(gateway, listener, _say, lambda: options.read(os.environ))
 
 
 @config_app.command("check")
@@ -92,11 +101,6 @@ def main() -> None:
     except ConfigError as error:
         typer.echo(f"sluice: {error}", err=True)
         sys.exit(1)
-
-
-def _override(settings: Settings, host: str | None, port: int | None) -> Settings:
-    chosen = {name: value for name, value in (("host", host), ("port", port)) if value is not None}
-    return msgspec.structs.replace(settings, server=msgspec.structs.replace(settings.server, **chosen))
 
 
 def _say(text: str) -> None:

@@ -15,6 +15,7 @@ from starlette.exceptions import HTTPException
 
 from sluice_gateway.admin.gate import AdminGate
 from sluice_gateway.admin.keys import keys_router
+from sluice_gateway.admin.reload import reload_router
 from sluice_gateway.admin.usage import usage_router
 from sluice_gateway.answers import Authenticate
 from sluice_gateway.batches.routes import batches_router
@@ -24,7 +25,7 @@ from sluice_gateway.gateway import Gateway
 from sluice_gateway.identity import Key
 from sluice_gateway.keys.records import Refused
 from sluice_gateway.ledger.report import UsageReport
-from sluice_gateway.metrics import CONTENT_TYPE
+from sluice_gateway.metrics_names import CONTENT_TYPE
 from sluice_gateway.openapi import describe_data_plane
 from sluice_gateway.problem_response import problem_response
 from sluice_gateway.responses_api.routes import build_router as responses_router
@@ -70,7 +71,7 @@ def _add_life(app: FastAPI, gateway: Gateway) -> None:
 
     @app.get("/metrics", tags=["life"], summary="Metrics in Prometheus' text format.")
     async def metrics() -> Response:
-        return Response(gateway.metrics.page(), media_type=CONTENT_TYPE)
+        return Response(await gateway.overseer.metrics_page(), media_type=CONTENT_TYPE)
 
 
 def _add_models(app: FastAPI, gateway: Gateway) -> None:
@@ -96,7 +97,10 @@ def _add_admin(app: FastAPI, gateway: Gateway) -> None:
     app.add_exception_handler(Refused, _on_refused)
     app.include_router(keys_router(gateway.identities.service))
     app.include_router(usage_router(UsageReport(gateway.database), gateway.wall_clock))
-    app.add_middleware(AdminGate, keyring=gateway.keyring, origins=lambda: gateway.settings.cors.allow_origins)
+    app.include_router(reload_router(lambda: gateway.overseer.reload()))
+    app.add_middleware(
+        AdminGate, keyring=gateway.keyring, origins=lambda: gateway.settings.cors.allow_origins
+    )
 
 
 async def _on_refused(request: Request, error: Exception) -> Response:

@@ -33,7 +33,9 @@ from sluice_gateway.limits.memory import MemoryLimiter
 from sluice_gateway.limits.redis import RedisLimiter
 from sluice_gateway.logs import RequestLog
 from sluice_gateway.loop_lag import sample_loop_lag
+from sluice_gateway.loop_watchdog import LoopWatchdog
 from sluice_gateway.metrics import Metrics
+from sluice_gateway.overseer import Alone, Overseer
 from sluice_gateway.pipeline import Pipeline, Recorder, Stages
 from sluice_gateway.reload import refuse_fixed
 from sluice_gateway.responses_api.serving import Opener
@@ -79,6 +81,9 @@ class Gateway:
         self.metrics.observe_router(self._router_snapshot)
         self._tracer = _tracer(settings.tracing)
         self._request_log = RequestLog(log_stream, settings.logs.format, wall_clock)
+        self.overseer: Overseer = Alone(self)
+        """Who speaks for the whole gateway; another one where there are several processes."""
+        self._watchdog = LoopWatchdog(clock)
         self._lag_task: asyncio.Task[None] | None = None
         self._draining = False
         self._hear_retired: Callable[[int], None] = lambda _: None
@@ -155,7 +160,8 @@ class Gateway:
         await self.limiter.start()
         await self._generations.current.fleet.start()
         await self.services.start()
-        self._lag_task = asyncio.create_task(sample_loop_lag(self.metrics.loop_lag.observe))
+        self._watchdog.start()
+        self._lag_task = asyncio.create_task(sample_loop_lag(self._note_lag))
 
     async def _remember_spending(self) -> None:
         """Budgets begin with what the ledger knows; a store that does not answer costs only that."""
@@ -166,6 +172,10 @@ class Gateway:
                 self.limiter.restore(await known_spending(self.database, self.wall_clock()))
         except (SQLAlchemyError, OSError, TimeoutError) as error:
             _log.warning("budgets begin at nothing: the ledger cannot be read (%s)", type(error).__name__)
+
+    def _note_lag(self, lag_s: float) -> None:
+        self.metrics.loop_lag.observe(lag_s)
+        self._watchdog.beat()
 
     def readiness(self) -> Readiness:
         """Whether a load balancer should send requests here."""
@@ -228,6 +238,7 @@ class Gateway:
 
     async def aclose(self) -> None:
         """Stop everything that was started. Idempotent."""
+        self._watchdog.stop()
         if self._lag_task is not None:
             self._lag_task.cancel()
         await self.services.aclose()

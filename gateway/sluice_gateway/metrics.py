@@ -17,10 +17,9 @@ from prometheus_client.registry import Collector
 
 from sluice_gateway import tally
 from sluice_gateway.exchange import Exchange
+from sluice_gateway.metrics_names import PREFIX
 from sluice_router.router import RouterSnapshot
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-PREFIX = "sluice_gateway_"
 NO_BACKEND = "none"
 
 _SHORT_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)

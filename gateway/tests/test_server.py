@@ -9,7 +9,7 @@ import socket
 import msgspec
 import pytest
 
-from sluice_gateway import server
+from sluice_gateway import listening, signals
 from sluice_gateway.config import ConfigError
 from sluice_gateway.settings import Server
 
@@ -21,7 +21,7 @@ def settings_at(host: str, port: int):
 
 
 async def test_nobody_waits_for_nagle_and_nobody_holds_unread_data_for_ever() -> None:
-    listener = server.listen(settings_at("127.0.0.1", 0))
+    listener = listening.listen(settings_at("127.0.0.1", 0))
     accepted: asyncio.Future[socket.socket] = asyncio.get_running_loop().create_future()
 
     class Accept(asyncio.Protocol):
@@ -41,20 +41,28 @@ def test_a_taken_port_names_the_port() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"Port {port} is in use"):
-            server.listen(settings_at("127.0.0.1", port))
+            listening.listen(settings_at("127.0.0.1", port))
 
 
 def test_an_address_that_is_not_ours_is_named() -> None:
     with pytest.raises(ConfigError, match=r"192\.0\.2\.1"):
-        server.listen(settings_at("192.0.2.1", 8000))
+        listening.listen(settings_at("192.0.2.1", 8000))
 
 
-@pytest.mark.parametrize(("disposition", "stops"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
-def test_a_closed_terminal_stops_it_in_order_unless_nohup_says_otherwise(
-    disposition: signal.Handlers, stops: bool
+@pytest.mark.parametrize(
+    ("disposition", "has_terminal", "meaning"),
+    [
+        (signal.SIG_DFL, True, "stop"),
+        (signal.SIG_DFL, False, "reload"),
+        (signal.SIG_IGN, True, "ignore"),
+        (signal.SIG_IGN, False, "ignore"),
+    ],
+)
+def test_a_hangup_stops_where_there_is_a_terminal_and_reloads_where_there_is_none(
+    disposition: signal.Handlers, has_terminal: bool, meaning: str
 ) -> None:
     before = signal.signal(signal.SIGHUP, disposition)
     try:
-        assert (signal.SIGHUP in server.stop_signals()) is stops
+        assert signals.meaning_of_hangup(has_terminal=has_terminal) == meaning
     finally:
         signal.signal(signal.SIGHUP, before)
