@@ -1,12 +1,13 @@
 """The ledger's rows in the database: stored exactly once, and deleted when they are old.
 
-Both statements are written for the driver: a thousand rows go in as one call, without an object a value.
+Both statements are written for the driver: hundreds of rows go in as one call, without an object a value.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import cache
 
 from sqlalchemy import delete, select, tuple_
 from sqlalchemy.dialects import postgresql
@@ -16,9 +17,11 @@ from sluice_gateway.ledger.tables import USAGE
 from sluice_gateway.store.database import Database
 
 _NAMES = ", ".join(column.name for column in USAGE.columns)
-_SQLITE_INSERT = (
-    f"INSERT INTO usage ({_NAMES}) VALUES ({', '.join('?' * len(USAGE.columns))}) ON CONFLICT DO NOTHING"
-)
+_PLACES = f"({', '.join('?' * len(USAGE.columns))})"
+_CHUNKS = (256, 64, 16, 4, 1)
+"""Rows in one SQLite statement. Its module gives Python's lock away and takes it back for every statement: a
+statement a row has the event loop fight a thread for it, thousands of times a second. Few sizes, so that few
+statements are compiled; the largest keeps under the 32,766 parameters that SQLite takes."""
 _ARRAYS = ", ".join(
     f"${index}::{column.type.compile(postgresql.dialect())}[]"  # type: ignore[no-untyped-call]
     for index, column in enumerate(USAGE.columns, start=1)
@@ -45,7 +48,9 @@ class Archive:
         await self._database.migrate()
         async with self._database.begin() as connection:
             if self._database.is_sqlite:
-                await connection.exec_driver_sql(_SQLITE_INSERT, list(rows))
+                for chunk in _chunks(rows):
+                    values = tuple(value for row in chunk for value in row)
+                    await connection.exec_driver_sql(_sqlite_insert(len(chunk)), values)
             else:
                 columns = tuple(list(column) for column in zip(*rows, strict=True))
                 await connection.exec_driver_sql(_POSTGRESQL_INSERT, columns)
@@ -66,3 +71,18 @@ class Archive:
             if result.rowcount < _SWEEP_ROWS:
                 return total
             await asyncio.sleep(_SWEEP_PAUSE_S)
+
+
+@cache
+def _sqlite_insert(rows: int) -> str:
+    places = ", ".join([_PLACES] * rows)
+    return f"INSERT INTO usage ({_NAMES}) VALUES {places} ON CONFLICT DO NOTHING"
+
+
+def _chunks(rows: Sequence[Row]) -> Iterator[Sequence[Row]]:
+    """The rows in order, in pieces of the sizes of `_CHUNKS`."""
+    start = 0
+    for size in _CHUNKS:
+        while len(rows) - start >= size:
+            yield rows[start : start + size]
+            start += size
