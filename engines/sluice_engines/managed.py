@@ -8,7 +8,7 @@ which ends the whole process group: SIGTERM, and SIGKILL after `stop_grace_s`. W
 leaves of its group is killed before the next one starts. An engine never outlives the process that manages
 it, not even after `kill -9`: see `warden.py`.
 
-Knows nothing of adapters or routing: readiness is a URL that answers 2xx.
+Knows nothing of adapters or routing: readiness is a path that answers 2xx.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from enum import StrEnum
 
-import httpx
 import msgspec
 
 from sluice_engines.child_process import ChildProcess
+from sluice_engines.page import get_page
+from sluice_engines.transport import Transport, UpstreamError
 
 READY_POLL_S = 0.05
 READY_POLL_TIMEOUT_S = 2.0
@@ -57,7 +58,9 @@ class ProcessSpec(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     """Prefix of its log lines."""
     argv: tuple[str, ...]
-    ready_url: str
+    base_url: str
+    """Where the engine is to be found once it runs."""
+    ready_path: str
     """Polled with GET until it answers 2xx."""
     env: Mapping[str, str] | None = None
     """The whole environment; `None` passes on this process's own."""
@@ -79,7 +82,7 @@ class ManagedProcess:
         self,
         spec: ProcessSpec,
         *,
-        client: httpx.AsyncClient,
+        transport: Transport,
         on_event: Callable[[ProcessEvent], None],
         log: Callable[[str], None],
         clock: Callable[[], float],
@@ -93,7 +96,7 @@ class ManagedProcess:
         uniform in [0, 1) and spreads restarts.
         """
         self._spec = spec
-        self._client = client
+        self._transport = transport
         self._on_event = on_event
         self._log = log
         self._clock = clock
@@ -173,10 +176,13 @@ class ManagedProcess:
 
     async def _answers(self) -> bool:
         try:
-            response = await self._client.get(self._spec.ready_url, timeout=READY_POLL_TIMEOUT_S)
-        except httpx.HTTPError:
+            spec = self._spec
+            page = await get_page(
+                self._transport, spec.base_url, spec.ready_path, timeout_s=READY_POLL_TIMEOUT_S
+            )
+        except UpstreamError:
             return False
-        return response.is_success
+        return page.is_success
 
 
 async def _uninterrupted(work: Coroutine[object, object, None]) -> None:

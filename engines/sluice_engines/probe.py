@@ -6,20 +6,17 @@ of thresholds or intervals; how many failures make an engine unhealthy is the ca
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
-import httpx
 import msgspec
 
 from sluice_engines.adapter import EngineAdapter
-from sluice_engines.base_url import join_base_url
-from sluice_engines.http_headers import bearer
-from sluice_engines.transport import Deadlines, Transport, UpstreamError, UpstreamRequest
+from sluice_engines.page import Page, get_page
+from sluice_engines.transport import DeadlineExceeded, Transport, UpstreamError
 from sluice_router.types import EngineLoad
 
-Fetch = Callable[[str], Awaitable[tuple[int, bytes]]]
-"""Path to (status, body). Raises `ProbeFailed`."""
+Fetch = Callable[[str], Awaitable[Page]]
+"""The page at a path. Raises `ProbeFailed`."""
 
 
 class ProbeFailed(Exception):
@@ -42,7 +39,7 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def probe(
-    client: httpx.AsyncClient,
+    transport: Transport,
     adapter: EngineAdapter,
     base_url: str,
     api_key: str | None = None,
@@ -53,17 +50,15 @@ async def probe(
 
     `timeout_s` holds for each of at most four requests. Cancellation closes what is under way.
     """
-    fetch = _fetcher(client, adapter, base_url, api_key, timeout_s)
+    fetch = _fetcher(transport, base_url, api_key, timeout_s)
     try:
-        health = await _status(fetch, adapter.health_path)
-        ready = (
-            await _status(fetch, adapter.ready_path) if adapter.ready_path != adapter.health_path else health
-        )
+        health = await fetch(adapter.health_path)
+        ready = await fetch(adapter.ready_path) if adapter.ready_path != adapter.health_path else health
     except ProbeFailed as failure:
         return Reading(alive=False, ready=False, problem=str(failure))
-    if not (_ok(health) and _ok(ready)):
-        path, status = (adapter.ready_path, ready) if _ok(health) else (adapter.health_path, health)
-        return Reading(alive=_ok(health), ready=False, problem=f"{path} answered {status}")
+    if not (health.is_success and ready.is_success):
+        path, page = (adapter.ready_path, ready) if health.is_success else (adapter.health_path, health)
+        return Reading(alive=health.is_success, ready=False, problem=f"{path} answered {page.status}")
     return await _details(fetch, adapter)
 
 
@@ -110,70 +105,20 @@ class _ModelList(msgspec.Struct):
     data: list[_Model]
 
 
-def _ok(status: int) -> bool:
-    return 200 <= status < 300
-
-
-async def _status(fetch: Fetch, path: str) -> int:
-    status, _ = await fetch(path)
-    return status
-
-
 async def _page(fetch: Fetch, path: str) -> bytes:
-    status, body = await fetch(path)
-    if not _ok(status):
-        raise ProbeFailed(f"{path} answered {status}")
-    return body
+    page = await fetch(path)
+    if not page.is_success:
+        raise ProbeFailed(f"{path} answered {page.status}")
+    return page.body
 
 
-def _fetcher(
-    client: httpx.AsyncClient, adapter: EngineAdapter, base_url: str, api_key: str | None, timeout_s: float
-) -> Fetch:
-    transport = adapter.transport()
-    if transport is not None:
-        return _in_process(transport, base_url, timeout_s)
-    return _over_http(client, base_url, api_key, timeout_s)
-
-
-def _over_http(client: httpx.AsyncClient, base_url: str, api_key: str | None, timeout_s: float) -> Fetch:
-    async def fetch(path: str) -> tuple[int, bytes]:
+def _fetcher(transport: Transport, base_url: str, api_key: str | None, timeout_s: float) -> Fetch:
+    async def fetch(path: str) -> Page:
         try:
-            # httpx limits single reads; this limits the whole exchange, against engines that trickle.
-            async with asyncio.timeout(timeout_s):
-                response = await _get(client, base_url, path, list(bearer(api_key)))
-        except TimeoutError as error:
+            return await get_page(transport, base_url, path, api_key, timeout_s=timeout_s)
+        except DeadlineExceeded as error:
             raise ProbeFailed(f"{path} did not answer within {timeout_s:g} s") from error
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise ProbeFailed(f"{path}: {type(error).__name__}: {error}") from error
-        return response.status_code, response.content
-
-    return fetch
-
-
-async def _get(
-    client: httpx.AsyncClient, base_url: str, path: str, headers: list[tuple[bytes, bytes]]
-) -> httpx.Response:
-    origin, full_path = join_base_url(base_url, path)
-    if not origin.startswith("http+unix://"):
-        return await client.get(origin + full_path, headers=headers, timeout=None)
-    # httpx binds a socket file to a client, not to a request. Without TLS settings that costs little.
-    uds = httpx.AsyncHTTPTransport(uds=origin.removeprefix("http+unix://"), verify=False)
-    async with httpx.AsyncClient(transport=uds, trust_env=False) as own_client:
-        return await own_client.get(f"http://localhost{full_path}", headers=headers, timeout=None)
-
-
-def _in_process(transport: Transport, base_url: str, timeout_s: float) -> Fetch:
-    deadlines = Deadlines(first_byte_s=timeout_s, idle_s=timeout_s, total_s=timeout_s)
-
-    async def fetch(path: str) -> tuple[int, bytes]:
-        request = UpstreamRequest(base_url=base_url, path=path, method="GET")
-        try:
-            response = await transport.send(request, deadlines)
-            try:
-                return response.status, b"".join([chunk async for chunk in response])
-            finally:
-                await response.aclose()
-        except UpstreamError as error:
+        except (UpstreamError, ValueError) as error:
             raise ProbeFailed(f"{path}: {error}") from error
 
     return fetch

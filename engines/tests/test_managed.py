@@ -18,6 +18,8 @@ import pytest
 
 from sluice_engines.managed import READY_POLL_S, ManagedProcess, ProcessEvent, ProcessSpec, ProcessState
 
+from .simple_transport import SimpleTransport
+
 ENGINE = """
 import http.server, os, pathlib, signal, subprocess, sys
 
@@ -81,22 +83,21 @@ class Lab:
 
     @asynccontextmanager
     async def managed(self, *flags: str, **spec: object) -> AsyncIterator[ManagedProcess]:
-        defaults = {"name": "lab", "argv": self.argv + flags, "ready_url": f"{self.url}/ready"}
-        async with httpx.AsyncClient() as client:
-            process = ManagedProcess(
-                ProcessSpec(**defaults | spec),
-                client=client,
-                on_event=self.note_event,
-                log=self.note_line,
-                clock=lambda: self.now,
-                sleep=self.sleep,
-                random=lambda: 1.0,
-            )
-            process.start()
-            try:
-                yield process
-            finally:
-                await process.stop()
+        defaults = {"name": "lab", "argv": self.argv + flags, "base_url": self.url, "ready_path": "/ready"}
+        process = ManagedProcess(
+            ProcessSpec(**defaults | spec),
+            transport=SimpleTransport(),
+            on_event=self.note_event,
+            log=self.note_line,
+            clock=lambda: self.now,
+            sleep=self.sleep,
+            random=lambda: 1.0,
+        )
+        process.start()
+        try:
+            yield process
+        finally:
+            await process.stop()
 
     def states(self) -> list[str]:
         return [str(event.state) for event in self.events]
@@ -257,12 +258,14 @@ async def test_an_engine_that_was_stable_has_recovered(lab):
 
 
 def test_half_of_each_delay_is_left_to_chance():
-    spec = ProcessSpec(name="lab", argv=("engine",), ready_url="http://127.0.0.1:1", restart_base_s=1.0)
+    spec = ProcessSpec(
+        name="lab", argv=("engine",), base_url="http://127.0.0.1:1", ready_path="/", restart_base_s=1.0
+    )
 
     def delay(chance: float) -> float:
         process = ManagedProcess(
             spec,
-            client=httpx.AsyncClient(),
+            transport=SimpleTransport(),
             on_event=lambda _event: None,
             log=lambda _line: None,
             clock=time.monotonic,
@@ -347,19 +350,18 @@ async def test_starting_and_stopping_leaks_no_descriptors(lab):
 
 PARENT = """
 import asyncio, random, sys, time
-import httpx
+from simple_transport import SimpleTransport
 from sluice_engines.managed import ManagedProcess, ProcessSpec
 
 async def main():
-    async with httpx.AsyncClient() as client:
-        ManagedProcess(
-            ProcessSpec(name="lab", argv=tuple(sys.argv[3:]), ready_url=sys.argv[2]),
-            client=client,
-            on_event=lambda event: print(event.state.value, event.pid, flush=True),
-            log=lambda line: print(line, flush=True),
-            clock=time.monotonic, sleep=asyncio.sleep, random=random.random,
-        ).start()
-        await asyncio.sleep(3600)
+    ManagedProcess(
+        ProcessSpec(name="lab", argv=tuple(sys.argv[3:]), base_url=sys.argv[2], ready_path="/ready"),
+        transport=SimpleTransport(),
+        on_event=lambda event: print(event.state.value, event.pid, flush=True),
+        log=lambda line: print(line, flush=True),
+        clock=time.monotonic, sleep=asyncio.sleep, random=random.random,
+    ).start()
+    await asyncio.sleep(3600)
 
 if sys.argv[1] == "uvloop":
     import uvloop
@@ -372,8 +374,9 @@ else:
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 def test_no_engine_outlives_a_gateway_that_is_killed(lab, loop):
     lab.make_ready()
-    command = [sys.executable, "-c", PARENT, loop, f"{lab.url}/ready", *lab.argv, "family"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as gateway:
+    command = [sys.executable, "-c", PARENT, loop, lab.url, *lab.argv, "family"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as gateway:
         said: dict[str, int] = {}
         while "ready" not in said:
             *words, number = gateway.stdout.readline().split()

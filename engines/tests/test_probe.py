@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-import httpx
 import pytest
 
 from sluice_engines.echo import EchoAdapter
@@ -16,6 +15,8 @@ from sluice_engines.openai_compatible import OpenAICompatibleAdapter
 from sluice_engines.probe import Reading, probe
 from sluice_engines.worker import WorkerAdapter
 from sluice_router.types import EngineLoad
+
+from .simple_transport import SimpleTransport
 
 MODELS = json.dumps({"object": "list", "data": [{"id": "tiny", "object": "model"}, {"id": "big"}]})
 METRICS = "sluice_worker_requests_running 1\nsluice_worker_requests_waiting 2\n"
@@ -77,8 +78,8 @@ async def serving(engine: Engine, uds: Path | None = None) -> AsyncIterator[str]
 
 
 async def look(engine: Engine, adapter=None, suffix: str = "", uds: Path | None = None, **options) -> Reading:
-    async with serving(engine, uds) as url, httpx.AsyncClient() as client:
-        return await probe(client, adapter or WorkerAdapter(), url + suffix, **options)
+    async with serving(engine, uds) as url:
+        return await probe(SimpleTransport(), adapter or WorkerAdapter(), url + suffix, **options)
 
 
 async def test_a_healthy_engine_is_read_in_full():
@@ -104,11 +105,10 @@ async def test_a_sick_engine_is_not_alive():
 
 
 async def test_an_engine_that_is_not_there_is_a_reading_too(unused_tcp_port):
-    async with httpx.AsyncClient() as client:
-        reading = await probe(client, WorkerAdapter(), f"http://127.0.0.1:{unused_tcp_port}")
+    reading = await probe(SimpleTransport(), WorkerAdapter(), f"http://127.0.0.1:{unused_tcp_port}")
 
     assert (reading.alive, reading.ready) == (False, False)
-    assert "ConnectError" in reading.problem
+    assert reading.problem.startswith("/health: ")
 
 
 async def test_an_engine_that_does_not_answer_is_given_up_in_time():
@@ -151,10 +151,9 @@ async def test_an_engine_behind_a_socket_file_is_reached(tmp_path):
 
 
 async def test_an_engine_in_process_is_probed_over_its_own_transport():
-    async with httpx.AsyncClient() as client:
-        adapter = EchoAdapter({"models": ["echo", "parrot"]})
+    adapter = EchoAdapter({"models": ["echo", "parrot"]})
 
-        reading = await probe(client, adapter, "http://echo")
+    reading = await probe(adapter.transport(), adapter, "http://echo")
 
     assert (reading.ready, reading.models, reading.problem) == (True, ("echo", "parrot"), None)
     assert adapter.transport().in_flight == 0

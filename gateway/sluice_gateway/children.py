@@ -19,15 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 import msgspec
 
-from sluice_engines.base_url import join_base_url
 from sluice_engines.managed import ManagedProcess, ProcessEvent, ProcessSpec, ProcessState
 from sluice_engines.registry import AdapterError, create_adapter, load_adapters
 from sluice_gateway.config import ConfigError
 from sluice_gateway.managed_ports import ManagedPorts
 from sluice_gateway.settings import Backend
+from sluice_gateway.upstream import HttpTransport
 
 WORKER_COMMAND = ("sluice-worker", "serve", "--host", "127.0.0.1", "--port", "{port}")
 _STOP_GRACE_S = 4.0
@@ -67,7 +66,7 @@ class Children:
         self._news = news
         self._ports = ManagedPorts()
         self._children: list[_Child] = []
-        self._client: httpx.AsyncClient | None = None
+        self._transport = HttpTransport()
 
     def hold(self, backends: Sequence[Backend]) -> Held:
         """Reserve what a configuration needs; starts nothing.
@@ -86,9 +85,7 @@ class Children:
         """Start what does not run yet. Does not wait until it is ready."""
         for child in held.children:
             if child.process is None:
-                if self._client is None:
-                    self._client = httpx.AsyncClient(trust_env=False, verify=False)
-                child.process = self._supervised(child, self._client)
+                child.process = self._supervised(child)
                 child.process.start()
 
     async def release(self, held: Held) -> None:
@@ -101,8 +98,7 @@ class Children:
         running = [child.process for child in self._children if child.process is not None]
         await asyncio.gather(*(process.stop() for process in running))
         self._ports.close()
-        if self._client is not None:
-            await self._client.aclose()
+        await self._transport.aclose()
 
     def _placed(self, backend: Backend, found: list[_Child]) -> Backend:
         if backend.managed is None:
@@ -139,10 +135,10 @@ class Children:
             self._ports.release(child.port)
         return unused
 
-    def _supervised(self, child: _Child, client: httpx.AsyncClient) -> ManagedProcess:
+    def _supervised(self, child: _Child) -> ManagedProcess:
         return ManagedProcess(
             child.spec,
-            client=client,
+            transport=self._transport,
             on_event=lambda event: self._note(child.backend.name, event),
             log=_log.info,
             clock=time.monotonic,
@@ -168,14 +164,14 @@ def _obituary(event: ProcessEvent) -> str:
 def _spec(backend: Backend, url: str, ready_path: str) -> ProcessSpec:
     managed = backend.managed
     assert managed is not None
-    origin, path = join_base_url(url, ready_path)
-    port = str(urlsplit(origin).port)
+    port = str(urlsplit(url).port)
     words = (*(managed.command or WORKER_COMMAND), *managed.args)
     argv = tuple(word.replace("{port}", port) for word in words)
     return ProcessSpec(
         name=backend.name,
         argv=(_program(argv[0], backend.name), *argv[1:]),
-        ready_url=origin + path,
+        base_url=url,
+        ready_path=ready_path,
         ready_timeout_s=managed.start_timeout_s,
         stop_grace_s=_STOP_GRACE_S,
     )

@@ -18,7 +18,7 @@ from sluice_engines.transport import Transport
 from sluice_gateway.config import ConfigError
 from sluice_gateway.managed_ports import ManagedPorts
 from sluice_gateway.settings import Backend
-from sluice_gateway.upstream import HttpTransport, HttpxTransport
+from sluice_gateway.upstream import HttpTransport
 from sluice_router.types import Endpoint
 
 _LISTED = {"worker": 0, "echo": 2}
@@ -50,14 +50,20 @@ class Transports:
         """The client that a backend's settings ask for."""
         wanted = (backend.upstream, backend.proxy)
         if wanted not in self._made:
-            httpx = backend.upstream == "httpx"
-            self._made[wanted] = HttpxTransport(proxy=backend.proxy) if httpx else HttpTransport()
+            self._made[wanted] = _over_httpx(backend.proxy) if wanted[0] == "httpx" else HttpTransport()
         return self._made[wanted]
 
     async def aclose(self) -> None:
         """Close every connection."""
         for transport in self._made.values():
             await transport.aclose()
+
+
+def _over_httpx(proxy: str | None) -> Transport:
+    # httpx weighs several megabytes, and only those who ask for it carry them.
+    from sluice_gateway.upstream.httpx_transport import HttpxTransport
+
+    return HttpxTransport(proxy=proxy)
 
 
 def build_engines(

@@ -11,9 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
-from urllib.parse import urlsplit
 
-import httpx
 import msgspec
 
 from sluice_engines.probe import Reading, probe
@@ -87,8 +85,6 @@ class HealthMonitor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._tasks.clear()
-        for probed in self._probed.values():
-            await probed.client.aclose()
 
     def readiness(self) -> Readiness:
         """Ready when at least one engine can serve."""
@@ -166,14 +162,13 @@ class _Probed:
         self.failures = 0
         self.wake = asyncio.Event()
         self.looked = asyncio.Event()
-        self.client = _client(engine.endpoint.url)
         self._allowed = settings.failures
         self._timeout_s = settings.timeout_s
 
     async def look(self) -> Reading:
         """One probe."""
         return await probe(
-            self.client,
+            self.engine.transport,
             self.engine.adapter,
             self.engine.endpoint.url,
             self.engine.api_key,
@@ -184,26 +179,3 @@ class _Probed:
         """Count a bad probe; whether it was one too many."""
         self.failures += 1
         return self.failures >= self._allowed or not self.healthy
-
-
-def _client(url: str) -> httpx.AsyncClient:
-    if url.startswith("http+unix:"):
-        return httpx.AsyncClient(transport=_UnixSocket(urlsplit(url).path))
-    # Loading the trust store takes longer than all the rest of the start.
-    return httpx.AsyncClient(trust_env=False, verify=url.startswith("https:"))
-
-
-class _UnixSocket(httpx.AsyncBaseTransport):
-    """httpx over a Unix socket, for `http+unix:///path.sock` URLs, whose path begins with the socket's."""
-
-    def __init__(self, path: str) -> None:
-        self._prefix = path.encode()
-        self._inner = httpx.AsyncHTTPTransport(uds=path)
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        target = request.url.raw_path.removeprefix(self._prefix)
-        request.url = httpx.URL("http://localhost").copy_with(raw_path=target)
-        return await self._inner.handle_async_request(request)
-
-    async def aclose(self) -> None:
-        await self._inner.aclose()

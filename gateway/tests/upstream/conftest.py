@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import uvloop
 
-from sluice_gateway.upstream import HttpTransport, HttpxTransport
+from sluice_gateway.upstream import HttpTransport
+from sluice_gateway.upstream.httpx_transport import HttpxTransport
 
 from .scripted_server import Script, ScriptedServer
 

@@ -19,7 +19,8 @@ from sluice_engines.transport import (
     UpstreamError,
     UpstreamRequest,
 )
-from sluice_gateway.upstream import HttpTransport, HttpxTransport
+from sluice_gateway.upstream import HttpTransport
+from sluice_gateway.upstream.httpx_transport import HttpxTransport
 
 from .conftest import ServeScript
 from .exchanges import exchange, get, post, read_all

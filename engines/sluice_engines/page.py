@@ -1,0 +1,41 @@
+"""One whole page of an engine: what probing and supervising need of a transport.
+
+It goes over the transport that requests go over, so that what a probe meets is what a request would meet.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from sluice_engines.base_url import join_base_url
+from sluice_engines.http_headers import bearer
+from sluice_engines.transport import Deadlines, Transport, UpstreamRequest
+
+
+class Page(msgspec.Struct, frozen=True):
+    """An answer, read to its end."""
+
+    status: int
+    body: bytes
+
+    @property
+    def is_success(self) -> bool:
+        """The status is a 2xx."""
+        return 200 <= self.status < 300
+
+
+async def get_page(
+    transport: Transport, base_url: str, path: str, api_key: str | None = None, *, timeout_s: float
+) -> Page:
+    """GET `path` below `base_url`, within `timeout_s` from connecting to the last byte.
+
+    Raises `UpstreamError`, and `ValueError` for an address or a key that cannot go on the wire.
+    """
+    origin, full_path = join_base_url(base_url, path)
+    request = UpstreamRequest(base_url=origin, path=full_path, method="GET", headers=bearer(api_key))
+    deadlines = Deadlines(connect_s=timeout_s, first_byte_s=timeout_s, idle_s=timeout_s, total_s=timeout_s)
+    response = await transport.send(request, deadlines)
+    try:
+        return Page(response.status, b"".join([chunk async for chunk in response]))
+    finally:
+        await response.aclose()
