@@ -183,9 +183,9 @@ class HttpProtocol(HttpToolsProtocol):
             super()._start_asgi_task(cycle, app)
 
     def _start(self, run: Coroutine[Any, Any, None]) -> None:
-        task = self.loop.create_task(run)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        # The pipeline knows every request on its way, and its drain waits for them: uvicorn's own account of
+        # tasks would cost a callback a request.
+        self.loop.create_task(run)
 
     def on_body(self, body: bytes) -> None:
         """A piece of a request's body."""

@@ -30,6 +30,7 @@ from sluice_gateway.errors import Problem
 from sluice_gateway.response import Responder
 from sluice_gateway.sse import DONE, Splitter, event_data
 from sluice_gateway.upstream import pump
+from sluice_gateway.upstream.response import HttpResponse
 from sluice_gateway.usage import Observer, Tail, read_body
 from sluice_gateway.wire import Header
 from sluice_router.types import Usage
@@ -214,6 +215,10 @@ class BodyRelay:
     async def run(self, response: UpstreamResponse) -> Problem | None:
         """Relay to the end."""
         head = (_content_type(response),)
+        if isinstance(response, HttpResponse):
+            body = response.take_whole()
+            if body is not None:
+                return await self._whole(body, head)
         parts: list[bytes] = []
         size = 0
         tail: Tail | None = None

@@ -32,6 +32,8 @@ class Splitter:
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The events that `chunk` completes, in order."""
+        if not self._pending and _is_one_event(chunk):
+            return [chunk]
         data = self._pending + chunk if self._pending else chunk
         events, start, search = [], 0, max(0, self._searched - _LOOK_BACK)
         while True:
@@ -51,6 +53,11 @@ class Splitter:
         """What is left when the stream has ended: an incomplete event, usually nothing."""
         rest, self._pending, self._searched = self._pending, b"", 0
         return rest
+
+
+def _is_one_event(chunk: bytes) -> bool:
+    """Whether a chunk is one whole event with plain line feeds, as from most engines. May say no too often."""
+    return chunk.find(b"\n\n") == len(chunk) - 2 and chunk.find(b"\r") < 0 and len(chunk) > 2
 
 
 def _event_end(data: bytes, search: int) -> int | None:

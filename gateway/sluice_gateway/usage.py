@@ -120,6 +120,10 @@ class StreamObserver:
 
     def keep(self, event: bytes) -> bool:
         """See `Observer`."""
+        if _is_plain_content(event):
+            self.data_events += 1
+            self.content_events += 1
+            return True
         data = event_data(event)
         if data is None:
             return True
@@ -151,6 +155,26 @@ class StreamObserver:
                 self.finished = True
             if choice.text or (choice.delta is not None and _shows(choice.delta)):
                 self.content_events += 1
+
+
+def _is_plain_content(event: bytes) -> bool:
+    """Whether an event is one choice's piece of text and nothing else, which most events of a stream are.
+
+    Looked for as bytes, which costs a fourth of decoding. Inside a JSON string every quote is escaped, so
+    none of these can be part of a text. May say no too often: then the event is decoded.
+    """
+    return (
+        event.startswith(b"data: {")
+        and event.count(b'"delta":') == 1
+        and event.count(b'"finish_reason":') == 1
+        and b'"finish_reason":null' in event
+        and b'"content":"' in event
+        and b'"content":""' not in event
+        and b'"usage":{' not in event
+        and b'"usage": {' not in event
+        and b'"error"' not in event
+        and event.find(b"\n") == len(event) - 2
+    )
 
 
 class BodyReading(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sluice_gateway.usage import StreamObserver, Tail, read_body
 from sluice_router.types import Usage
@@ -99,3 +101,45 @@ def test_a_tail_without_usage_has_none(text: bytes) -> None:
     tail = Tail()
     tail.feed(text)
     assert tail.usage() is None
+
+
+TRICKY = st.sampled_from(
+    [
+        "",
+        "x",
+        '"finish_reason":null',
+        '"content":""',
+        '"usage":{}',
+        '"error"',
+        "\\",
+        "☀",
+        "\n\n",
+        '","content":"',
+    ]
+)
+DELTAS = st.fixed_dictionaries(
+    {}, optional={"content": st.none() | TRICKY, "role": st.just("assistant"), "reasoning": TRICKY}
+)
+CHOICES = st.fixed_dictionaries(
+    {"delta": DELTAS}, optional={"finish_reason": st.sampled_from([None, "stop"]), "index": st.integers(0, 2)}
+)
+CHUNKS = st.fixed_dictionaries(
+    {"choices": st.lists(CHOICES, max_size=2)},
+    optional={
+        "usage": st.none() | st.just({"prompt_tokens": 3, "completion_tokens": 4}),
+        "error": st.none() | st.just({"message": "no"}),
+        "system_fingerprint": TRICKY,
+    },
+)
+
+
+@given(CHUNKS, st.sampled_from([(",", ":"), (", ", ": ")]))
+def test_the_quick_look_sees_what_decoding_sees(
+    chunk: dict[str, object], separators: tuple[str, str]
+) -> None:
+    data = json.dumps(chunk, separators=separators).encode()
+    quick, slow = StreamObserver(hide_usage=True), StreamObserver(hide_usage=True)
+    kept = quick.keep(b"data: " + data + b"\n\n")
+    assert kept == slow.keep(b"data: " + data + b"\r\n\r\n")  # line ends that are always decoded
+    for name in ("data_events", "content_events", "usage", "error", "finished", "done"):
+        assert getattr(quick, name) == getattr(slow, name), name

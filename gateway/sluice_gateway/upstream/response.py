@@ -123,6 +123,12 @@ class HttpResponse:
                 raise StopAsyncIteration
             await self._wait()
 
+    def take_whole(self) -> bytes | None:
+        """The whole body, if all of it is there and none was read; else `None`, and nothing is taken."""
+        if not self.complete or self._error is not None:
+            return None
+        return self._take() if self._chunks else b""
+
     async def pump(self, sink: Sink) -> None:
         """Give the body to `sink`, piece by piece, from within the socket's own callback; return at its end.
 
