@@ -33,6 +33,7 @@ from sluice_bench.gateway_rows import (
 )
 from sluice_bench.gateway_targets import (
     ALL_TARGETS,
+    BARE_RELAY,
     DIRECT,
     FASTAPI_HTTPX,
     LITELLM_PROXY,
@@ -81,7 +82,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 def full_plan(targets: tuple[str, ...]) -> Plan:
     """About ten minutes with all targets."""
-    fast = tuple(name for name in (DIRECT, SLUICE, SGLANG, VLLM) if name in targets)
+    fast = tuple(name for name in (DIRECT, BARE_RELAY, SLUICE, SGLANG, VLLM) if name in targets)
     slow = tuple(name for name in (DIRECT, FASTAPI_HTTPX, LITELLM_PROXY) if name in targets)
     cost = CostLoad(targets=targets, kinds=("plain",), connections=16, seconds=1.6, repeats=5)
     change = msgspec.structs.replace

@@ -1,7 +1,7 @@
 """What gateways are measured, and how each is started in front of the null server.
 
-Sluice runs governed: a key is checked, limits are reserved and settled, metrics are counted and each request
-writes its log line. Every peer runs as cheaply as it can be set up (no key, no limits, no log line per
+Sluice runs governed: a key is checked, limits of key, tenant and model are reserved and settled, metrics are
+counted, and each request writes its log line and its row in the ledger. Every peer runs as cheaply as it can be set up (no key, no limits, no log line per
 request, the simplest balancing): where that makes a difference, it is in the peer's favour.
 """
 
@@ -20,6 +20,7 @@ from sluice_bench.processes import ServerFailed, ServerProcess, free_port, null_
 
 DIRECT = "direct"
 SLUICE = "sluice"
+BARE_RELAY = "bare-relay"
 FASTAPI_HTTPX = "fastapi-httpx"
 LITELLM_PROXY = "litellm"
 SGLANG = "sglang-router"
@@ -27,6 +28,7 @@ VLLM = "vllm-router"
 
 LABELS: Mapping[str, str] = {
     DIRECT: "null server, asked directly",
+    BARE_RELAY: "asyncio relay that reads nothing: the ceiling",
     SLUICE: "**Sluice**, governed",
     FASTAPI_HTTPX: "FastAPI + httpx proxy",
     LITELLM_PROXY: f"LiteLLM proxy {LITELLM.version}, 1 worker",
@@ -96,8 +98,12 @@ class _Launch(msgspec.Struct, frozen=True, kw_only=True):
     api_key: str | None = None
 
 
-def gateway_config(upstream: str, port: int) -> bytes:
-    """A `sluice.yaml` (JSON is YAML) with one OpenAI-compatible backend, one key, and limits to check."""
+def gateway_config(upstream: str, port: int, folder: Path) -> bytes:
+    """A `sluice.yaml` (JSON is YAML) with one OpenAI-compatible backend, one key, and everything governed:
+    requests, tokens and concurrency of key, tenant and model, a price, and a row in the ledger.
+
+    `folder` takes database, journal and files.
+    """
     backend = {
         "name": "null",
         "adapter": "openai_compatible",
@@ -105,13 +111,23 @@ def gateway_config(upstream: str, port: int) -> bytes:
         "models": ["null"],
         "max_in_flight": 10_000,
     }
+    rates = {"requests_per_min": _PLENTY * 1000, "tokens_per_min": _PLENTY * 1_000_000}
     key = {"id": "bench", "sha256": hashlib.sha256(_SECRET.encode()).hexdigest()}
     return msgspec.json.encode(
         {
             "server": {"host": "127.0.0.1", "port": port},
             "backends": [backend],
             "keys": [key],
-            "limits": {"max_concurrent": _PLENTY, "per_key": {"concurrent": _PLENTY}},
+            "limits": {
+                "max_concurrent": _PLENTY,
+                "per_key": {**rates, "concurrent": _PLENTY},
+                "per_tenant": rates,
+                "models": {"null": rates},
+            },
+            "prices": {"models": {"null": {"input": 1.0, "output": 2.0}}},
+            "store": {"url": f"sqlite:///{folder}/sluice-{port}.db"},
+            "ledger": {"journal_folder": f"{folder}/journal-{port}"},
+            "files": {"dir": f"{folder}/files-{port}"},
         }
     )
 
@@ -163,6 +179,9 @@ def _start(
 def _launch(name: str, null_url: str, port: int, folder: Path, programs: Programs) -> _Launch:
     if name == SLUICE:
         return _sluice(null_url, port, folder)
+    if name == BARE_RELAY:
+        command = [sys.executable, "-m", "sluice_bench.peers.bare_relay", null_url, str(port)]
+        return _Launch(command=command, ready_path="/health")
     if name == FASTAPI_HTTPX:
         command = [sys.executable, "-m", "sluice_bench.peers.fastapi_proxy", null_url, str(port)]
         return _Launch(command=command, ready_path="/health")
@@ -182,7 +201,7 @@ def _one_line(text: str) -> str:
 
 def _sluice(null_url: str, port: int, folder: Path) -> _Launch:
     config = folder / f"sluice-{port}.yaml"
-    config.write_bytes(gateway_config(null_url, port))
+    config.write_bytes(gateway_config(null_url, port, folder))
     command = [script("sluice"), "serve", "--config", str(config), "--port", str(port)]
     return _Launch(command=command, ready_path="/ready", api_key=_SECRET)
 

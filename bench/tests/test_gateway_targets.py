@@ -19,7 +19,7 @@ from sluice_bench.peer_packages import (
 
 
 def test_the_gateway_gets_one_backend_and_a_hashed_key() -> None:
-    config = json.loads(gateway_config("http://127.0.0.1:9000", 8123))
+    config = json.loads(gateway_config("http://127.0.0.1:9000", 8123, Path("/data")))
     assert config["server"] == {"host": "127.0.0.1", "port": 8123}
     assert [backend["url"] for backend in config["backends"]] == ["http://127.0.0.1:9000"]
     assert len(config["keys"][0]["sha256"]) == 64
@@ -27,7 +27,7 @@ def test_the_gateway_gets_one_backend_and_a_hashed_key() -> None:
 
 
 def test_the_gateway_checks_limits_that_the_load_never_reaches() -> None:
-    limits = json.loads(gateway_config("http://127.0.0.1:9000", 8123))["limits"]
+    limits = json.loads(gateway_config("http://127.0.0.1:9000", 8123, Path("/data")))["limits"]
     assert limits["per_key"]["concurrent"] > 5000
 
 
