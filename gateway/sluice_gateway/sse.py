@@ -56,7 +56,7 @@ class Splitter:
 
 
 def _is_one_event(chunk: bytes) -> bool:
-    """Whether a chunk is one whole event with plain line feeds, as from most engines. May say no too often."""
+    """Whether a chunk is one whole event with plain line feeds, as most are. May say no too often."""
     return chunk.find(b"\n\n") == len(chunk) - 2 and chunk.find(b"\r") < 0 and len(chunk) > 2
 
 
