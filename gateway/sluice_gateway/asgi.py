@@ -1,9 +1,9 @@
 """The front door: a plain ASGI application that looks a path up in a dict.
 
-Paths of the data plane go straight to the pipeline; everything else (docs, health, metrics, model list) goes
-to a FastAPI application. A FastAPI route costs about 110 µs a request, this look-up 3. What both sides share
-is done here, once: request id, standard headers, CORS, and OpenAI's error shape for what neither of them
-expected.
+Paths of the data plane go straight to the pipeline, and a few that are asked for all the time (health,
+metrics, model list) to plain functions; everything else (administration, files, docs) goes to a FastAPI
+application. A FastAPI route costs about 110 µs a request, this look-up 3. What all sides share is done here,
+once: request id, standard headers, CORS, and OpenAI's error shape for what none of them expected.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from collections.abc import Awaitable, Callable
 
 from sluice_gateway.arrival import Arrival
 from sluice_gateway.asgi_client import AsgiClient
-from sluice_gateway.errors import Failure, Problem, problem
+from sluice_gateway.errors import Failure, Problem, internal, problem
 from sluice_gateway.gateway import Gateway
 from sluice_gateway.native_client import NativeClient
+from sluice_gateway.plain_paths import PlainPaths, Reply
 from sluice_gateway.request_ids import RequestIds
 from sluice_gateway.response import WORDS, Envelope, problem_headers
 from sluice_gateway.routes import DATA_PLANE, Family, Route, family_of
@@ -31,8 +32,9 @@ class FrontDoor:
     """The ASGI application, and what the native protocol serves beside it (`http_protocol.DataPlane`)."""
 
     def __init__(self, gateway: Gateway, control: Application) -> None:
-        """`control` gets what is not on the data plane."""
+        """`control` gets what is neither on the data plane nor a plain path."""
         self._gateway = gateway
+        self._plain = PlainPaths(gateway)
         self._control = control
         self._ids = RequestIds(os.urandom)
         self.native_routes = {path.encode(): route for path, route in DATA_PLANE.items()}
@@ -72,6 +74,8 @@ class FrontDoor:
         envelope = self._envelope(headers, family)
         if scope["method"] == "OPTIONS" and self._gateway.cors.is_preflight(headers):
             await _send_whole(send, 200, [*self._gateway.cors.preflight(headers), *envelope.headers()], b"")
+        elif self._plain.serve(scope["path"]):
+            await self._plain_path(scope, headers, send, envelope)
         elif route is None:
             await self._control_plane(scope, receive, send, envelope)
         elif scope["method"] == "POST":
@@ -80,13 +84,26 @@ class FrontDoor:
                 Arrival(route, headers, scope.get("server"), client, client, envelope)
             )
         else:
-            found = _wrong_method(scope)
-            head = [*problem_headers(found), (b"allow", b"POST"), *envelope.headers()]
-            await _send_whole(send, found.status, head, WORDS[family].body(found, envelope.request_id))
+            await _send_problem(send, _wrong_method(scope), envelope, (b"allow", b"POST"))
 
     def _envelope(self, headers: dict[bytes, bytes], family: Family) -> Envelope:
         gateway = self._gateway
         return Envelope(self._ids.of(headers), gateway.clock, gateway.cors.headers(headers), family)
+
+    async def _plain_path(
+        self, scope: Scope, headers: dict[bytes, bytes], send: Send, envelope: Envelope
+    ) -> None:
+        found: Reply | Problem
+        try:
+            found = await self._plain.answer(scope["method"], scope["path"], headers, scope.get("server"))
+        except Exception:
+            _log.exception("request %s failed inside the gateway", envelope.request_id)
+            found = internal(envelope.request_id)
+        if isinstance(found, Problem):
+            await _send_problem(send, found, envelope)
+        else:
+            content_type = (b"content-type", found.content_type.encode())
+            await _send_whole(send, 200, [content_type, *envelope.headers()], found.body)
 
     async def _control_plane(self, scope: Scope, receive: Receive, send: Send, envelope: Envelope) -> None:
         asked = {"request_id": envelope.request_id, "family": envelope.family}
@@ -126,6 +143,11 @@ class FrontDoor:
 
 async def _send_whole(send: Send, status: int, headers: list[Header], body: bytes) -> None:
     await AsgiWire(send).whole(status, headers, body)
+
+
+async def _send_problem(send: Send, found: Problem, envelope: Envelope, *more: Header) -> None:
+    head = [*problem_headers(found), *more, *envelope.headers()]
+    await _send_whole(send, found.status, head, WORDS[envelope.family].body(found, envelope.request_id))
 
 
 def _wrong_method(scope: Scope) -> Problem:

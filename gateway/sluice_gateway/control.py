@@ -1,12 +1,10 @@
-"""Everything that is not on the data plane: model list, health, readiness, metrics, API docs.
+"""The control plane: administration, files, batches, stored responses, API docs.
 
 A FastAPI application behind the front door. Every error it makes has OpenAI's shape, also those that FastAPI
 and Starlette would word themselves.
 """
 
 from __future__ import annotations
-
-from typing import Any
 
 import msgspec
 from fastapi import APIRouter, FastAPI, Request, Response
@@ -25,12 +23,9 @@ from sluice_gateway.gateway import Gateway
 from sluice_gateway.identity import Key
 from sluice_gateway.keys.records import Refused
 from sluice_gateway.ledger.report import UsageReport
-from sluice_gateway.metrics_names import CONTENT_TYPE
-from sluice_gateway.openapi import describe_data_plane
+from sluice_gateway.openapi import describe_front_door
 from sluice_gateway.problem_response import problem_response
 from sluice_gateway.responses_api.routes import build_router as responses_router
-
-_JSON = "application/json"
 
 
 def build_control(gateway: Gateway) -> FastAPI:
@@ -45,52 +40,10 @@ def build_control(gateway: Gateway) -> FastAPI:
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(Exception, _on_bug)
-    _add_life(app, gateway)
-    _add_models(app, gateway)
     _add_files(app, gateway)
     _add_admin(app, gateway)
-    describe_data_plane(app)
+    describe_front_door(app)
     return app
-
-
-def _add_life(app: FastAPI, gateway: Gateway) -> None:
-    """Load balancers probe with GET or HEAD."""
-
-    @app.head("/health", include_in_schema=False)
-    @app.get("/health", tags=["life"], summary="200 while the process lives.")
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
-
-    @app.head("/ready", include_in_schema=False)
-    @app.get("/ready", tags=["life"], summary="200 when at least one engine can serve, otherwise 503.")
-    async def ready() -> Response:
-        readiness = gateway.readiness()
-        if readiness.ready:
-            return _json(200, {"status": "ready", "message": readiness.reason})
-        return problem_response(problem(Failure.NO_ENGINE, readiness.reason))
-
-    @app.get("/metrics", tags=["life"], summary="Metrics in Prometheus' text format.")
-    async def metrics() -> Response:
-        return Response(await gateway.overseer.metrics_page(), media_type=CONTENT_TYPE)
-
-
-def _add_models(app: FastAPI, gateway: Gateway) -> None:
-    @app.get("/v1/models", tags=["models"], summary="Models that the key may use.")
-    async def models(request: Request) -> Response:
-        key = gateway.keyring.authenticate(dict(request.scope["headers"]), request.scope.get("server"))
-        if isinstance(key, Problem):
-            return problem_response(key, request=request)
-        return _json(200, gateway.catalog.models(key))
-
-    @app.get("/v1/models/{name:path}", tags=["models"], summary="One model.")
-    async def model(request: Request, name: str) -> Response:
-        key = gateway.keyring.authenticate(dict(request.scope["headers"]), request.scope.get("server"))
-        if isinstance(key, Problem):
-            return problem_response(key, request=request)
-        found = gateway.catalog.model(name, key)
-        if isinstance(found, Problem):
-            return problem_response(found, request=request)
-        return _json(200, found)
 
 
 def _add_admin(app: FastAPI, gateway: Gateway) -> None:
@@ -156,7 +109,3 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
 async def _on_bug(request: Request, error: Exception) -> Response:
     """The front door logs it; Starlette raises it once more after this answer."""
     return problem_response(internal(request.state.request_id), request=request)
-
-
-def _json(status: int, value: Any) -> Response:
-    return Response(msgspec.json.encode(value), status, media_type=_JSON)

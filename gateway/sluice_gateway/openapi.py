@@ -1,5 +1,5 @@
-"""The data plane in `/openapi.json`: its paths come from the table of routes, its schemas from the structs
-that bodies are decoded into.
+"""What FastAPI does not serve, in `/openapi.json`: the data plane, whose paths come from the table of routes
+and whose schemas from the structs that bodies are decoded into, and the plain paths.
 
 A body is described as far as the gateway reads it; whatever else is in it is the engine's to judge, so
 objects are open. Answers are the engine's too: what is described of them is the failure, which is ours.
@@ -16,10 +16,13 @@ from fastapi import FastAPI
 from sluice_gateway import facts
 from sluice_gateway.dialects.messages import facts as messages_facts
 from sluice_gateway.dialects.responses.request import CreateRequest
+from sluice_gateway.plain_paths import DESCRIBED, Description
 from sluice_gateway.reference import REQUEST_HEADERS
 from sluice_gateway.routes import ROUTES, Kind, Route
 
+_JSON = "application/json"
 _REF = "#/components/schemas/{name}"
+_FAILURE = {_JSON: {"schema": {"$ref": _REF.format(name="Error")}}}
 _TITLES: dict[Kind, str] = {
     "chat": "Chat completion",
     "completions": "Text completion",
@@ -50,8 +53,8 @@ _STATUSES = {
 }
 
 
-def describe_data_plane(app: FastAPI) -> None:
-    """Have the application's own description include the data plane."""
+def describe_front_door(app: FastAPI) -> None:
+    """Have the application's own description include what the front door serves itself."""
     own = app.openapi
 
     def described() -> dict[str, Any]:
@@ -59,7 +62,7 @@ def describe_data_plane(app: FastAPI) -> None:
             document = own()
             components = document.setdefault("components", {}).setdefault("schemas", {})
             components.update(_components())
-            document["paths"] = {**_paths(), **_merged(document["paths"])}
+            document["paths"] = {**_plain_paths(), **_paths(), **_merged(document["paths"])}
             app.openapi_schema = document
         return app.openapi_schema
 
@@ -74,6 +77,27 @@ def _merged(own: dict[str, Any]) -> dict[str, Any]:
 
 def _paths() -> dict[str, Any]:
     return {route.path: {"post": _operation(route)} for route in ROUTES}
+
+
+def _plain_paths() -> dict[str, Any]:
+    return {plain.path: {"get": _plain_operation(plain)} for plain in DESCRIBED}
+
+
+def _plain_operation(plain: Description) -> dict[str, Any]:
+    schema = {"type": "object"} if plain.content_type == _JSON else _TEXT
+    operation: dict[str, Any] = {
+        "tags": [plain.tag],
+        "summary": plain.summary,
+        "operationId": "get" + plain.path.replace("/", "_").replace("{", "").replace("}", ""),
+        "responses": {
+            "200": {"description": "OK", "content": {plain.content_type: {"schema": schema}}},
+            **{status: {"description": _STATUSES[status], "content": _FAILURE} for status in plain.failures},
+            "default": {"description": "Any other failure.", "content": _FAILURE},
+        },
+    }
+    if plain.path.endswith("{name}"):
+        operation["parameters"] = [{"name": "name", "in": "path", "required": True, "schema": _TEXT}]
+    return operation
 
 
 def _operation(route: Route) -> dict[str, Any]:
