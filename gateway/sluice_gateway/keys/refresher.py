@@ -2,7 +2,8 @@
 
 Every half second it asks the store for one number, and reads everything when the number is another. A change
 made in this process, or announced by another over the feed, is looked for at once. What was read stays in
-force until it is read anew: a store that cannot be reached changes nothing for known keys.
+force until it is read anew: a store that cannot be reached changes nothing for known keys, and of others
+nobody can say that they are wrong.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 from sluice_gateway.keys import repository
 from sluice_gateway.keys.feed import ChangeFeed
@@ -47,6 +49,8 @@ class Refresher:
         self._version: int | None = None
         self._state: StoreState | None = None
         self._is_down = False
+        self._known: Known | None = None
+        """All of it, once the store has been read."""
         self._hint = asyncio.Event()
         self._looking = asyncio.Lock()
         self._tasks: list[asyncio.Task[None]] = []
@@ -70,11 +74,23 @@ class Refresher:
             if not self._is_down:
                 text = "the key store cannot be read; known keys go on working until it can: %s"
                 _log.error(text, _words(error))
-            self._is_down = True
+            self._note_whether_down(True)
         else:
             if self._is_down:
                 _log.info("the key store can be read again")
-            self._is_down = False
+            self._note_whether_down(False)
+
+    def _note_whether_down(self, is_down: bool) -> None:
+        """Meanwhile others may have made keys: one that is not known here may well be valid."""
+        changed, self._is_down = is_down != self._is_down, is_down
+        if changed and self._known is not None:
+            self._put_in_force(self._known)
+
+    def _put_in_force(self, known: Known) -> None:
+        self._known = known
+        if self._is_down:
+            known = replace(known, snapshot=replace(known.snapshot, is_complete=False))
+        self._replace(known)
 
     async def use_file(self, file: FileKeys) -> None:
         """The configuration file changed. In force at once, with what was last read from the store."""
@@ -124,7 +140,7 @@ class Refresher:
             return
         # In a thread: ten thousand keys take a tenth of a second, and requests do not wait for that.
         known = await asyncio.to_thread(build, self._file, self._state, takes_tokens=self._takes_tokens)
-        self._replace(known)
+        self._put_in_force(known)
         for name in sorted(known.shadowed):
             _log.warning("the key '%s' of the store is not used: the configuration file has one too", name)
 
