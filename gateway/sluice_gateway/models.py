@@ -11,6 +11,7 @@ may use an alias may use what it stands for, on the backends and quantizations t
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 
 import msgspec
 
@@ -40,12 +41,15 @@ _NEEDED_PARAM = {
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
-    """One entry of `/v1/models`."""
+    """One entry of `/v1/models`: what OpenAI's clients read, then what Anthropic's do."""
 
     id: str
     object: str = "model"
     created: int = 0
     owned_by: str = "sluice"
+    type: str = "model"
+    display_name: str
+    created_at: str
 
 
 class ModelList(msgspec.Struct, frozen=True, kw_only=True):
@@ -67,6 +71,7 @@ class Catalog:
         """`started_at`, seconds since 1970, is what models claim as their creation: they have no other."""
         self._router = router
         self._created = started_at
+        self._created_at = datetime.fromtimestamp(started_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         self._aliases = aliases or {}
         self._backends = router.backends()
 
@@ -78,7 +83,10 @@ class Catalog:
         )
         aliases = (name for name, choices in self._aliases.items() if _within_reach(choices, allowed))
         names = [n for n in dict.fromkeys((*served, *aliases)) if scopes.allows_model(key.scopes, n)]
-        data = [Model(id=name, created=self._created) for name in names]
+        data = [
+            Model(id=name, display_name=name, created=self._created, created_at=self._created_at)
+            for name in names
+        ]
         return ModelList(
             data=data, first_id=data[0].id if data else None, last_id=data[-1].id if data else None
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from sluice_gateway.auth import digest
 
 from .conftest import StartEngine
@@ -32,6 +34,9 @@ async def test_our_own_worker_comes_first_and_echo_last(start_engine: StartEngin
         assert await listed(served) == ["sluice-tiny", "b/c", "d", "echo"]
         one = (await served.http.get("/v1/models/b/c")).json()
     assert (one["id"], one["object"], one["owned_by"]) == ("b/c", "model", "sluice")
+    # What Anthropic's clients read of the same.
+    assert (one["type"], one["display_name"]) == ("model", "b/c")
+    assert datetime.fromisoformat(one["created_at"]).timestamp() == one["created"]
 
 
 async def test_a_model_goes_to_the_backend_that_has_it(start_engine: StartEngine) -> None:
