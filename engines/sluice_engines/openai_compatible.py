@@ -23,7 +23,11 @@ class OpenAICompatibleAdapter:
     name = "openai_compatible"
     default_port = 80
     capabilities = Capabilities(
-        endpoints=frozenset({"chat", "completions", "embeddings"}), tools=True, json_schema=True, images=True
+        endpoints=frozenset({"chat", "completions", "embeddings"}),
+        tools=True,
+        tool_calls=True,
+        json_schema=True,
+        images=True,
     )
     health_path = "/v1/models"
     ready_path = "/v1/models"

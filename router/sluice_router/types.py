@@ -41,6 +41,9 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """Of `chat`, `completions`, `embeddings`."""
     logprobs: bool = True
     tools: bool = False
+    """It reads a request's `tools`."""
+    tool_calls: bool = False
+    """And answers with calls of them."""
     json_schema: bool = False
     images: bool = False
     multiple_choices: bool = True
