@@ -68,6 +68,10 @@ class OpaqueObserver:
         """See `Observer`."""
         return self.data_events > 0
 
+    def note_plain(self, event: bytes) -> bool:
+        """See `Observer`. Their events are not worth a shortcut."""
+        return False
+
     def keep(self, event: bytes) -> bool:
         """See `Observer`."""
         if event_data(event) is not None:

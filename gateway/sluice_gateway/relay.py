@@ -75,6 +75,7 @@ class StreamRelay:
         "_clock",
         "_finishing",
         "_first_token",
+        "_flows",
         "_found",
         "_held",
         "_last_write",
@@ -102,6 +103,8 @@ class StreamRelay:
         self._finishing = finishing
         self._splitter = Splitter()
         self._first_token: asyncio.Timeout | None = None
+        self._flows = False
+        """The client gets content as it comes: a chunk of plain content is looked at only once."""
         self._found: Problem | None = None
         self._held: list[bytes] = []
         self._last_write: Awaitable[None] | None = None
@@ -124,6 +127,8 @@ class StreamRelay:
     def _take(self, chunk: bytes) -> Awaitable[None] | None:
         """Pass the events in a chunk on, up to the first that is an error."""
         observer = self.observer
+        if self._flows and not self._splitter.pending and observer.note_plain(chunk):
+            return self._client.write(chunk)
         kept: list[bytes] = []
         for event in self._splitter.feed(chunk):
             keep = observer.keep(event)
@@ -141,6 +146,7 @@ class StreamRelay:
         if self.first_token_at_s is None and observer.content_events and self._first_token is not None:
             self.first_token_at_s = self._clock()
             self._first_token.reschedule(None)
+            self._flows = self._translation is None
         return self._write(kept)
 
     def _hold(self, comments: list[bytes]) -> None:

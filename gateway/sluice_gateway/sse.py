@@ -24,17 +24,18 @@ DONE = b"[DONE]"
 class Splitter:
     """Cuts a byte stream into events."""
 
-    __slots__ = ("_pending", "_searched")
+    __slots__ = ("_searched", "pending")
 
     def __init__(self) -> None:
-        self._pending = b""
+        self.pending = b""
+        """The beginning of an event whose end has not come."""
         self._searched = 0
 
     def feed(self, chunk: bytes) -> list[bytes]:
         """The events that `chunk` completes, in order."""
-        if not self._pending and _is_one_event(chunk):
+        if not self.pending and _is_one_event(chunk):
             return [chunk]
-        data = self._pending + chunk if self._pending else chunk
+        data = self.pending + chunk if self.pending else chunk
         events, start, search = [], 0, max(0, self._searched - _LOOK_BACK)
         while True:
             end = _event_end(data, search)
@@ -46,12 +47,12 @@ class Splitter:
         if len(rest) > MAX_EVENT_BYTES:
             events.append(rest)
             rest = b""
-        self._pending, self._searched = rest, len(rest)
+        self.pending, self._searched = rest, len(rest)
         return events
 
     def flush(self) -> bytes:
         """What is left when the stream has ended: an incomplete event, usually nothing."""
-        rest, self._pending, self._searched = self._pending, b"", 0
+        rest, self.pending, self._searched = self.pending, b"", 0
         return rest
 
 

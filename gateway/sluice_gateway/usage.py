@@ -88,6 +88,13 @@ class Observer(Protocol):
         """Take note of an event. False when the client is not to see it."""
         ...
 
+    def note_plain(self, event: bytes) -> bool:
+        """Take note of an event if it is one choice's piece of text and nothing else; False if it may not be.
+
+        A shortcut for most events of a stream: what it refuses, `keep` looks at.
+        """
+        ...
+
     def settle(self, prompt_tokens_estimate: int) -> Usage:
         """The usage to settle with: the engine's own, or what was seen."""
         ...
@@ -118,11 +125,17 @@ class StreamObserver:
         """See `Observer`."""
         return self.done or self.finished
 
+    def note_plain(self, event: bytes) -> bool:
+        """See `Observer`."""
+        if not _is_plain_content(event):
+            return False
+        self.data_events += 1
+        self.content_events += 1
+        return True
+
     def keep(self, event: bytes) -> bool:
         """See `Observer`."""
-        if _is_plain_content(event):
-            self.data_events += 1
-            self.content_events += 1
+        if self.note_plain(event):
             return True
         data = event_data(event)
         if data is None:
