@@ -118,9 +118,10 @@ async def serve(
     *,
     started: Callable[[], None] = lambda: None,
     stopping: Callable[[], None] = lambda: None,
+    drained: Callable[[], None] = lambda: None,
 ) -> None:
     """Serve until asked to stop, then end in order. `started` is called when connections are accepted,
-    `stopping` when the end begins. Raises `ConfigError` when it cannot start."""
+    `stopping` when the end begins, `drained` when no request is left. Raises `ConfigError` when it cannot start."""
     server = _Server(config, started)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     asked = asyncio.create_task(shutdown.asked.wait())
@@ -128,20 +129,22 @@ async def serve(
     asked.cancel()
     if not serving.done():
         stopping()
-        await _drain(gateway, shutdown)
+        await _unless_hurried(gateway.drain(shutdown.drain_s), shutdown)
+        gateway.interrupt_all()
+        drained()
+        await _unless_hurried(shutdown.released.wait(), shutdown)
         server.should_exit = True
     await serving
     if not server.started:
         raise ConfigError("The gateway could not start; the log says why.")
 
 
-async def _drain(gateway: Gateway, shutdown: Shutdown) -> None:
-    draining = asyncio.create_task(gateway.drain(shutdown.drain_s))
+async def _unless_hurried(work: Coroutine[Any, Any, object], shutdown: Shutdown) -> None:
+    working = asyncio.create_task(work)
     hurried = asyncio.create_task(shutdown.hurried.wait())
-    await asyncio.wait({draining, hurried}, return_when=asyncio.FIRST_COMPLETED)
-    draining.cancel()
+    await asyncio.wait({working, hurried}, return_when=asyncio.FIRST_COMPLETED)
+    working.cancel()
     hurried.cancel()
-    gateway.interrupt_all()
 
 
 async def _greet(gateway: Gateway, say: Callable[[str], None]) -> None:

@@ -11,6 +11,9 @@ class Shutdown:
     def __init__(self) -> None:
         self.asked = asyncio.Event()
         self.hurried = asyncio.Event()
+        self.released = asyncio.Event()
+        """Set unless this process has to stay, refusing requests, until others have ended theirs too."""
+        self.released.set()
         self.drain_s = 0.0
         """How long running requests may go on, once it was asked for."""
 

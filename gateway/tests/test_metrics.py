@@ -52,6 +52,49 @@ async def test_a_scanner_adds_no_series() -> None:
         assert len(served.gateway.metrics.page().splitlines()) == before
 
 
+async def test_twenty_thousand_paths_models_and_headers_add_no_series() -> None:
+    """Pipelined over a few raw connections, since a client library would take longer than the gateway."""
+    async with serving(settings_of(backends=[ECHO], logs={"requests": False})) as served:
+        port = int(served.url.rpartition(":")[2])
+        await _pipelined(port, range(4))
+        before = len(served.gateway.metrics.page().splitlines())
+        await asyncio.gather(
+            *(_pipelined(port, range(start, start + 5_000)) for start in range(4, 20_004, 5_000))
+        )
+        await served.until_idle()
+        assert len(served.gateway.metrics.page().splitlines()) == before
+        assert (
+            sum(
+                served.metric("requests_total", kind="chat", backend="none", outcome=outcome)
+                for outcome in ("model_not_found", "invalid_request")
+            )
+            == 15_003
+        )
+
+
+async def _pipelined(port: int, numbers: range) -> None:
+    """One request in four to a path that is not there, the others to a model, backend and key that are not."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    for first in range(numbers.start, numbers.stop, 50):
+        some = range(first, min(first + 50, numbers.stop))
+        writer.write(b"".join(_strange(number) for number in some))
+        for _ in some:
+            head = (await reader.readuntil(b"\r\n\r\n")).lower()
+            assert b" 40" in head.partition(b"\r\n")[0], head
+            await reader.readexactly(int(head.partition(b"content-length: ")[2].partition(b"\r\n")[0]))
+    writer.close()
+    await writer.wait_closed()
+
+
+def _strange(number: int) -> bytes:
+    if number % 4 == 0:
+        return f"GET /scan-{number} HTTP/1.1\r\nhost: localhost\r\n\r\n".encode()
+    body = b'{"model": "model-%d", "messages": []}' % number
+    header = f"x-backend: b-{number}" if number % 4 == 1 else f"x-api-key: k-{number}"
+    head = f"POST {CHAT} HTTP/1.1\r\nhost: localhost\r\n{header}\r\ncontent-length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
 async def test_a_blocked_loop_shows_as_lag() -> None:
     lags: list[float] = []
     enough = asyncio.Event()

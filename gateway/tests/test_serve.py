@@ -119,6 +119,86 @@ def test_a_stream_ends_with_an_error_when_the_drain_is_over(start) -> None:
     assert running.process.wait(10) == 0
 
 
+def streaming(running: Running, words: str, tokens_per_s: str):
+    body = {"model": "echo", "stream": True, "messages": [{"role": "user", "content": words}]}
+    pace = {"x-echo-tokens-per-s": tokens_per_s}
+    return httpx.stream("POST", f"{running.url}/v1/chat/completions", json=body, headers=pace, timeout=30)
+
+
+def test_while_it_drains_streams_go_on_and_new_requests_are_told_when_to_come_back(start) -> None:
+    running = start(ECHO)
+    running.until(running.ready)
+    with streaming(running, "a b c d e f", "4") as answer:
+        pieces = answer.iter_raw()
+        seen = next(pieces)
+        os.kill(running.process.pid, signal.SIGTERM)
+        running.until(lambda: not running.ready())
+        body = {"model": "echo", "messages": [{"role": "user", "content": "hi"}]}
+        refused = httpx.post(f"{running.url}/v1/chat/completions", json=body)
+        assert refused.status_code == 503
+        assert int(refused.headers["retry-after"]) >= 1
+        seen += b"".join(pieces)
+    assert seen.endswith(b"data: [DONE]\n\n")
+    assert running.process.wait(10) == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(signal.SIGTERM, signal.SIGTERM), (signal.SIGTERM, signal.SIGINT)],
+)
+def test_a_second_signal_waits_for_nobody(start, first: int, second: int) -> None:
+    running = start(ECHO)
+    running.until(running.ready)
+    with streaming(running, "a b c d e f", "0.1") as answer:
+        pieces = answer.iter_raw()
+        seen = next(pieces)
+        os.kill(running.process.pid, first)
+        running.until(lambda: "Stopping" in running.log.read_text())
+        os.kill(running.process.pid, second)
+        seen += b"".join(pieces)
+    assert b"shutting down" in seen
+    assert running.process.wait(10) == 0
+
+
+def test_ctrl_c_has_a_patience_of_its_own(start) -> None:
+    running = start(ECHO + "server: {interrupt_drain_s: 0.1}\n")
+    running.until(running.ready)
+    with streaming(running, "a b c d e f", "0.1") as answer:
+        pieces = answer.iter_raw()
+        seen = next(pieces)
+        os.kill(running.process.pid, signal.SIGINT)
+        seen += b"".join(pieces)
+    assert b"shutting down" in seen
+    assert running.process.wait(10) == 0
+
+
+def test_a_hangup_reloads_where_there_is_no_terminal(start, tmp_path: Path) -> None:
+    running = start(ECHO)
+    running.until(running.ready)
+    for text, said in (
+        ("backends: [{name: second, adapter: echo}]\n", "configuration 2 is in force"),
+        ("backends: [{}]\n", "not reloaded: sluice.yaml, line 1"),
+    ):
+        (tmp_path / "sluice.yaml").write_text(text)
+        os.kill(running.process.pid, signal.SIGHUP)
+        running.until(lambda said=said: said in running.log.read_text())
+    assert 'backend="second"' in httpx.get(f"{running.url}/metrics").text
+    assert running.stop(signal.SIGINT) == 0
+
+
+def test_metrics_have_a_port_of_their_own_where_that_is_wanted(start) -> None:
+    port = free_port()
+    running = start(ECHO + f"server: {{metrics_port: {port}}}\n")
+    running.until(running.ready)
+    page = httpx.get(f"http://127.0.0.1:{port}/metrics")
+    assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert "sluice_gateway_requests_in_flight 0.0" in page.text
+    assert httpx.get(f"http://127.0.0.1:{port}/v1/models").status_code == 404
+    with socket.create_connection(("127.0.0.1", port)) as rude:
+        rude.sendall(b"x" * 100_000)
+    assert httpx.head(f"http://127.0.0.1:{port}/metrics").status_code == 200
+
+
 def test_a_managed_engine_is_started_again_and_never_left_behind(start, tmp_path: Path) -> None:
     program = tmp_path / "engine.py"
     program.write_text(FAKE_ENGINE)

@@ -48,6 +48,10 @@ class SupervisorLink:
         self._started.set()
         self._channel.send(messages.Started())
 
+    def tell_drained(self) -> None:
+        """No request is left, and none will come."""
+        self._channel.send(messages.Drained())
+
     def tell_ready(self, models: list[str], *, needs_key: bool) -> None:
         """An engine can serve."""
         self._channel.send(messages.Ready(models, needs_key))
@@ -78,6 +82,7 @@ class SupervisorLink:
             else:
                 self._heed(message)
         _log.error("the supervisor is gone; stopping")
+        self._shutdown.released.set()
         self._shutdown.ask(self._gateway.settings.server.interrupt_drain_s)
 
     async def aclose(self) -> None:
@@ -87,8 +92,12 @@ class SupervisorLink:
 
     def _heed(self, message: ToWorker) -> None:
         match message:
-            case messages.Drain(limit_s):
+            case messages.Drain(limit_s, linger):
+                if linger:
+                    self._shutdown.released.clear()
                 self._shutdown.ask(limit_s)
+            case messages.Leave():
+                self._shutdown.released.set()
             case messages.Collect():
                 self._report()
             case messages.EngineNews(engine, problem):

@@ -35,6 +35,12 @@ class Drain(Message, frozen=True):
     """Stop, with so much patience; said again, stop at once."""
 
     limit_s: float
+    linger: bool
+    """Whether to stay when no request is left, refusing new ones, until `Leave`."""
+
+
+class Leave(Message, frozen=True):
+    """No worker has a request any more."""
 
 
 class Collect(Message, frozen=True):
@@ -96,6 +102,10 @@ class Retired(Message, frozen=True):
     number: int
 
 
+class Drained(Message, frozen=True):
+    """No request is left, and none will come."""
+
+
 class PageWanted(Message, frozen=True):
     """Somebody asked this worker for the metrics of all."""
 
@@ -108,8 +118,8 @@ class ReloadWanted(Message, frozen=True):
     number: int
 
 
-ToWorker = Configure | Drain | Collect | EngineNews | Page | Reloaded
-FromWorker = Started | Ready | Report | Applied | Retired | PageWanted | ReloadWanted
+ToWorker = Configure | Drain | Leave | Collect | EngineNews | Page | Reloaded
+FromWorker = Started | Ready | Report | Applied | Retired | Drained | PageWanted | ReloadWanted
 
 
 def read_one(connection: socket.socket, kind: type[_T]) -> _T:

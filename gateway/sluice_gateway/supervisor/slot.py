@@ -63,13 +63,14 @@ class Slot:
             began_s = self._clock()
             self.worker = worker = await WorkerProcess.spawn(listener, configure(), self._clock)
             if self._leaving.is_set():
-                worker.send(Drain(0.0))
+                worker.send(Drain(0.0, linger=False))
             status = await self._live(worker, hear, timeout_s)
             self.worker = None
             ended(worker, status)
             deaths = 1 if self._clock() - began_s > _STABLE_S else deaths + 1
             if not self._leaving.is_set():
                 await self._rest(worker, status, self._delay_s(deaths))
+        self.close()
 
     def leave(self) -> None:
         """The next end of the worker is the last."""

@@ -71,7 +71,7 @@ class Supervisor:
         for slot in self._slots:
             slot.leave()
         for worker in self._workers():
-            worker.send(messages.Drain(drain_s))
+            worker.send(messages.Drain(drain_s, linger=True))
         if not self._stopping:
             self._stopping = True
             self._later(self._insist(drain_s + _LAST_WORDS_S))
@@ -114,7 +114,7 @@ class Supervisor:
             else:
                 _log.error("worker process %d cannot reload and is replaced: %s", worker.pid, problem)
                 worker.configuration = new.number
-                worker.send(messages.Drain(self.settings.server.drain_s))
+                worker.send(messages.Drain(self.settings.server.drain_s, linger=False))
         self._configure = new
         for starting in self._workers():
             if starting.configuration < new.number:
@@ -139,6 +139,8 @@ class Supervisor:
             case messages.Ready(models, needs_key) if not self._greeted:
                 self._greeted = True
                 self._say(banner.render(url_of(self.settings.server), models, needs_key=needs_key))
+            case messages.Drained():
+                self._dismiss()
             case messages.Retired(number):
                 self._later(self._engines.retired(number, worker.pid))
             case messages.PageWanted(number):
@@ -165,8 +167,17 @@ class Supervisor:
                 slot.leave()
             for other in self._workers():
                 other.kill()
-        elif not self._stopping and status != 0:
+        elif self._stopping:
+            self._dismiss()
+        elif status != 0:
             self._metrics.replaced += 1
+
+    def _dismiss(self) -> None:
+        """Let the workers go when the last one has no request any more: until then all refuse new ones."""
+        workers = self._workers()
+        if self._stopping and all(worker.is_drained for worker in workers):
+            for worker in workers:
+                worker.send(messages.Leave())
 
     def _tell_engine(self, engine: str, problem: str | None) -> None:
         for worker in self._workers():

@@ -52,7 +52,9 @@ async def _serve(
     gateway.overseer = link
     tasks = [asyncio.create_task(work) for work in (link.listen(), link.report(), _tell_ready(gateway, link))]
     try:
-        await server.serve(gateway, config, listener, shutdown, started=link.tell_started)
+        await server.serve(
+            gateway, config, listener, shutdown, started=link.tell_started, drained=link.tell_drained
+        )
     finally:
         for task in tasks:
             task.cancel()

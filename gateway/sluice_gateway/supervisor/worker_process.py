@@ -39,6 +39,7 @@ class WorkerProcess:
         self.heard_s = clock()
         """When it last said anything."""
         self.is_started = False
+        self.is_drained = False
 
     @classmethod
     async def spawn(
@@ -111,6 +112,8 @@ class WorkerProcess:
         match message:
             case messages.Started():
                 self.is_started = True
+            case messages.Drained():
+                self.is_drained = True
             case messages.Report(families):
                 self.families = families
                 self._reported.set()
