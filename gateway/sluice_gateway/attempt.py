@@ -48,6 +48,8 @@ class Job:
     content_type: bytes = b""
     """Of an upload; empty for JSON."""
     trace: Trace | None = None
+    on_content: Callable[[], None] | None = None
+    """Called when the first content of a stream has come."""
 
 
 @dataclass(slots=True)
@@ -126,6 +128,7 @@ class Attempts:
                 clock=self._clock,
                 translation=prepared.translation,
                 finishing=finishing,
+                on_content=job.on_content,
             )
             try:
                 return await relay.run(response, first_token)

@@ -19,6 +19,7 @@ import contextlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -329,6 +330,8 @@ class Pipeline:
         engine, exchange = self._stages.engines[endpoint.id], job.exchange
         exchange.backend, exchange.endpoint, exchange.quant = endpoint.backend, endpoint.id, endpoint.quant
         job.model, exchange.route = ticket.model, ticket.route
+        if job.facts.stream:
+            job.on_content = partial(self._stages.admission.answered, ticket)
         if job.model != job.facts.model:
             exchange.price = self._stages.prices.get(job.model, exchange.price)
         found = await self._attempts.run(engine, job)

@@ -79,6 +79,7 @@ class StreamRelay:
         "_found",
         "_held",
         "_last_write",
+        "_on_content",
         "_splitter",
         "_translation",
         "first_token_at_s",
@@ -94,13 +95,16 @@ class StreamRelay:
         clock: Callable[[], float],
         translation: Translation | None = None,
         finishing: Finishing | None = None,
+        on_content: Callable[[], None] | None = None,
     ) -> None:
-        """`finishing` is waited for before the last bytes of an answer leave."""
+        """`finishing` is waited for before the last bytes of an answer leave, `on_content` is called at the
+        first content."""
         self._client = client
         self._backend = backend
         self._clock = clock
         self._translation = translation
         self._finishing = finishing
+        self._on_content = on_content
         self._splitter = Splitter()
         self._first_token: asyncio.Timeout | None = None
         self._flows = False
@@ -147,6 +151,8 @@ class StreamRelay:
             self.first_token_at_s = self._clock()
             self._first_token.reschedule(None)
             self._flows = self._translation is None
+            if self._on_content is not None:
+                self._on_content()
         return self._write(kept)
 
     def _hold(self, comments: list[bytes]) -> None:
