@@ -137,7 +137,7 @@ def declared(capability: str) -> bool:
     assert capability in CAPABILITIES, f"{capability} is not in CAPABILITIES"
     features = msgspec.structs.asdict(WorkerAdapter.capabilities)
     kinds = features.pop("endpoints")
-    return features[capability] if capability in features else capability in kinds
+    return bool(features.get(capability, capability in kinds))
 
 
 def engines_for(capability: str) -> list[str]:

@@ -22,7 +22,7 @@ from typing import Any
 from . import payloads
 
 MODEL = "scripted"
-STATUSES = (400, 401, 404, 409, 413, 422, 429, 500, 502, 503)
+STATUSES = (400, 401, 404, 409, 413, 422, 429, 500, 502, 503, 504)
 PATIENCE_S = 20.0
 """How long a scripted answer waits for its client to leave. Never a measure of speed."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import httpx
 import openai
 import pytest
 from running_stack import Stack
@@ -137,11 +138,21 @@ def test_a_client_that_gives_up_waiting_frees_the_engine(
 
 
 def test_the_bundled_engine_is_freed_as_well(client: openai.OpenAI, sluice: Stack) -> None:
+    before = cancelled(sluice)
     for_ever: Any = {"max_tokens": 400, "extra_body": {"ignore_eos": True}}
     with client.chat.completions.create(**GREEDY, **for_ever, stream=True) as stream:
         next(stream)
 
+    wait_for(lambda: cancelled(sluice) > before, "the worker has cancelled the request")
     wait_for(lambda: not sluice.metric("sluice_gateway_requests_in_flight"), "no request is left")
+
+
+def cancelled(sluice: Stack) -> float:
+    """Requests that the worker cancelled, by its own count."""
+    (listening,) = [c for c in sluice.worker_process("server").net_connections() if c.status == "LISTEN"]
+    page = httpx.get(f"http://127.0.0.1:{listening.laddr.port}/metrics").text
+    lines = [line for line in page.splitlines() if 'outcome="cancelled"' in line and "_total{" in line]
+    return sum(float(line.rsplit(" ", 1)[1]) for line in lines)
 
 
 async def test_the_asynchronous_client_asks_many_things_at_once(sluice: Stack) -> None:

@@ -53,6 +53,7 @@ def raised(sluice: Stack, key: str = "sk-sdk", **fields: Any) -> openai.APIStatu
         (openai.InternalServerError, 500, None, None, {"model": "status-500"}),
         (openai.InternalServerError, 502, "overloaded", None, {"model": "status-502"}),
         (openai.InternalServerError, 503, "overloaded", None, {"model": "status-503"}),
+        (openai.InternalServerError, 504, "overloaded", None, {"model": "status-504"}),
     ],
 )
 def test_each_failure_is_the_right_class(
@@ -118,6 +119,11 @@ def test_a_gateway_that_is_not_there_is_a_connection_error() -> None:
         pytest.raises(openai.APIConnectionError),
     ):
         client.models.list()
+
+
+def test_headers_that_only_openai_has_a_use_for_do_no_harm(sluice: Stack) -> None:
+    with sdk(sluice, organization="org-1", project="proj-1") as client:
+        assert client.chat.completions.create(model="echo", messages=HELLO).choices
 
 
 def test_the_sdk_tries_again_after_a_server_error(sluice: Stack, upstream: ScriptedServer) -> None:

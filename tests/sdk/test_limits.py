@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import httpx
@@ -11,7 +12,7 @@ import pytest
 from running_stack import Stack
 
 from .conftest import WORKER_MODEL
-from .scripted_upstream import ScriptedServer
+from .scripted_upstream import ScriptedServer, wait_for
 
 HELLO: Any = [{"role": "user", "content": "Hello"}]
 
@@ -114,6 +115,30 @@ def test_a_repeated_request_with_an_idempotency_key_is_done_once(
     with pytest.raises(openai.BadRequestError) as caught:
         ask("Something else")
     assert caught.value.code == "idempotency_key_reused"
+
+
+def test_a_request_repeated_while_it_is_answered_joins_it(sluice: Stack, upstream: ScriptedServer) -> None:
+    def ask() -> httpx.Headers:
+        with sdk(sluice, "sk-sdk") as client:
+            raw = client.chat.completions.with_raw_response.create(
+                model="holds", messages=HELLO, extra_headers={"Idempotency-Key": "joined"}
+            )
+        assert raw.parse().choices[0].message.content == "Hello there."
+        return raw.headers
+
+    def held() -> int:
+        return len([call for call in upstream.calls if call.model == "holds"])
+
+    before = held()
+    with ThreadPoolExecutor() as pool:
+        answers = [pool.submit(ask) for _ in range(5)]
+        # The last of them is here before the first is answered, unless this machine is very slow.
+        wait_for(lambda: sluice.metric("sluice_gateway_requests_in_flight") >= 5, "all have come")
+        upstream.go_on()
+        shown = [answer.result() for answer in answers]
+
+    assert held() == before + 1
+    assert len([headers for headers in shown if "idempotent-replayed" in headers]) == 4
 
 
 def test_a_repeated_stream_is_given_again_in_the_same_pieces(

@@ -88,6 +88,15 @@ def test_tokens_are_counted_beforehand(claude: anthropic.Anthropic) -> None:
     assert counted.input_tokens == usage.input_tokens + (usage.cache_read_input_tokens or 0)
 
 
+def test_beta_requests_have_a_query_and_are_answered_all_the_same(claude: anthropic.Anthropic) -> None:
+    asked: dict[str, Any] = {"model": WORKER_MODEL, "messages": GREEDY["messages"]}
+    answer = claude.beta.messages.create(**asked, max_tokens=3, betas=["some-beta-2025-01-01"])
+    counted = claude.beta.messages.count_tokens(**asked)
+
+    assert answer.stop_reason == "max_tokens"
+    assert counted.input_tokens == answer.usage.input_tokens + (answer.usage.cache_read_input_tokens or 0)
+
+
 def test_models_are_listed(claude: anthropic.Anthropic) -> None:
     page = claude.models.list()
 
@@ -147,6 +156,7 @@ def test_requests_over_the_limit_are_rate_limit_errors(sluice: Stack) -> None:
         (anthropic.InternalServerError, 500, "api_error", {"model": "status-500"}),
         (anthropic.InternalServerError, 502, "api_error", {"model": "status-502"}),
         (anthropic.ServiceUnavailableError, 503, "overloaded_error", {"model": "status-503"}),
+        (anthropic.GatewayTimeoutError, 504, "timeout_error", {"model": "status-504"}),
     ],
 )
 def test_each_failure_is_the_right_class(
