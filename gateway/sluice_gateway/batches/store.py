@@ -16,10 +16,10 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import ColumnElement, Row, Update, and_, insert, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sluice_gateway.batches.tables import BATCHES, UNFINISHED, Batch, Status
 from sluice_gateway.store.database import Database
+from sluice_gateway.store.transaction import Transaction
 
 _ID = re.compile(r"batch_[0-9a-f]{24}")
 """Whatever else a client writes in its place must not reach the database, which cannot read all of it."""
@@ -46,7 +46,7 @@ class BatchStore:
         """Have the tables. Raises `StoreError`; free once it has succeeded."""
         await self._database.migrate()
 
-    def begin(self) -> AbstractAsyncContextManager[AsyncConnection]:
+    def begin(self) -> AbstractAsyncContextManager[Transaction]:
         """A transaction in which other things change together with a batch."""
         return self._database.begin()
 
@@ -115,12 +115,10 @@ class BatchStore:
         keep = update(BATCHES).where(_is_ours(batch))
         async with self._database.begin() as connection:
             await _change_one(connection, keep.values(lease_until=until, completed=completed, failed=failed))
-            status: Status = (
-                await connection.execute(select(BATCHES.c.status).where(BATCHES.c.id == batch.id))
-            ).scalar_one()
+            status: Status = await connection.scalar(select(BATCHES.c.status).where(BATCHES.c.id == batch.id))
         return status
 
-    async def advance(self, batch: Batch, connection: AsyncConnection | None = None, **changes: Any) -> Batch:
+    async def advance(self, batch: Batch, connection: Transaction | None = None, **changes: Any) -> Batch:
         """Change a batch that still has the status it had. Raises `LeaseLostError` when it has not."""
         change = update(BATCHES).where(_is_ours(batch), BATCHES.c.status == batch.status).values(changes)
         if connection is not None:
@@ -148,7 +146,7 @@ def _is_ours(batch: Batch) -> ColumnElement[bool]:
     return and_(BATCHES.c.id == batch.id, BATCHES.c.epoch == batch.epoch)
 
 
-async def _change_one(connection: AsyncConnection, change: Update) -> None:
+async def _change_one(connection: Transaction, change: Update) -> None:
     if not (await connection.execute(change)).rowcount:
         raise LeaseLostError
 

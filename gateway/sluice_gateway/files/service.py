@@ -17,12 +17,12 @@ from pathlib import Path
 
 import msgspec
 from sqlalchemy import ColumnElement, Row, and_, delete, insert, or_, select
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sluice_gateway.files.settings import FilesSettings
 from sluice_gateway.files.storage import Content, Storage, Writer
 from sluice_gateway.files.tables import FILES, StoredFile
 from sluice_gateway.store.database import Database
+from sluice_gateway.store.transaction import Transaction
 from sluice_gateway.threads import in_thread
 
 _log = logging.getLogger("sluice")
@@ -100,7 +100,7 @@ class FileService:
             expires_at=None if lifetime_s is None else int(now) + lifetime_s,
         )
 
-    async def add(self, file: StoredFile, connection: AsyncConnection | None = None) -> None:
+    async def add(self, file: StoredFile, connection: Transaction | None = None) -> None:
         """Have a file exist; as a part of the transaction on `connection` if there is one."""
         row = msgspec.structs.asdict(file)
         if connection is not None:

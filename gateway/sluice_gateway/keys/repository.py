@@ -12,11 +12,11 @@ from typing import Any
 
 import msgspec
 from sqlalchemy import Row, delete, insert, select, text, update
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sluice_gateway.identity import LimitValues, Scopes
 from sluice_gateway.keys.records import Actor, AuditRecord, KeyRecord, SecretRecord, TenantRecord
 from sluice_gateway.keys.tables import AUDIT, KEY_VERSION, KEYS, SECRETS, TENANTS
+from sluice_gateway.store.transaction import Transaction
 
 _IN_CHUNK = 500
 """Bound parameters of one statement are limited, in SQLite and in PostgreSQL's driver."""
@@ -30,13 +30,13 @@ class Version(msgspec.Struct, frozen=True):
     """Whether there ever was a key."""
 
 
-async def version(connection: AsyncConnection) -> Version:
+async def version(connection: Transaction) -> Version:
     """Where the store stands."""
     row = (await connection.execute(select(KEY_VERSION.c.version, KEY_VERSION.c.keyed))).first()
     return Version(row.version, row.keyed) if row else Version(0, False)
 
 
-async def raise_version(connection: AsyncConnection) -> None:
+async def raise_version(connection: Transaction) -> None:
     """To be done first in every change: its lock makes changes wait for each other."""
     await connection.execute(
         text(
@@ -47,7 +47,7 @@ async def raise_version(connection: AsyncConnection) -> None:
     )
 
 
-async def set_keyed(connection: AsyncConnection) -> None:
+async def set_keyed(connection: Transaction) -> None:
     """There is a key: open mode is over for good."""
     await connection.execute(update(KEY_VERSION).values(keyed=True))
 
@@ -55,18 +55,18 @@ async def set_keyed(connection: AsyncConnection) -> None:
 # Tenants
 
 
-async def tenants(connection: AsyncConnection) -> list[TenantRecord]:
+async def tenants(connection: Transaction) -> list[TenantRecord]:
     """All, by id."""
     return [_tenant(row) for row in await connection.execute(select(TENANTS).order_by(TENANTS.c.id))]
 
 
-async def tenant(connection: AsyncConnection, name: str) -> TenantRecord | None:
+async def tenant(connection: Transaction, name: str) -> TenantRecord | None:
     """One."""
     row = (await connection.execute(select(TENANTS).where(TENANTS.c.id == name))).first()
     return _tenant(row) if row else None
 
 
-async def put_tenant(connection: AsyncConnection, record: TenantRecord, *, new: bool) -> None:
+async def put_tenant(connection: Transaction, record: TenantRecord, *, new: bool) -> None:
     """Insert, or write over."""
     values = {
         "id": record.id,
@@ -78,7 +78,7 @@ async def put_tenant(connection: AsyncConnection, record: TenantRecord, *, new: 
     await connection.execute(statement.values(values))
 
 
-async def delete_tenant(connection: AsyncConnection, name: str) -> None:
+async def delete_tenant(connection: Transaction, name: str) -> None:
     """Together with its keys, which must be revoked ones."""
     own = select(KEYS.c.id).where(KEYS.c.tenant == name)
     await connection.execute(delete(SECRETS).where(SECRETS.c.key.in_(own)))
@@ -90,7 +90,7 @@ async def delete_tenant(connection: AsyncConnection, name: str) -> None:
 
 
 async def keys(
-    connection: AsyncConnection,
+    connection: Transaction,
     *,
     tenant: str | None = None,
     after: str = "",
@@ -103,14 +103,14 @@ async def keys(
     return await _with_secrets(connection, (await connection.execute(query)).all())
 
 
-async def key(connection: AsyncConnection, name: str) -> KeyRecord | None:
+async def key(connection: Transaction, name: str) -> KeyRecord | None:
     """One."""
     rows = (await connection.execute(select(KEYS).where(KEYS.c.id == name))).all()
     found = await _with_secrets(connection, rows)
     return found[0] if found else None
 
 
-async def put_key(connection: AsyncConnection, record: KeyRecord, *, new: bool) -> None:
+async def put_key(connection: Transaction, record: KeyRecord, *, new: bool) -> None:
     """Insert, or write over. Secrets are written on their own."""
     values = {
         "id": record.id,
@@ -126,27 +126,27 @@ async def put_key(connection: AsyncConnection, record: KeyRecord, *, new: bool) 
     await connection.execute(statement.values(values))
 
 
-async def add_secret(connection: AsyncConnection, key_id: str, sha256: str, secret: SecretRecord) -> None:
+async def add_secret(connection: Transaction, key_id: str, sha256: str, secret: SecretRecord) -> None:
     """One more secret for a key."""
     values = {"sha256": sha256, "key": key_id, **msgspec.structs.asdict(secret)}
     await connection.execute(insert(SECRETS).values(values))
 
 
-async def end_secrets(connection: AsyncConnection, key_id: str, at: float) -> None:
+async def end_secrets(connection: Transaction, key_id: str, at: float) -> None:
     """The secrets that a key has now work until then, or as long as they would have anyway."""
     own = update(SECRETS).where(SECRETS.c.key == key_id)
     later = (SECRETS.c.expires_at.is_(None)) | (SECRETS.c.expires_at > at)
     await connection.execute(own.where(later).values(expires_at=at))
 
 
-async def has_secret(connection: AsyncConnection, sha256: str) -> bool:
+async def has_secret(connection: Transaction, sha256: str) -> bool:
     """Whether some key has this secret."""
     return (
         await connection.execute(select(SECRETS.c.key).where(SECRETS.c.sha256 == sha256))
     ).first() is not None
 
 
-async def valid_secrets(connection: AsyncConnection) -> Sequence[Row[Any]]:
+async def valid_secrets(connection: Transaction) -> Sequence[Row[Any]]:
     """All secrets of keys that are not revoked, each with what makes an identity; encoded as they are stored.
 
     Columns: sha256, until, id, tenant, scopes, limits, expires_at.
@@ -163,7 +163,7 @@ async def valid_secrets(connection: AsyncConnection) -> Sequence[Row[Any]]:
     return (await connection.execute(query)).all()
 
 
-async def _with_secrets(connection: AsyncConnection, rows: Sequence[Row[Any]]) -> list[KeyRecord]:
+async def _with_secrets(connection: Transaction, rows: Sequence[Row[Any]]) -> list[KeyRecord]:
     secrets: dict[str, list[SecretRecord]] = defaultdict(list)
     ids = [row.id for row in rows]
     for start in range(0, len(ids), _IN_CHUNK):
@@ -178,7 +178,7 @@ async def _with_secrets(connection: AsyncConnection, rows: Sequence[Row[Any]]) -
 
 
 async def write_audit(
-    connection: AsyncConnection,
+    connection: Transaction,
     at: float,
     actor: Actor,
     action: str,
@@ -199,7 +199,7 @@ async def write_audit(
     await connection.execute(insert(AUDIT).values(values))
 
 
-async def audit(connection: AsyncConnection, before_id: int | None, count: int) -> list[AuditRecord]:
+async def audit(connection: Transaction, before_id: int | None, count: int) -> list[AuditRecord]:
     """Newest first, `count` from the one that came before `before_id`."""
     query = select(AUDIT).order_by(AUDIT.c.id.desc()).limit(count)
     if before_id is not None:

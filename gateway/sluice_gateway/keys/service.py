@@ -17,7 +17,6 @@ from contextlib import asynccontextmanager
 from typing import Any, NoReturn
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from sluice_gateway.auth import digest, new_secret
 from sluice_gateway.errors import Failure, problem
@@ -39,6 +38,7 @@ from sluice_gateway.keys.records import (
 )
 from sluice_gateway.keys.snapshot import DEFAULT_TENANT, FileKeys
 from sluice_gateway.store.database import UNAVAILABLE, Database
+from sluice_gateway.store.transaction import Transaction
 
 DEFAULT_OVERLAP_S = 24 * 3600.0
 """How long an old secret works beside its successor when nothing else is said."""
@@ -239,14 +239,14 @@ class KeyService:
     # Parts
 
     @asynccontextmanager
-    async def _changing(self) -> AsyncIterator[AsyncConnection]:
+    async def _changing(self) -> AsyncIterator[Transaction]:
         async with self._reachable(), self._database.begin() as connection:
             await repository.raise_version(connection)
             yield connection
         await self._changed()
 
     @asynccontextmanager
-    async def _reading(self) -> AsyncIterator[AsyncConnection]:
+    async def _reading(self) -> AsyncIterator[Transaction]:
         async with self._reachable(), self._database.read() as connection:
             yield connection
 
@@ -262,24 +262,24 @@ class KeyService:
             raise Refused(problem(Failure.STORE_UNAVAILABLE, text)) from error
 
     async def _audit(
-        self, connection: AsyncConnection, actor: Actor, action: str, subject: str, old: object, new: object
+        self, connection: Transaction, actor: Actor, action: str, subject: str, old: object, new: object
     ) -> None:
         await repository.write_audit(connection, self._now(), actor, action, subject, old, new)
 
-    async def _tenant(self, connection: AsyncConnection, name: str) -> TenantRecord:
+    async def _tenant(self, connection: Transaction, name: str) -> TenantRecord:
         found = self._file.tenants.get(name) or await repository.tenant(connection, name)
         return found or _refuse(Failure.NOT_FOUND, f"There is no tenant '{name}'.")
 
-    async def _require_tenant(self, connection: AsyncConnection, name: str) -> None:
+    async def _require_tenant(self, connection: Transaction, name: str) -> None:
         if name not in self._file.tenant_names and not await repository.tenant(connection, name):
             text = f"There is no tenant '{name}'; make it first: sluice tenants create {name}."
             _refuse(Failure.INVALID_REQUEST, text, "tenant")
 
-    async def _key(self, connection: AsyncConnection, name: str) -> KeyRecord:
+    async def _key(self, connection: Transaction, name: str) -> KeyRecord:
         found = self._file.keys.get(name) or await repository.key(connection, name)
         return found or _refuse(Failure.NOT_FOUND, f"There is no key '{name}'.")
 
-    async def _usable_key(self, connection: AsyncConnection, name: str) -> KeyRecord:
+    async def _usable_key(self, connection: Transaction, name: str) -> KeyRecord:
         found = await self._key(connection, name)
         self._refuse_file(found)
         if found.revoked_at is not None:

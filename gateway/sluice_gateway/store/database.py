@@ -9,17 +9,19 @@ test holds the two ends against each other.
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Connection, event, inspect, text
+from sqlalchemy import Connection, Engine, create_engine, event, inspect, text
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError, SQLAlchemyError
 from sqlalchemy.pool import AsyncAdaptedQueuePool
+from sqlalchemy.util import greenlet_spawn
 
 from sluice_gateway.store.schema import declare_all, newest_revision
+from sluice_gateway.store.transaction import Transaction, transaction
 
 _DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -27,6 +29,7 @@ _DRIVERS = {
     "postgres": "postgresql+asyncpg",
 }
 _BUSY_MS = 5000
+_LOCKED_PAUSE_S = 0.02
 _CONNECT_S = 5
 _MIGRATION_LOCK = 7_583_020_114
 """Any number that nobody else takes: PostgreSQL's advisory locks are told apart by it."""
@@ -55,8 +58,8 @@ class Database:
         self._is_migrated = False
         self._migrating = asyncio.Lock()
         if self.is_sqlite:
-            event.listen(self._engine.sync_engine, "connect", _configure_sqlite)
-            event.listen(self._engine.sync_engine, "begin", _begin_sqlite)
+            event.listen(self._engine, "connect", _configure_sqlite)
+            event.listen(self._engine, "begin", _begin_sqlite)
 
     @property
     def name(self) -> str:
@@ -79,30 +82,42 @@ class Database:
         try:
             if self.is_sqlite and path and path != ":memory:":
                 Path(path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            async with self._engine.begin() as connection:
-                if not self.is_sqlite:
-                    await connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
-                await connection.run_sync(_bring_up_to_date)
+            await self._bring_up_to_date()
         except Exception as error:
             raise StoreError(f"Cannot open the database {self.name}: {_first_line(error)}.") from error
 
-    def begin(self) -> AbstractAsyncContextManager[AsyncConnection]:
+    async def _bring_up_to_date(self) -> None:
+        """Gateways that make one SQLite file together meet a lock that SQLite itself does not wait for: the
+        switch to write-ahead logging."""
+        patient_until = time.monotonic() + _BUSY_MS / 1000
+        while True:
+            try:
+                async with self.begin() as connection:
+                    if not self.is_sqlite:
+                        await connection.execute(text(f"SELECT pg_advisory_xact_lock({_MIGRATION_LOCK})"))
+                    return await connection.run_sync(_bring_up_to_date)
+            except OperationalError as error:
+                if "database is locked" not in str(error) or time.monotonic() > patient_until:
+                    raise
+            await asyncio.sleep(_LOCKED_PAUSE_S)
+
+    def begin(self) -> AbstractAsyncContextManager[Transaction]:
         """A transaction that writes: committed at the block's end, rolled back when it raises.
 
         In SQLite it is the only one from its start, so what it has read stays true until it writes.
         """
-        return self._engine.begin()
+        return transaction(self._engine)
 
-    def read(self) -> AbstractAsyncContextManager[AsyncConnection]:
+    def read(self) -> AbstractAsyncContextManager[Transaction]:
         """A transaction that only reads: it waits for no writer."""
-        return self._reader.begin()
+        return transaction(self._reader)
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._engine.dispose()
+        await greenlet_spawn(self._engine.dispose)
 
 
-def _create_engine(url: str) -> AsyncEngine:
+def _create_engine(url: str) -> Engine:
     scheme, _, rest = url.partition("://")
     options: dict[str, Any] = {"pool_pre_ping": True, "connect_args": {"timeout": _CONNECT_S}}
     if url.startswith("sqlite"):
@@ -111,7 +126,7 @@ def _create_engine(url: str) -> AsyncEngine:
             options |= {"pool_size": 1, "max_overflow": 0}  # the connection is the database
     try:
         parsed = make_url(f"{_DRIVERS.get(scheme, scheme)}://{rest}")
-        return create_async_engine(parsed, **options)
+        return create_engine(parsed, **options)
     except (ArgumentError, NoSuchModuleError, ModuleNotFoundError, ValueError) as error:
         raise StoreError(
             f"The database URL cannot be used ({_first_line(error)}); write sqlite:///path or"

@@ -95,3 +95,25 @@ async def test_a_file_that_is_no_database_is_one_sentence(tmp_path: Path) -> Non
     with pytest.raises(StoreError, match=r"Cannot open the database .*not a database"):
         await database.migrate()
     await database.aclose()
+
+
+async def test_a_task_that_is_cancelled_in_a_transaction_leaves_nothing_and_no_connection_open() -> None:
+    """The database has a single connection, so that one that is not given back stops everybody."""
+    database = Database("sqlite:///:memory:")
+    await database.migrate()
+    inserted = asyncio.Event()
+
+    async def insert_and_wait() -> None:
+        async with database.begin() as connection:
+            await connection.execute(text("INSERT INTO tenants VALUES ('blue', '', '{}', 1)"))
+            inserted.set()
+            await asyncio.sleep(3600)
+
+    task = asyncio.create_task(insert_and_wait())
+    await inserted.wait()
+    task.cancel()
+    await asyncio.wait([task])
+
+    async with asyncio.timeout(10), database.read() as connection:
+        assert await connection.scalar(text("SELECT count(*) FROM tenants")) == 0
+    await database.aclose()
