@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import socket
 import sys
 from pathlib import Path
@@ -19,23 +20,12 @@ from sluice_gateway.reload import LIVE, refuse_fixed
 from sluice_gateway.settings import Server, Settings
 
 from .conftest import StartEngine
+from .managed_engine import PROGRAM as FAKE_ENGINE
 from .scripted_engine import Call
 from .serving import ECHO, IN_MEMORY, Served, chat, eventually, serving, settings_of
 
 CHAT = "/v1/chat/completions"
 RELOADS = 10
-FAKE_ENGINE = """
-import http.server, json, sys
-class Handler(http.server.BaseHTTPRequestHandler):
-    def do_GET(self):
-        body = json.dumps({"data": [{"id": sys.argv[2]}]}).encode()
-        self.send_response(200)
-        self.send_header("content-length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
-    def log_message(self, *args): pass
-http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
-"""
 
 
 def engine(name: str, url: str, **more: Any) -> dict[str, Any]:
@@ -154,6 +144,15 @@ def test_every_section_is_either_live_or_fixed() -> None:
     before = settings_of()
     changed = msgspec.structs.replace(before, server=Server(drain_s=1.0), keys=())
     refuse_fixed(before, changed)
+
+
+def test_the_documentation_names_what_takes_effect_at_once() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    rows = [
+        line.split("|")[1] for line in page.splitlines() if line.startswith("| `") and line.count("|") == 3
+    ]
+    documented = {name for row in rows[:3] for name in re.findall(r"`([a-z_.]+)`", row)}
+    assert documented == LIVE
 
 
 async def test_the_administrator_is_told_the_line(tmp_path: Path) -> None:

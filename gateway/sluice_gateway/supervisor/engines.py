@@ -1,12 +1,13 @@
-"""The managed engines of all workers, and until when each is needed.
+"""The managed engines of all workers, by the configurations that need them.
 
-A configuration's engines are needed while any worker has a request of it. What runs an engine
+What runs an engine
 (`sluice_gateway.children`) is loaded only when there is one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import asyncio
+from collections.abc import Callable, Collection
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -25,7 +26,6 @@ class HeldEngines:
         self._news = news
         self._children: Children | None = None
         self._held: dict[int, Held] = {}
-        self._needed_by: dict[int, set[int]] = {}
 
     def hold(self, number: int, settings: Settings) -> Settings:
         """The settings as workers get them: engines have an address, and nothing to manage.
@@ -47,29 +47,11 @@ class HeldEngines:
         if self._children is not None and held is not None:
             self._children.start(held)
 
-    def replaced(self, number: int, workers: Iterable[int]) -> None:
-        """A configuration is no longer in force, but these processes may have requests of it."""
-        self._needed_by[number] = set(workers)
-
-    async def retired(self, number: int, worker: int) -> None:
-        """A process has no request of it any more."""
-        needed_by = self._needed_by.get(number)
-        if needed_by is not None:
-            needed_by.discard(worker)
-            if not needed_by:
-                await self.forget(number)
-
-    async def gone(self, worker: int) -> None:
-        """A process has ended."""
-        for number in tuple(self._needed_by):
-            await self.retired(number, worker)
-
-    async def forget(self, number: int) -> None:
-        """Stop what only this configuration needs."""
-        self._needed_by.pop(number, None)
-        held = self._held.pop(number, None)
-        if self._children is not None and held is not None:
-            await self._children.release(held)
+    async def keep_only(self, numbers: Collection[int]) -> None:
+        """Stop what only other configurations need."""
+        unneeded = [self._held.pop(number) for number in tuple(self._held) if number not in numbers]
+        if self._children is not None:
+            await asyncio.gather(*map(self._children.release, unneeded))
 
     async def aclose(self) -> None:
         """Stop all of them."""

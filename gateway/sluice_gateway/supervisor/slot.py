@@ -62,6 +62,8 @@ class Slot:
             listener = self._listening()
             began_s = self._clock()
             self.worker = worker = await WorkerProcess.spawn(listener, configure(), self._clock)
+            if configure().number != worker.configuration:  # a reload came in between
+                worker.send(configure())
             if self._leaving.is_set():
                 worker.send(Drain(0.0, linger=False))
             status = await self._live(worker, hear, timeout_s)

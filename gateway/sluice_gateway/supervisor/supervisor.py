@@ -50,6 +50,8 @@ class Supervisor:
         self._metrics = MetricsPage(self._workers)
         self._reloading = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._coming = 0
+        """The configuration that is being put in force."""
         self._greeted = False
         self._ever_started = False
         self._stopping = False
@@ -89,14 +91,14 @@ class Supervisor:
             refuse_fixed(self.settings, settings)
             before = self._configure
             new = Configure(before.number + 1, self._engines.hold(before.number + 1, settings))
+            self._coming = new.number
             self._engines.start(new.number)
             try:
                 await self._put_in_force(new)
-            except ConfigError:
-                await self._engines.forget(new.number)
-                raise
-            self.settings = settings
-            self._engines.replaced(before.number, {worker.pid for worker in self._workers()})
+                self.settings = settings
+            finally:
+                self._coming = 0
+                self._later(self._stop_engines())
             _log.info("configuration %d is in force in all workers", new.number)
             return new.number
 
@@ -141,8 +143,8 @@ class Supervisor:
                 self._say(banner.render(url_of(self.settings.server), models, needs_key=needs_key))
             case messages.Drained():
                 self._dismiss()
-            case messages.Retired(number):
-                self._later(self._engines.retired(number, worker.pid))
+            case messages.Retired():
+                self._later(self._stop_engines())
             case messages.PageWanted(number):
                 self._later(self._answer_page(worker, number))
             case messages.ReloadWanted(number):
@@ -161,7 +163,7 @@ class Supervisor:
 
     def _ended(self, worker: WorkerProcess, status: int) -> None:
         self._metrics.keep(worker)
-        self._later(self._engines.gone(worker.pid))
+        self._later(self._stop_engines())
         if not self._ever_started:
             for slot in self._slots:
                 slot.leave()
@@ -171,6 +173,11 @@ class Supervisor:
             self._dismiss()
         elif status != 0:
             self._metrics.replaced += 1
+
+    async def _stop_engines(self) -> None:
+        """Those that no worker needs any more."""
+        needed = {self._configure.number, self._coming}
+        await self._engines.keep_only(needed.union(*(w.has_requests_of for w in self._workers())))
 
     def _dismiss(self) -> None:
         """Let the workers go when the last one has no request any more: until then all refuse new ones."""

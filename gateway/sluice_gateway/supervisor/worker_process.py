@@ -34,6 +34,8 @@ class WorkerProcess:
         self._reported = asyncio.Event()
         self._applying: dict[int, asyncio.Future[str | None]] = {}
         self.configuration = configuration
+        self.has_requests_of = {configuration}
+        """Configurations: its own, and older ones that still have requests."""
         self.families: Sequence[Family] = ()
         """As it last reported them."""
         self.heard_s = clock()
@@ -114,12 +116,15 @@ class WorkerProcess:
                 self.is_started = True
             case messages.Drained():
                 self.is_drained = True
+            case messages.Retired(number):
+                self.has_requests_of.discard(number)
             case messages.Report(families):
                 self.families = families
                 self._reported.set()
             case messages.Applied(number, problem):
                 if problem is None:
                     self.configuration = number
+                    self.has_requests_of.add(number)
                 answer = self._applying.pop(number, None)
                 if answer is not None and not answer.done():
                     answer.set_result(problem)

@@ -22,9 +22,8 @@ def start(tmp_path: Path, redis: RedisServer) -> Iterator[StartGateway]:
     """Starts `sluice serve` with an echo engine, a store and Redis, and what the test adds."""
     started: list[Gateway] = []
 
-    def run(workers: int, more: str = "", *options: str) -> Gateway:
-        config = config_of(redis, more)
-        started.append(Gateway(tmp_path, config, "--workers", str(workers), *options))
+    def run(workers: int, more: str = "", config: str | None = None) -> Gateway:
+        started.append(Gateway(tmp_path, config or config_of(redis, more), "--workers", str(workers)))
         return started[-1]
 
     yield run

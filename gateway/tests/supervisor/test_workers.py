@@ -6,6 +6,7 @@ import asyncio
 import random
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import httpx
@@ -13,6 +14,7 @@ import psutil
 import pytest
 
 from ..limits.redis_server import RedisServer
+from ..managed_engine import PROGRAM as FAKE_ENGINE
 from .conftest import StartGateway, config_of
 from .processes import CHAT, SLUICE, Gateway
 
@@ -138,6 +140,35 @@ def test_a_reload_reaches_every_process_or_none(start: StartGateway, redis: Redi
     gateway.until(lambda: gateway.metric("workers_replaced_total") == 2)
     gateway.until_serving(2)
     assert models() == {"third"}
+
+
+def test_a_managed_engine_is_started_once_for_all_and_stopped_when_nobody_needs_it(
+    start: StartGateway, redis: RedisServer, tmp_path: Path
+) -> None:
+    program = tmp_path / "engine.py"
+    program.write_text(FAKE_ENGINE)
+    command = f'[{sys.executable}, {program}, "{{port}}", fake]'
+    managed = f"  - {{name: fake, adapter: openai_compatible, managed: {{command: {command}}}}}\n"
+    config = config_of(redis, "health: {interval_s: 60}\n").replace("redis:", managed + "redis:", 1)
+    gateway = start(2, config=config)
+    gateway.until_serving(2)
+    gateway.until(lambda: gateway.metric("endpoint_healthy", endpoint="fake") == 1)
+
+    def engines() -> list[psutil.Process]:
+        family = psutil.Process(gateway.process.pid).children(recursive=True)
+        return [p for p in family if p.is_running() and str(program) in p.cmdline()[:2]]
+
+    (engine,) = engines()
+    engine.kill()
+    gateway.until(lambda: gateway.metric("endpoint_healthy", endpoint="fake") == 0)
+    gateway.until(lambda: gateway.metric("endpoint_healthy", endpoint="fake") == 1)
+    (engine,) = engines()
+
+    gateway.configure(config_of(redis, "health: {interval_s: 60}\n"))
+    gateway.signal(signal.SIGHUP)
+    gateway.until(lambda: "configuration 2 is in force in all workers" in gateway.log())
+    gateway.until(lambda: not engine.is_running())
+    assert gateway.post().is_success
 
 
 def test_it_stops_in_order_and_leaves_nothing(start: StartGateway) -> None:
