@@ -46,7 +46,7 @@ def test_lanes_are_measured_one_after_another_into_one_report(
     assert result.exit_code == 0, result.output
     second = read(tmp_path)
     assert second.plain == first.plain
-    assert targets(second.latency) == {"direct", "sluice", "fastapi-httpx"}
+    assert targets(second.latency) == {"direct", "bare-relay", "sluice", "fastapi-httpx"}
     assert second.failed == {"memory": "no gateway"}
 
     monkeypatch.setattr("sluice_bench.gateway_targets.script", lambda name: "/nonexistent/sluice")
