@@ -122,7 +122,7 @@ def test_answers_say_what_is_left(sluice: Stack, stream: bool) -> None:
         raw = client.messages.with_raw_response.create(**{**GREEDY, "max_tokens": 100}, stream=stream)
         raw.parse()
 
-    for kind, limit in (("requests", 600), ("tokens", 1000)):
+    for kind, limit in (("requests", 20), ("tokens", 1000)):
         assert int(raw.headers[f"anthropic-ratelimit-{kind}-limit"]) == limit
         assert int(raw.headers[f"anthropic-ratelimit-{kind}-remaining"]) < limit
         assert datetime.fromisoformat(raw.headers[f"anthropic-ratelimit-{kind}-reset"]).tzinfo
