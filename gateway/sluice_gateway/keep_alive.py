@@ -9,7 +9,7 @@ the first token does not hear of them. Source: the HTML standard, "Server-sent e
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable
 
 from sluice_gateway.response import Responder
 
@@ -48,5 +48,5 @@ class KeepAlive:
 
     def _send(self, waiting: Awaitable[None] | None) -> None:
         """A wire that only works when waited for is waited for in the background."""
-        if isinstance(waiting, Coroutine):
+        if waiting is not None and not isinstance(waiting, asyncio.Future):
             self._sending = asyncio.ensure_future(waiting)

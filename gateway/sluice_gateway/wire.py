@@ -11,7 +11,7 @@ made while an earlier one is still waited for.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Generator, MutableMapping
 from typing import Any, Protocol
 
 Message = MutableMapping[str, Any]
@@ -42,6 +42,19 @@ class Wire(Protocol):
         ...
 
 
+class _Sending:
+    """A message that is sent when it is waited for."""
+
+    __slots__ = ("_message", "_send")
+
+    def __init__(self, send: Send, message: Message) -> None:
+        self._send = send
+        self._message = message
+
+    def __await__(self) -> Generator[Any, None, None]:
+        return self._send(self._message).__await__()
+
+
 class AsgiWire:
     """A `Wire` over an ASGI server. uvicorn's `send` returns silently once the client has gone."""
 
@@ -50,9 +63,9 @@ class AsgiWire:
     def __init__(self, send: Send) -> None:
         self._send = send
 
-    async def start(self, status: int, headers: list[Header]) -> None:
-        """See `Wire`."""
-        await self._send({"type": "http.response.start", "status": status, "headers": headers})
+    def start(self, status: int, headers: list[Header]) -> Awaitable[None]:
+        """See `Wire`. No coroutine: whoever is to wait for it may be closed before it began."""
+        return _Sending(self._send, {"type": "http.response.start", "status": status, "headers": headers})
 
     async def write(self, data: bytes) -> None:
         """See `Wire`."""
