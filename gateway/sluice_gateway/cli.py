@@ -57,23 +57,13 @@ def serve(
     """Serve. Without a configuration: the bundled worker with the bundled model, on loopback."""
     options = ServeOptions(config_file=str(config_file or ""), host=host, port=port, workers=workers)
     settings = options.read(os.environ)
-    # Web framework and server take a second to import; the other commands need neither.
+    # The database takes half a second to import; the other commands do not need it.
     from sluice_gateway.keys import bootstrap
 
     bootstrap.prepare(settings, os.environ)
     _say(f"Starting {', '.join(b.name for b in settings.backends)} ...")
-    if settings.server.workers > 1:
-        sys.stdout.flush()
-        options.become_supervisor()
-    from sluice_gateway import server
-    from sluice_gateway.gateway import Gateway
-    from sluice_gateway.listening import listen
-    from sluice_gateway.logs import standard_error
-
-    listener = listen(settings)
-    server.log_to_standard_error(settings)
-    gateway = Gateway(settings, os.environ, standard_error())
-    server.run(gateway, listener, _say, lambda: options.read(os.environ))
+    sys.stdout.flush()
+    options.become_server(settings.server.workers)
 
 
 @config_app.command("check")

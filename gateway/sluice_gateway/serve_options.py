@@ -17,7 +17,8 @@ from sluice_gateway import config
 from sluice_gateway.config import ConfigError
 from sluice_gateway.settings import Settings
 
-SUPERVISOR = "sluice_gateway.supervisor"
+_ALONE = "sluice_gateway.lone_process"
+_SUPERVISOR = "sluice_gateway.supervisor"
 
 
 class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,10 +40,12 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
         _require_shared_state(settings)
         return settings
 
-    def become_supervisor(self) -> NoReturn:
-        """Go on as the supervisor of several processes, in this process, without what this one has loaded."""
+    def become_server(self, workers: int) -> NoReturn:
+        """Go on as the server, or as the supervisor of several, in this process, without what this one has
+        loaded to read a command line."""
+        module = _ALONE if workers == 1 else _SUPERVISOR
         text = msgspec.json.encode(self).decode()
-        os.execv(sys.executable, [sys.executable, "-P", "-m", SUPERVISOR, text])
+        os.execv(sys.executable, [sys.executable, "-P", "-m", module, text])
 
 
 def _require_shared_state(settings: Settings) -> None:
