@@ -120,8 +120,11 @@ async def serve(
     stopping: Callable[[], None] = lambda: None,
     drained: Callable[[], None] = lambda: None,
 ) -> None:
-    """Serve until asked to stop, then end in order. `started` is called when connections are accepted,
-    `stopping` when the end begins, `drained` when no request is left. Raises `ConfigError` when it cannot start."""
+    """Serve until asked to stop, then end in order.
+
+    `started` is called when connections are accepted, `stopping` when the end begins, `drained` when no
+    request is left. Raises `ConfigError` when it cannot start.
+    """
     server = _Server(config, started)
     serving = asyncio.create_task(server.serve(sockets=[listener]))
     asked = asyncio.create_task(shutdown.asked.wait())

@@ -21,7 +21,7 @@ from sluice_gateway.settings import Server, Settings
 
 from .conftest import StartEngine
 from .managed_engine import PROGRAM as FAKE_ENGINE
-from .scripted_engine import Call
+from .scripted_engine import Call, ScriptedEngine
 from .serving import ECHO, IN_MEMORY, Served, chat, eventually, serving, settings_of
 
 CHAT = "/v1/chat/completions"
@@ -91,14 +91,31 @@ async def test_a_stream_ends_on_the_engine_that_it_began_on(start_engine: StartE
         await eventually(lambda: "the last request of configuration 1 has ended" in served.log.getvalue())
 
 
-async def test_probes_of_an_engine_that_is_gone_stop(start_engine: StartEngine) -> None:
-    old, new = await start_engine(answer), await start_engine(answer)
+class ProbedEngine(ScriptedEngine):
+    """Counts how often it was asked for its models."""
+
+    probes = 0
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        self.probes += 1
+        return ("m",)
+
+    @models.setter
+    def models(self, _: tuple[str, ...]) -> None:
+        pass
+
+
+async def test_probes_of_the_old_configuration_stop_with_the_swap() -> None:
+    old, new = ProbedEngine(answer), ProbedEngine(answer)
+    await asyncio.gather(old.start(), new.start())
     async with serving(settings_of(backends=[engine("a", old.url)])) as served:
+        await eventually(lambda: old.probes > 2)
         await served.gateway.reload(settings_of(backends=[engine("a", new.url)]))
-        await old.stop()
-        await eventually(lambda: served.gateway.router.snapshot().replicas[0].healthy)
-        assert served.gateway.readiness().ready
-        assert "cannot serve" not in served.log.getvalue()
+        known = old.probes
+        await eventually(lambda: new.probes > 5)
+        assert old.probes == known
+    await asyncio.gather(old.stop(), new.stop())
 
 
 async def test_limits_prices_keys_and_origins_take_effect(start_engine: StartEngine) -> None:
