@@ -106,15 +106,24 @@ class ProbedEngine(ScriptedEngine):
         pass
 
 
-async def test_probes_of_the_old_configuration_stop_with_the_swap() -> None:
-    old, new = ProbedEngine(answer), ProbedEngine(answer)
+async def test_probes_of_the_old_configuration_stop_while_its_last_request_still_runs() -> None:
+    go_on = asyncio.Event()
+
+    async def slow(call: Call) -> None:
+        await go_on.wait()
+        await answer(call)
+
+    old, new = ProbedEngine(slow), ProbedEngine(answer)
     await asyncio.gather(old.start(), new.start())
     async with serving(settings_of(backends=[engine("a", old.url)])) as served:
-        await eventually(lambda: old.probes > 2)
+        running = asyncio.create_task(served.http.post(CHAT, json=chat()))
+        await eventually(lambda: len(old.calls) == 1 and old.probes > 2)
         await served.gateway.reload(settings_of(backends=[engine("a", new.url)]))
         known = old.probes
         await eventually(lambda: new.probes > 5)
         assert old.probes == known
+        go_on.set()
+        assert (await running).status_code == 200
     await asyncio.gather(old.stop(), new.stop())
 
 
