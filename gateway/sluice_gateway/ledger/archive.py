@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 
 from sqlalchemy import delete, select, tuple_
-from sqlalchemy.dialects import postgresql
 
 from sluice_gateway.ledger.row import Row
 from sluice_gateway.ledger.tables import USAGE
@@ -22,12 +21,6 @@ _CHUNKS = (256, 64, 16, 4, 1)
 """Rows in one SQLite statement. Its module gives Python's lock away and takes it back for every statement: a
 statement a row has the event loop fight a thread for it, thousands of times a second. Few sizes, so that few
 statements are compiled; the largest keeps under the 32,766 parameters that SQLite takes."""
-_ARRAYS = ", ".join(
-    f"${index}::{column.type.compile(postgresql.dialect())}[]"  # type: ignore[no-untyped-call]
-    for index, column in enumerate(USAGE.columns, start=1)
-)
-_POSTGRESQL_INSERT = f"INSERT INTO usage ({_NAMES}) SELECT * FROM unnest({_ARRAYS}) ON CONFLICT DO NOTHING"
-
 _SWEEP_ROWS = 2000
 _SWEEP_PAUSE_S = 0.05
 
@@ -53,7 +46,7 @@ class Archive:
                     await connection.exec_driver_sql(_sqlite_insert(len(chunk)), values)
             else:
                 columns = tuple(list(column) for column in zip(*rows, strict=True))
-                await connection.exec_driver_sql(_POSTGRESQL_INSERT, columns)
+                await connection.exec_driver_sql(_postgresql_insert(), columns)
 
     async def delete_before(self, time_ms: int) -> int:
         """Delete what ended before `time_ms`, in small transactions with pauses. How many rows that were.
@@ -71,6 +64,17 @@ class Archive:
             if result.rowcount < _SWEEP_ROWS:
                 return total
             await asyncio.sleep(_SWEEP_PAUSE_S)
+
+
+@cache
+def _postgresql_insert() -> str:
+    # With all its drivers this is a megabyte, which those who use SQLite do without.
+    from sqlalchemy.dialects import postgresql
+
+    dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    types = (column.type.compile(dialect) for column in USAGE.columns)
+    arrays = ", ".join(f"${index}::{name}[]" for index, name in enumerate(types, start=1))
+    return f"INSERT INTO usage ({_NAMES}) SELECT * FROM unnest({arrays}) ON CONFLICT DO NOTHING"
 
 
 @cache
