@@ -87,7 +87,12 @@ def start(command: list[str], directory: Path, **environment: str) -> Stack:
             start_new_session=True,
         )
     stack = Stack(process, f"http://127.0.0.1:{port}", log)
-    wait_until_ready(stack.url, process, log)
+    try:
+        wait_until_ready(stack.url, process, log)
+    except AssertionError:
+        if process.poll() is None:
+            interrupt(stack)
+        raise
     return stack
 
 

@@ -1,7 +1,7 @@
 """The same from JavaScript: OpenAI's npm package, run by Node's own test runner.
 
-The package is installed from `node/package-lock.json` into a folder outside the repository, once for each
-version of that file. Node and npm have to be there; without them the tests fail and say so.
+The package is installed from `node/package-lock.json` into the user's cache folder, once for each version of
+that file. Node and npm have to be there; without them the tests fail and say so.
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ def _program(name: str) -> str:
 def packages() -> Path:
     """The folder `node_modules`, complete."""
     lock = hashlib.sha256((SOURCES / "package-lock.json").read_bytes()).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"sluice-sdk-tests-{os.getuid()}-{lock}"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sluice-tests"
+    folder = cache / f"node-{lock}"
     if not folder.exists():
+        cache.mkdir(parents=True, exist_ok=True)
         _install(folder)
     return folder / "node_modules"
 
