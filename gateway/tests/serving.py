@@ -9,7 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 import httpx
 import msgspec
@@ -35,7 +35,8 @@ class Served:
     url: str
     gateway: Gateway
     http: httpx.AsyncClient
-    log: io.StringIO
+    log: Any
+    """What was logged: a `StringIO` unless the test gave another."""
 
     def metric(self, name: str, **labels: str) -> float:
         """One sample's value; 0 when it is not there yet."""
@@ -64,9 +65,10 @@ async def serving(
     *,
     until_ready: bool = True,
     keep_alive_s: int = 30,
+    log: TextIO | None = None,
 ) -> AsyncIterator[Served]:
     """Serve until the block ends."""
-    log = io.StringIO()
+    log = log or io.StringIO()
     logs.configure(log, settings.logs.format)
     gateway = Gateway(settings, environment or {}, log)
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
