@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sluice_gateway.commands import tables
+from sluice_gateway.commands import printout
 from sluice_gateway.commands.options import ConfigFile, Json
 from sluice_gateway.commands.storing import with_service
 
@@ -19,4 +19,4 @@ def audit(
 ) -> None:
     """Show the audit log: every administrative action, newest first."""
     page = with_service(config_file, lambda service: service.audit(after=after, count=count))
-    tables.show_audit(page.items, as_json)
+    printout.show_audit(page.items, as_json)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from sluice_gateway import auth
-from sluice_gateway.commands import tables
+from sluice_gateway.commands import printout
 from sluice_gateway.commands.options import (
     BudgetPerDay,
     BudgetPerMonth,
@@ -69,7 +69,7 @@ def create(
     issued = with_service(
         config_file, lambda service: service.create_key(ACTOR, said, name=key_id, tenant=tenant)
     )
-    tables.show_issued(issued, as_json)
+    printout.show_issued(issued, as_json)
 
 
 @app.command("list")
@@ -80,13 +80,13 @@ def list_keys(
 ) -> None:
     """Show all keys, those of the configuration file first."""
     page = with_service(config_file, lambda service: service.keys(tenant=tenant, count=sys.maxsize - 1))
-    tables.show_keys(page.items, as_json, time.time())
+    printout.show_keys(page.items, as_json, time.time())
 
 
 @app.command("show")
 def show(key_id: KeyId, config_file: ConfigFile = None, as_json: Json = False) -> None:
     """Show everything about one key but its secret."""
-    tables.show_record(with_service(config_file, lambda service: service.key(key_id)), as_json)
+    printout.show_record(with_service(config_file, lambda service: service.key(key_id)), as_json)
 
 
 @app.command("update")
@@ -116,7 +116,7 @@ def update(
         requests_per_min, tokens_per_min, concurrent, budget_per_day, budget_per_month
     )
     patch = without(patch, unset or [])
-    tables.show_record(
+    printout.show_record(
         with_service(config_file, lambda service: service.update_key(ACTOR, key_id, patch)), as_json
     )
 
@@ -133,7 +133,7 @@ def rotate(
     """Give a key a new secret. The old one works on for a while, so that its users can change over."""
     overlap_s = seconds(overlap)
     issued = with_service(config_file, lambda service: service.rotate_key(ACTOR, key_id, overlap_s))
-    tables.show_issued(issued, as_json)
+    printout.show_issued(issued, as_json)
 
 
 @app.command("revoke")
@@ -141,7 +141,7 @@ def revoke(key_id: KeyId, config_file: ConfigFile = None, as_json: Json = False)
     """End a key for good, in every running gateway within a second."""
     record = with_service(config_file, lambda service: service.revoke_key(ACTOR, key_id))
     if as_json:
-        tables.show_record(record, as_json)
+        printout.show_record(record, as_json)
     else:
         typer.echo(f"Revoked {key_id}.")
 

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from sluice_gateway.commands import tables
+from sluice_gateway.commands import printout
 from sluice_gateway.commands.options import (
     BudgetPerDay,
     BudgetPerMonth,
@@ -42,19 +42,19 @@ def create(
     limits = limits_of(requests_per_min, tokens_per_min, concurrent, budget_per_day, budget_per_month)
     said = _said(description, limits)
     record = with_service(config_file, lambda service: service.create_tenant(ACTOR, tenant_id, said))
-    tables.show_record(record, as_json)
+    printout.show_record(record, as_json)
 
 
 @app.command("list")
 def list_tenants(config_file: ConfigFile = None, as_json: Json = False) -> None:
     """Show all tenants, those of the configuration file first."""
-    tables.show_tenants(with_service(config_file, lambda service: service.tenants()), as_json)
+    printout.show_tenants(with_service(config_file, lambda service: service.tenants()), as_json)
 
 
 @app.command("show")
 def show(tenant_id: TenantId, config_file: ConfigFile = None, as_json: Json = False) -> None:
     """Show one tenant."""
-    tables.show_record(with_service(config_file, lambda service: service.tenant(tenant_id)), as_json)
+    printout.show_record(with_service(config_file, lambda service: service.tenant(tenant_id)), as_json)
 
 
 @app.command("update")
@@ -76,7 +76,7 @@ def update(
     limits = limits_of(requests_per_min, tokens_per_min, concurrent, budget_per_day, budget_per_month)
     patch = without(_said(description, limits), unset or [])
     record = with_service(config_file, lambda service: service.update_tenant(ACTOR, tenant_id, patch))
-    tables.show_record(record, as_json)
+    printout.show_record(record, as_json)
 
 
 @app.command("delete")
