@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import chain
 
 from sqlalchemy import delete, select, tuple_
 
@@ -42,7 +43,7 @@ class Archive:
         async with self._database.begin() as connection:
             if self._database.is_sqlite:
                 for chunk in _chunks(rows):
-                    values = tuple(value for row in chunk for value in row)
+                    values = tuple(chain.from_iterable(chunk))
                     await connection.exec_driver_sql(_sqlite_insert(len(chunk)), values)
             else:
                 columns = tuple(list(column) for column in zip(*rows, strict=True))
