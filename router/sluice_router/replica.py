@@ -54,7 +54,7 @@ class Replica:
         "last_placed",
         "mean_service_s",
         "settled",
-        "usage",
+        "used",
     )
 
     def __init__(self, endpoint: Endpoint, breaker: Breaker, order: int = 0) -> None:
@@ -69,7 +69,8 @@ class Replica:
         self.last_placed = order
         self.mean_service_s: float | None = None
         self.settled = 0
-        self.usage = Usage()
+        self.used = [0, 0, 0]
+        """Sums of prompt, completion and cached tokens."""
         self._load: EngineLoad | None = None
         self._load_at = 0.0
 
@@ -120,14 +121,14 @@ class Replica:
         else:
             self.mean_service_s += SERVICE_TIME_WEIGHT * (service_s - self.mean_service_s)
         if usage is not None:
-            self.usage = Usage(
-                prompt_tokens=self.usage.prompt_tokens + usage.prompt_tokens,
-                completion_tokens=self.usage.completion_tokens + usage.completion_tokens,
-                cached_tokens=self.usage.cached_tokens + usage.cached_tokens,
-            )
+            used = self.used
+            used[0] += usage.prompt_tokens
+            used[1] += usage.completion_tokens
+            used[2] += usage.cached_tokens
 
     def snapshot(self) -> ReplicaSnapshot:
         """A frozen copy."""
+        prompt, completion, cached = self.used
         return ReplicaSnapshot(
             endpoint=self.endpoint,
             healthy=self.healthy,
@@ -139,5 +140,5 @@ class Replica:
             load=self._load,
             mean_service_s=self.mean_service_s,
             settled=self.settled,
-            usage=self.usage,
+            usage=Usage(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached),
         )

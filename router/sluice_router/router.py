@@ -397,7 +397,7 @@ class Router:
 
     def _fill(self, replica: Replica, now: float) -> None:
         """Give the replica's free slots to those who come first among those who wait for it."""
-        while replica.available:
+        while len(self._queue) and replica.available:
             ticket = self._queue.first_for(replica.endpoint.id)
             if ticket is None:
                 return
