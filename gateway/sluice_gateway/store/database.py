@@ -29,6 +29,8 @@ _DRIVERS = {
     "postgres": "postgresql+asyncpg",
 }
 _BUSY_MS = 5000
+_CACHE_KB = 256
+"""SQLite's own cache, for each connection; behind it is the operating system's, which all of them share."""
 _LOCKED_PAUSE_S = 0.02
 _CONNECT_S = 5
 _MIGRATION_LOCK = 7_583_020_114
@@ -142,6 +144,7 @@ def _configure_sqlite(connection: Any, _record: object) -> None:
     cursor.execute("PRAGMA synchronous=NORMAL")
     cursor.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
     cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute(f"PRAGMA cache_size=-{_CACHE_KB}")
     cursor.close()
 
 
