@@ -33,6 +33,9 @@ _CACHE_KB = 256
 """SQLite's own cache, for each connection; behind it is the operating system's, which all of them share."""
 _LOCKED_PAUSE_S = 0.02
 _CONNECT_S = 5
+"""Until PostgreSQL has accepted a connection, or one of the pool is free."""
+_ANSWER_S = 30
+"""For one statement. PostgreSQL that has died without a word answers nothing at all."""
 _MIGRATION_LOCK = 7_583_020_114
 """Any number that nobody else takes: PostgreSQL's advisory locks are told apart by it."""
 _READS = "sluice_reads"
@@ -121,7 +124,11 @@ class Database:
 
 def _create_engine(url: str) -> Engine:
     scheme, _, rest = url.partition("://")
-    options: dict[str, Any] = {"pool_pre_ping": True, "connect_args": {"timeout": _CONNECT_S}}
+    options: dict[str, Any] = {
+        "pool_pre_ping": True,
+        "pool_timeout": _CONNECT_S,
+        "connect_args": {"timeout": _CONNECT_S, "command_timeout": _ANSWER_S},
+    }
     if url.startswith("sqlite"):
         options = {"poolclass": AsyncAdaptedQueuePool}
         if rest in ("", "/", "/:memory:"):

@@ -21,6 +21,8 @@ from typing import Any, TypeAlias, TypeVar
 from sqlalchemy import Connection, CursorResult, Engine, Executable, Row
 from sqlalchemy.util import greenlet_spawn
 
+ACQUIRE_S = 10.0
+"""Until a connection is there: a free one that answers, or a new one."""
 T = TypeVar("T")
 AnyRow: TypeAlias = "Row[*tuple[Any, ...]]"
 
@@ -81,8 +83,12 @@ class Transaction:
 
 @asynccontextmanager
 async def transaction(engine: Engine) -> AsyncIterator[Transaction]:
-    """Begin one; commit at the block's end, roll back when it raises."""
-    connection = await greenlet_spawn(engine.connect)
+    """Begin one; commit at the block's end, roll back when it raises.
+
+    Raises `TimeoutError` when no connection that answers can be had within `ACQUIRE_S`.
+    """
+    async with asyncio.timeout(ACQUIRE_S):
+        connection = await greenlet_spawn(engine.connect)
     try:
         begun = await greenlet_spawn(connection.begin)
         try:
