@@ -27,13 +27,16 @@ def free_port() -> int:
 class Process:
     """A server process. Everything that it started dies with it."""
 
-    def __init__(self, command: list[str], port: int, folder: Path, name: str) -> None:
+    def __init__(
+        self, command: list[str], port: int, folder: Path, name: str, *, cwd: Path | None = None
+    ) -> None:
+        """`folder` gets its log, and is where it runs unless `cwd` says otherwise."""
         self.url = f"http://127.0.0.1:{port}"
         self._log = folder / f"{name}.log"
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                command, cwd=folder, stdout=log, stderr=log, env=environment, start_new_session=True
+                command, cwd=cwd or folder, stdout=log, stderr=log, env=environment, start_new_session=True
             )
         self._tree = psutil.Process(self._process.pid)
 

@@ -200,7 +200,7 @@ def settings_of(
         "store": {"url": store},
         "ledger": {"journal_folder": str(folder / "journal")},
         "files": {"dir": str(folder / "files")},
-        **({"redis": {"url": redis}} if redis else {}),
+        **({"redis": {"url": redis, "timeout_ms": 10_000}} if redis else {}),
     }
 
 
