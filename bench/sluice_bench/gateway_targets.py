@@ -1,8 +1,9 @@
 """What gateways are measured, and how each is started in front of the null server.
 
 Sluice runs governed: a key is checked, limits of key, tenant and model are reserved and settled, metrics are
-counted, and each request writes its log line and its row in the ledger. Every peer runs as cheaply as it can be set up (no key, no limits, no log line per
-request, the simplest balancing): where that makes a difference, it is in the peer's favour.
+counted, and each request writes its log line and its row in the ledger. Every peer runs as cheaply as it can
+be set up (no key, no limits, no log line per request, the simplest balancing): where that makes a difference,
+it is in the peer's favour.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The ceiling for a gateway in Python: bytes from one socket to another, nothing read, nothing checked.
 
 `python -m sluice_bench.peers.bare_relay UPSTREAM_URL PORT`: one upstream connection for each client
-connection, asyncio protocols on uvloop. What a gateway costs above this is its own work; what this costs is sockets.
+connection, asyncio protocols on uvloop. What a gateway costs above this is its own work; what this costs is
+sockets.
 """
 
 from __future__ import annotations

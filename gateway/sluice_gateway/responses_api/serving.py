@@ -23,6 +23,7 @@ from sluice_gateway.wire import Wire
 
 Serve = Callable[[Arrival], Awaitable[Exchange]]
 
+
 class _Count(msgspec.Struct, frozen=True):
     count: int
 
