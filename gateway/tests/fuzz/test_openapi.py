@@ -5,6 +5,7 @@ failure of the gateway's, no hang, and every answer as the description promises.
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import schemathesis
@@ -23,10 +24,12 @@ CHECKS = [not_a_server_error, content_type_conformance, response_schema_conforma
 HEADERS = {"authorization": f"Bearer {ADMIN}"}
 
 
-def try_out(gateway: FuzzedGateway, operation: APIOperation, mode: GenerationMode) -> None:
+def try_out(
+    gateway: FuzzedGateway, operation: APIOperation[Any, Any, Any, Any], mode: GenerationMode
+) -> None:
     @given(case=operation.as_strategy(generation_mode=mode))
     @fuzzing(0.05)
-    def ask(case: schemathesis.Case) -> None:
+    def ask(case: schemathesis.Case[Any]) -> None:
         if mode is GenerationMode.POSITIVE and isinstance(case.body, dict) and "model" in case.body:
             case.body["model"] = "m"  # any other is refused before much is read
         answer = case.call(base_url=gateway.url, headers=HEADERS, timeout=PATIENCE_S)

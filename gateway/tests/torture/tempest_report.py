@@ -22,7 +22,8 @@ def render(outcomes: Mapping[str, Outcome], command: str) -> str:
         " engine, ask a gateway in another for everything that it serves:"
         f" {len(ENDPOINTS)} endpoints of the data plane, plain and in events, natively and over ASGI, and"
         " some of the control plane. A fifth leaves: while sending, at once, in the queue, while the"
-        " gateway connects, before the first byte, amid the answer, after it; with a FIN, a RST, or half-closed."
+        " gateway connects, before the first byte, amid the answer, after it; with a FIN, a RST, or"
+        " half-closed."
         " The engine answers at once, late, in drops, not at all, with errors, with nonsense, or resets the"
         " connection. Keys, limits, budgets, prices, idempotency keys and the ledger are on. The key store is"
         " away all the time, first refusing connections, then silent; the key in use is known only from it.",

@@ -44,7 +44,9 @@ def blow(plan: Plan, folder: Path, postgres: PostgresServer, where: str) -> Outc
     url = database.replace(f":{postgres.port}/", ":{port}/")
     with ExitStack() as stack, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         server = stack.enter_context(redis_server(folder)) if where == "Redis" else None
-        outcome = runner.run(tempest(plan, folder, postgres.port, url, server and server.url))
+        outcome = runner.run(
+            tempest(plan, folder, postgres.port, url, None if server is None else server.url)
+        )
         if server is not None:
             check_leases(server.url)
     return outcome
