@@ -28,7 +28,8 @@ def render(outcomes: Mapping[str, Outcome], command: str) -> str:
         " connection. Keys, limits, budgets, prices, idempotency keys and the ledger are on. The key store is"
         " away all the time, first refusing connections, then silent; the key in use is known only from it.",
         "",
-        f"Measured with Python {platform.python_version()} on {os.cpu_count()} CPUs that other programs used too.",
+        f"Measured with Python {platform.python_version()} on {os.cpu_count()} CPUs"
+        " that other programs used too.",
     ]
     for where, outcome in outcomes.items():
         parts += [

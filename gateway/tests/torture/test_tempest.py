@@ -11,6 +11,7 @@ import os
 from contextlib import ExitStack
 from pathlib import Path
 
+import pytest
 import redis
 import uvloop
 
@@ -28,6 +29,7 @@ GROWTH = 400
 small storm. Caches, counters and connections that come and go stay far below."""
 
 
+@pytest.mark.slow
 def test_nothing_stays_and_no_known_key_fails(tmp_path: Path, postgres: PostgresServer) -> None:
     outcomes = {}
     for where in ("memory", "Redis") if VISITS else ("Redis",):
