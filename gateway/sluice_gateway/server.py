@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import gc
 import socket
+import sys
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -32,6 +33,9 @@ from sluice_gateway.shutdown import Shutdown
 from sluice_gateway.signals import STOPPING, heed
 
 _KEEP_ALIVE_S = 30
+_COLLECT = (5_000, 20, 100)
+"""When the garbage collector looks at each generation. A look at the first takes half a millisecond."""
+_SWITCH_S = 0.001
 _CLOSE_LIMIT_S = 2
 
 
@@ -49,17 +53,22 @@ def run(
 
 def run_loop(serving: Coroutine[Any, Any, None]) -> None:
     """Run what serves, in the event loop that it should have."""
-    _calm_garbage_collector()
+    _calm_interpreter()
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serving)
 
 
-def _calm_garbage_collector() -> None:
-    """What has been loaded until now stays for good and need not be looked at again; and a request leaves few
-    cycles, so that looking for them can be rare. Measured: a tenth of the CPU time of a request."""
+def _calm_interpreter() -> None:
+    """Keep the interpreter's own work from standing in the event loop's way.
+
+    What has been loaded until now stays for good and need not be looked at again; a request leaves few
+    cycles, so that looking for them can be rare, and a little at a time, since the loop stands still
+    meanwhile. Threads that write ledger and database hold Python's lock for a millisecond at most.
+    """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(20_000, 20, 50)
+    gc.set_threshold(*_COLLECT)
+    sys.setswitchinterval(_SWITCH_S)
 
 
 def uvicorn_config(gateway: Gateway) -> uvicorn.Config:

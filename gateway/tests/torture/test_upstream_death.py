@@ -80,6 +80,7 @@ async def test_streams_end_with_one_error_and_no_done(way: str) -> None:
     settings = settings_of(
         backends=[{"name": "main", "adapter": "openai_compatible", "url": server.url}],
         timeouts={"idle_s": 1.0 if way == "silence" else 60.0},
+        failover={"breaker_failures": 10 * STREAMS},
     )
     async with serving(settings) as served:
         asked = [
