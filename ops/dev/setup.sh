@@ -13,30 +13,15 @@ test_parts=("${run_parts[@]}" bench)
 
 fail() { echo "sluice: $*" >&2; exit 1; }
 
-asks() { "$1" -c "import sys; $2" >/dev/null 2>&1; }
-
-recent() { asks "$1" 'sys.exit(sys.version_info < (3, 11))'; }
-
-able() { asks "$1" 'import ensurepip, venv'; }
-
-# Distributions build Python with profile-guided optimisation, which others often lack: a fifth faster here.
-candidates() {  # all on PATH by a name, the distribution's own first
-  local found
-  for found in $(type -aP "$1"); do [[ $found != /usr/bin/* ]] || echo "$found"; done
-  type -aP "$1" || true
-}
-
-find_python() {  # the one that was asked for, else the newest that can make an environment, else any
-  local name candidate second=
-  for name in ${PYTHON:-} python3.13 python3.12 python3.11 python3; do
-    while read -r candidate; do
-      recent "$candidate" || continue
-      able "$candidate" && { echo "$candidate"; return; }
-      second=${second:-$candidate}
-    done < <(candidates "$name")
+find_python() {
+  local candidate
+  for candidate in ${PYTHON:-} python3.13 python3.12 python3.11 python3; do
+    if command -v "$candidate" >/dev/null 2>&1 &&
+       "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      echo "$candidate"; return
+    fi
   done
-  [ -n "$second" ] || fail "Python 3.11 or newer is needed and none was found on PATH; install it, or name one: make $level PYTHON=/path/to/python3"
-  echo "$second"
+  fail "Python 3.11 or newer is needed and none was found on PATH; install it, or name one: make $level PYTHON=/path/to/python3"
 }
 
 check_disk() {
