@@ -34,7 +34,7 @@ from sluice_gateway.signals import STOPPING, heed
 
 _KEEP_ALIVE_S = 30
 _COLLECT = (5_000, 20, 100)
-"""When the garbage collector looks at each generation. A look at the first takes half a millisecond."""
+"""When the garbage collector looks at each generation."""
 _SWITCH_S = 0.001
 _CLOSE_LIMIT_S = 2
 

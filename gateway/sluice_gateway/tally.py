@@ -1,6 +1,6 @@
 """Counters and histograms cheap enough to be updated several times a request.
 
-One event loop writes them, so they need no lock: an update costs a fifth of the Prometheus client's. They
+One event loop writes them, so they need no lock, which the Prometheus client takes for each update. They
 become Prometheus families only when a page is asked for.
 """
 

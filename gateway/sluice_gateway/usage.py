@@ -173,7 +173,7 @@ class StreamObserver:
 def _is_plain_content(event: bytes) -> bool:
     """Whether an event is one choice's piece of text and nothing else, which most events of a stream are.
 
-    Looked for as bytes, which costs a fourth of decoding. Inside a JSON string every quote is escaped, so
+    Looked for as bytes, which is cheaper than decoding. Inside a JSON string every quote is escaped, so
     none of these can be part of a text. May say no too often: then the event is decoded.
     """
     return (
