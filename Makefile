@@ -11,7 +11,7 @@ PACKAGES := router/sluice_router engines/sluice_engines gateway/sluice_gateway \
 TESTS ?=
 ARGS ?=
 
-.PHONY: help run test torture fuzz lint format bench bench-gateway lock clean
+.PHONY: help run test compile torture fuzz lint format bench bench-gateway lock clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -21,6 +21,9 @@ run:  ## Install what is missing, then start gateway and worker (SLUICE_PORT=800
 
 test:  ## Install what is missing, then run every test (TESTS=router/tests for a part).
 	@$(SETUP) test && $(VENV)/bin/pytest $(TESTS) $(ARGS)
+
+compile:  ## Compile the gateway's request path after a change; tests and `make run` then use it.
+	@$(SETUP) test && $(VENV)/bin/sluice compile
 
 torture:  ## 100,000 requests, a fifth of whose clients leave, twice; write docs/reports/gateway-torture.md.
 	@$(SETUP) test && SLUICE_TORTURE_VISITS=100000 SLUICE_TORTURE_REPORT=docs/reports/gateway-torture.md \

@@ -2,8 +2,18 @@
 
 import hypothesis
 
+from sluice_gateway.compiled import finder
+
 # A loaded machine is slow, not wrong: nothing here is judged by the clock.
 hypothesis.settings.register_profile(
     "sluice", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("sluice")
+
+# The tests run on what would serve: the gateway's compiled modules when they are of these sources.
+finder.install()
+
+
+def pytest_report_header() -> str:
+    """Which of the two it is."""
+    return f"gateway and router: {'compiled modules' if finder.is_active() else 'Python sources'}"

@@ -132,13 +132,13 @@ class FrontDoor:
                 return
 
     async def _startup(self, send: Send) -> None:
+        message: Message = {"type": "lifespan.startup.complete"}
         try:
             await self._gateway.start()
         except Exception as error:
             _log.exception("the gateway cannot start")
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
-        else:
-            await send({"type": "lifespan.startup.complete"})
+            message = {"type": "lifespan.startup.failed", "message": str(error)}
+        await send(message)
 
 
 async def _send_whole(send: Send, status: int, headers: list[Header], body: bytes) -> None:

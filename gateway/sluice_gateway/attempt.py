@@ -104,10 +104,16 @@ class Attempts:
             response = await engine.transport.send(prepared.request, deadlines)
         finally:
             job.exchange.upstream_s += self._clock() - sent_s
+        # Not in a `finally`: what compiled modules may not do is in `compiled/modules.py`.
+        found: Problem | BaseException | None
         try:
-            return await self._relay(engine.endpoint.backend, job, prepared, response, first_token)
-        finally:
-            await response.aclose()
+            found = await self._relay(engine.endpoint.backend, job, prepared, response, first_token)
+        except BaseException as error:
+            found = error
+        await response.aclose()
+        if isinstance(found, BaseException):
+            raise found
+        return found
 
     async def _relay(
         self,

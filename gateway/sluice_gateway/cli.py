@@ -16,6 +16,7 @@ import typer
 from sluice_gateway import config, reference
 from sluice_gateway.commands import keys, tenants
 from sluice_gateway.commands.audit import audit
+from sluice_gateway.commands.compile import compile_modules
 from sluice_gateway.commands.explain import explain
 from sluice_gateway.commands.usage import usage
 from sluice_gateway.config import ConfigError
@@ -34,6 +35,7 @@ app.add_typer(tenants.app, name="tenants")
 app.command()(audit)
 app.command()(usage)
 app.command()(explain)
+app.command("compile")(compile_modules)
 
 ConfigOption = Annotated[
     Path | None,

@@ -44,7 +44,7 @@ from sluice_gateway.settings import Settings
 from sluice_gateway.store.database import Database, StoreError
 from sluice_gateway.tracing.settings import Tracing
 from sluice_gateway.tracing.types import TraceMaker
-from sluice_router.router import RouterSnapshot
+from sluice_router.snapshot import RouterSnapshot
 
 _log = logging.getLogger("sluice")
 

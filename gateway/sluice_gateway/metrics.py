@@ -18,7 +18,7 @@ from prometheus_client.registry import Collector
 from sluice_gateway import tally
 from sluice_gateway.exchange import Exchange
 from sluice_gateway.metrics_names import PREFIX
-from sluice_router.router import RouterSnapshot
+from sluice_router.snapshot import RouterSnapshot
 
 NO_BACKEND = "none"
 

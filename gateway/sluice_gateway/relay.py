@@ -122,11 +122,13 @@ class StreamRelay:
         try:
             await pump(response, self._take)
         except _Stop:
-            await _done(self._last_write)
-            return self._found
+            pass
         except UpstreamError as error:
             return upstream_failure.from_exception(error, self._backend)
-        return await self._end()
+        else:
+            return await self._end()
+        await _done(self._last_write)
+        return self._found
 
     def _take(self, chunk: bytes) -> Awaitable[None] | None:
         """Pass the events in a chunk on, up to the first that is an error."""

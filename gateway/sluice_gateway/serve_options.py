@@ -13,12 +13,14 @@ from typing import Any, NoReturn
 
 import msgspec
 
-from sluice_gateway import config
+from sluice_gateway import config, launch
 from sluice_gateway.config import ConfigError
 from sluice_gateway.settings import Settings
 
 _ALONE = "sluice_gateway.lone_process"
 _SUPERVISOR = "sluice_gateway.supervisor"
+_CALM_MALLOC = {"MALLOC_ARENA_MAX": "1"}
+"""Or glibc gives each thread a heap of its own, and what the threads beside the loop free stays in theirs."""
 
 
 class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,9 +45,10 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     def become_server(self, workers: int) -> NoReturn:
         """Go on as the server, or as the supervisor of several, in this process, without what this one has
         loaded to read a command line."""
-        module = _ALONE if workers == 1 else _SUPERVISOR
         text = msgspec.json.encode(self).decode()
-        os.execv(sys.executable, [sys.executable, "-P", "-m", module, text])
+        alone = launch.command(_ALONE, text)
+        command = alone if workers == 1 else [sys.executable, "-P", "-m", _SUPERVISOR, text]
+        os.execve(sys.executable, command, {**_CALM_MALLOC, **os.environ})
 
 
 def _require_shared_state(settings: Settings) -> None:

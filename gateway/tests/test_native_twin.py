@@ -17,6 +17,7 @@ from .scripted_engine import DONE, FINISH, KEEP_ALIVE, PLAIN, ROLE, USAGE, Call,
 from .serving import ECHO, PATIENCE_S, Served, serving, settings_of
 
 PATH = "/v1/chat/completions"
+KINDS = ("plain", "large", "stream", "cut", "refusal", "failure", "error event", "no json")
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 VARYING = {b"x-request-id", b"openai-processing-ms", b"server-timing", b"date", b"transfer-encoding"}
 
@@ -24,7 +25,7 @@ VARYING = {b"x-request-id", b"openai-processing-ms", b"server-timing", b"date", 
 async def by_its_number(call: Call) -> None:
     """Answers with what the request's own number says."""
     rng = random.Random(call.fields["seed"])
-    kind = rng.choice(["plain", "large", "stream", "cut", "refusal", "failure", "error event", "no json"])
+    kind = rng.choice(KINDS)
     if kind == "plain":
         await call.answer(200, PLAIN)
     elif kind == "large":
@@ -59,9 +60,16 @@ def bodies() -> list[bytes]:
 
 
 async def ask(served: Served, target: str, body: bytes, *headers: bytes) -> tuple[bytes, object, bytes]:
+    """See `ask_at`."""
+    port = urlsplit(served.url).port
+    assert port is not None
+    return await ask_at(port, target, body, *headers)
+
+
+async def ask_at(port: int, target: str, body: bytes, *headers: bytes) -> tuple[bytes, list[bytes], bytes]:
     """Status line, headers that do not vary, and the body without its framing."""
     async with asyncio.timeout(PATIENCE_S):
-        reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(served.url).port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
         lines = (f"POST {target} HTTP/1.1".encode(), b"host: localhost", *headers, b"connection: close")
         head = b"\r\n".join([*lines, b"content-length: %d" % len(body), b"", b""])
         writer.write(head + body)

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from sluice_router.placement import RULES, Mismatch, candidates, mismatch
+from sluice_router.matching import RULES, Mismatch, candidates, mismatch
 from sluice_router.router import Router
 from sluice_router.targets import Target, targets
 from sluice_router.types import Endpoint, RequestFacts

@@ -1,9 +1,4 @@
-"""Which endpoints could serve a request, and which of them should: pure functions over values.
-
-Rules. A request may go to an endpoint that matches its backend, kind, quantization, needs and model. An
-endpoint without a model list accepts any model, but gives way to endpoints that name the one asked for, so
-that a catch-all backend never answers in place of the real one. Health and room are no part of the match: a
-busy or broken endpoint is still a candidate to wait for.
+"""Which of the endpoints that could serve a request should: pure functions over the router's replicas.
 
 Among the endpoints with room, a session's home wins (`affinity.py`), then the least loaded: own requests in
 flight plus those the engine reports as waiting, relative to the endpoint's size; equals take turns. Both
@@ -12,15 +7,12 @@ avoid an endpoint that has just failed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from math import inf
-
-import msgspec
 
 from sluice_router.affinity import home
 from sluice_router.replica import Replica
-from sluice_router.targets import targets
-from sluice_router.types import Endpoint, RequestFacts
+from sluice_router.types import RequestFacts
 
 LEAST_LOADED = "least_loaded"
 AFFINITY = "affinity"
@@ -28,133 +20,6 @@ AFFINITY = "affinity"
 
 Pick = tuple[Replica, str]
 """Where to, and why: `LEAST_LOADED` or `AFFINITY`."""
-
-
-class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
-    """Why no configured endpoint can serve a request, whatever its health."""
-
-    field: str
-    """What to change in the request: `backend`, `kind`, `quant`, `needs` or `model`."""
-    message: str
-    """One sentence for the user, naming what would be accepted."""
-    valid: tuple[str, ...]
-    """Accepted values; for `needs`, the features asked for, which no endpoint has together."""
-
-
-def serves_backend(endpoint: Endpoint, facts: RequestFacts) -> bool:
-    """Whether the endpoint belongs to the backend asked for, if one was, and to those allowed."""
-    if facts.allowed_backends is not None and endpoint.backend not in facts.allowed_backends:
-        return False
-    return facts.backend is None or endpoint.backend == facts.backend
-
-
-def serves_kind(endpoint: Endpoint, facts: RequestFacts) -> bool:
-    """Whether the endpoint has the API asked for, or the one that it can be translated to."""
-    served = endpoint.capabilities.endpoints
-    return facts.kind in served or facts.via in served
-
-
-def serves_quant(endpoint: Endpoint, facts: RequestFacts) -> bool:
-    """Whether the endpoint runs the quantization asked for, if one was, and one of those allowed."""
-    if facts.allowed_quants is not None and endpoint.quant not in facts.allowed_quants:
-        return False
-    return facts.quant is None or endpoint.quant == facts.quant
-
-
-def serves_needs(endpoint: Endpoint, facts: RequestFacts) -> bool:
-    """Whether the endpoint has every optional feature the request uses."""
-    return all(getattr(endpoint.capabilities, need) for need in facts.needs)
-
-
-def serves_model(endpoint: Endpoint, facts: RequestFacts) -> bool:
-    """Whether the endpoint names the model, or accepts any."""
-    return not endpoint.models or facts.model in endpoint.models
-
-
-RULES: tuple[tuple[str, Callable[[Endpoint, RequestFacts], bool]], ...] = (
-    ("backend", serves_backend),
-    ("model", serves_model),
-    ("kind", serves_kind),
-    ("quant", serves_quant),
-    ("needs", serves_needs),
-)
-"""In the order in which a user would want to hear of a failure."""
-
-
-def candidates(endpoints: Iterable[Endpoint], facts: RequestFacts) -> tuple[Endpoint, ...]:
-    """Endpoints that may serve one target, in the given order; empty when none is configured for it."""
-    matching = [e for e in endpoints if all(rule(e, facts) for _, rule in RULES)]
-    naming = [e for e in matching if facts.model in e.models]
-    return tuple(naming or matching)
-
-
-def mismatch(endpoints: Iterable[Endpoint], facts: RequestFacts) -> Mismatch | None:
-    """What to say when no target of the request has a candidate; `None` when one has.
-
-    Of several targets the last, the least demanding one, tells why.
-    """
-    endpoints = tuple(endpoints)
-    lacking = None
-    for target in targets(facts):
-        lacking = _first_mismatch(endpoints, target.facts)
-        if lacking is None:
-            return None
-    lacking = lacking or _conflict(facts)
-    if not facts.choices:
-        return lacking
-    message = f"No target of the alias '{facts.model}' can serve this. {lacking.message}"
-    return msgspec.structs.replace(lacking, message=message)
-
-
-def _conflict(facts: RequestFacts) -> Mismatch:
-    """The headers ask for what none of an alias's choices is."""
-    backends = unique(c.backend for c in facts.choices if c.backend)
-    if facts.backend is not None and all(c.backend not in (None, facts.backend) for c in facts.choices):
-        text = f"It is not on backend '{facts.backend}' but on: {', '.join(backends)}."
-        return Mismatch(field="backend", message=text, valid=backends)
-    quants = unique(c.quant for c in facts.choices if c.quant)
-    text = f"It does not have quantization '{facts.quant}' but: {', '.join(quants)}."
-    return Mismatch(field="quant", message=text, valid=quants)
-
-
-def _first_mismatch(endpoints: Iterable[Endpoint], facts: RequestFacts) -> Mismatch | None:
-    """The first rule that leaves no endpoint."""
-    remaining = list(endpoints)
-    for field, rule in RULES:
-        kept = [e for e in remaining if rule(e, facts)]
-        if not kept:
-            return _describe(field, remaining, facts)
-        remaining = kept
-    return None
-
-
-def _describe(field: str, remaining: Sequence[Endpoint], facts: RequestFacts) -> Mismatch:
-    where = f" on backend '{facts.backend}'" if facts.backend and field != "backend" else ""
-    if field == "backend":
-        valid = unique(e.backend for e in remaining)
-        what = f"There is no backend '{facts.backend}'" if facts.backend else "The key may use no backend"
-        message = f"{what}; valid ones are: {', '.join(valid)}."
-    elif field == "model":
-        valid = unique(model for e in remaining for model in e.models)
-        message = f"The model '{facts.model}' is not served{where}; available: {', '.join(valid)}."
-    elif field == "kind":
-        valid = unique(kind for e in remaining for kind in sorted(e.capabilities.endpoints))
-        message = (
-            f"'{facts.kind}' is not offered{where} for model '{facts.model}'; offered: {', '.join(valid)}."
-        )
-    elif field == "quant":
-        valid = unique(e.quant for e in remaining)
-        what = f"Quantization '{facts.quant}'" if facts.quant else "No quantization that the key may use"
-        message = f"{what} is {'not ' if facts.quant else ''}served{where}; available: {', '.join(valid)}."
-    else:
-        valid = tuple(sorted(facts.needs))
-        message = f"No endpoint{where} for model '{facts.model}' supports all of: {', '.join(valid)}."
-    return Mismatch(field=field, message=message, valid=valid)
-
-
-def unique(values: Iterable[str]) -> tuple[str, ...]:
-    """The values without repetitions, in the order of first appearance."""
-    return tuple(dict.fromkeys(values))
 
 
 def choose(replicas: Sequence[Replica], facts: RequestFacts, now: float, load_ttl_s: float) -> Pick | None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from sluice_router.placement import candidates
+from sluice_router.matching import candidates
 from sluice_router.queue import Lane
 from sluice_router.replica import Replica
 from sluice_router.targets import Target, targets

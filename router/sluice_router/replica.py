@@ -6,37 +6,12 @@ endpoint is unhealthy: both are the caller's.
 
 from __future__ import annotations
 
-import msgspec
-
 from sluice_router.breaker import Breaker, BreakerState
+from sluice_router.snapshot import ReplicaSnapshot
 from sluice_router.types import Endpoint, EngineLoad, Usage
 
 SERVICE_TIME_WEIGHT = 0.1
 """Weight of the newest request in the moving average of service times."""
-
-
-class ReplicaSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """One endpoint's state at one moment, for metrics and the admin view."""
-
-    endpoint: Endpoint
-    """With the models last discovered."""
-    healthy: bool
-    draining: bool
-    """Gets no new requests by somebody's wish."""
-    breaker: BreakerState
-    breaker_forced: bool
-    """Somebody set the breaker's state by hand."""
-    failures: int
-    """Failures in a row that the breaker counted."""
-    in_flight: int
-    load: EngineLoad | None
-    """The last reading, however old; `None` before the first."""
-    mean_service_s: float | None
-    """Moving average from placement to settlement; `None` before the first settlement."""
-    settled: int
-    """Requests that gave their slot back, whatever their end."""
-    usage: Usage
-    """Sum of all settled usages."""
 
 
 class Replica:

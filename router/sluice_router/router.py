@@ -31,14 +31,15 @@ from math import inf
 import msgspec
 
 from sluice_router import failure as failures
-from sluice_router import placement, priority, refusals
+from sluice_router import matching, placement, priority, refusals
 from sluice_router.breaker import Breaker, BreakerState
 from sluice_router.budget import RetryBudget
 from sluice_router.failure import Failover
-from sluice_router.placement import Mismatch
+from sluice_router.matching import Mismatch
 from sluice_router.plan import Planner, Step
 from sluice_router.queue import WaitingQueue
-from sluice_router.replica import Replica, ReplicaSnapshot
+from sluice_router.replica import Replica
+from sluice_router.snapshot import RouterSnapshot
 from sluice_router.ticket import Notify, Ticket
 from sluice_router.types import (
     Endpoint,
@@ -49,20 +50,6 @@ from sluice_router.types import (
     RequestFacts,
     Usage,
 )
-
-
-class RouterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
-    """The router's state at one moment, for metrics and the admin view."""
-
-    replicas: tuple[ReplicaSnapshot, ...]
-    """In the order of the configuration."""
-    waiting: int
-    admitted: int
-    """Tickets issued since the start, refused ones included."""
-    retries: int
-    """Attempts after a request's first one."""
-    outcomes: dict[Outcome, int]
-    """Closed tickets by outcome; every outcome has an entry."""
 
 
 class Router:
@@ -110,17 +97,15 @@ class Router:
 
     def backends(self) -> tuple[str, ...]:
         """Backend names that a request may ask for."""
-        return placement.unique(e.backend for e in self._endpoints())
+        return matching.unique(e.backend for e in self._endpoints())
 
     def models(self, backend: str | None = None) -> tuple[str, ...]:
         """Model ids that endpoints (of one backend) name. An endpoint that accepts any model adds none."""
-        return placement.unique(
-            m for e in self._endpoints() if backend in (None, e.backend) for m in e.models
-        )
+        return matching.unique(m for e in self._endpoints() if backend in (None, e.backend) for m in e.models)
 
     def mismatch(self, facts: RequestFacts) -> Mismatch | None:
         """Why no configured endpoint could ever serve the request; `None` when one could, healthy or not."""
-        return placement.mismatch(self._endpoints(), facts)
+        return matching.mismatch(self._endpoints(), facts)
 
     # A request's stay
 
@@ -183,8 +168,7 @@ class Router:
         self._tick(now)
         replica = self._replicas[failed.id]
         replica.vacate()
-        ticket.decision = None
-        ticket.excluded |= {failed.id}
+        ticket.reopen(failed.id)
         self._record(replica, ticket, failure, now)
         refusal = self._retry_refusal(ticket, failure, now)
         if refusal is not None:

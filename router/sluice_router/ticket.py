@@ -103,6 +103,11 @@ class Ticket:
         """Whether the stay has ended: nothing of the router is held any more."""
         return self.outcome is not None
 
+    def reopen(self, failed: str) -> None:
+        """The router's: the endpoint called `failed` is left out, and the decision is to be made anew."""
+        self.decision = None
+        self.excluded |= {failed}
+
     @property
     def endpoint(self) -> Endpoint | None:
         """The endpoint it is, or last was, placed on; `None` while waiting and when refused."""

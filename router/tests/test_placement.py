@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from sluice_router.breaker import Breaker
-from sluice_router.placement import candidates, estimate_wait_s, least_loaded, mismatch
+from sluice_router.matching import candidates, mismatch
+from sluice_router.placement import estimate_wait_s, least_loaded
 from sluice_router.replica import Replica
 from sluice_router.types import Capabilities, Endpoint, RequestFacts
 

@@ -10,7 +10,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invar
 from sluice_router import failure as failures
 from sluice_router.breaker import BreakerState
 from sluice_router.failure import Failover
-from sluice_router.placement import candidates
+from sluice_router.matching import candidates
 from sluice_router.router import Router
 from sluice_router.targets import targets
 from sluice_router.ticket import Ticket

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sluice_router.placement import mismatch
+from sluice_router.matching import mismatch
 from sluice_router.targets import targets
 from sluice_router.types import Choice, Endpoint, RequestFacts
 

@@ -37,7 +37,7 @@ MAGIC = b"SLCUSE01"
 _log = logging.getLogger("sluice")
 _FRAME = struct.Struct("<II")
 _ROWS_PER_FRAME = 256
-_SEGMENT_BYTES = 4_194_304
+_SEGMENT_BYTES = 1_048_576
 _SUFFIX, _LOCK_SUFFIX, _UNREADABLE_SUFFIX = ".rows", ".lock", ".unreadable"
 _DECODER = msgspec.msgpack.Decoder(list[tuple[str | int | bool | None, ...]])
 
@@ -106,18 +106,18 @@ class Journal:
         """The sealed segment that has waited longest."""
         return self._sealed[0][0] if self._sealed else None
 
-    def read(self, segment: Path) -> list[Row]:
-        """The rows of a sealed segment, without a torn tail, which is logged."""
+    def read(self, segment: Path) -> list[bytes]:
+        """The groups of a sealed segment (`rows_of`), without a torn tail, which is logged."""
         data = segment.read_bytes()
         if len(data) >= len(MAGIC) and not data.startswith(MAGIC):
             aside = segment.with_suffix(_UNREADABLE_SUFFIX)
             segment.rename(aside)
             _log.error("usage journal: %s is of another version; kept as %s", segment.name, aside.name)
             return []
-        rows, end = parse(data)
+        groups, end = parse(data)
         if end < len(data):
             _log.warning("usage journal: the last %d bytes of %s are torn", len(data) - end, segment.name)
-        return rows
+        return groups
 
     def forget(self, segment: Path) -> None:
         """Delete the oldest segment, once its rows are stored."""
@@ -132,7 +132,7 @@ class Journal:
         while self.size_bytes > self._max_bytes and self._sealed:
             segment = self._sealed[0][0]
             with contextlib.suppress(OSError):
-                lost += len(self.read(segment))
+                lost += sum(len(rows_of(group)) for group in self.read(segment))
             self.forget(segment)
         return lost
 
@@ -195,21 +195,27 @@ class Journal:
             os.close(lock)
 
 
-def parse(data: bytes) -> tuple[list[Row], int]:
-    """The rows of a segment's bytes, up to the first frame that is torn or damaged, and where that begins."""
-    rows: list[Row] = []
+def parse(data: bytes) -> tuple[list[bytes], int]:
+    """The payloads in a segment's bytes, up to the first frame that is torn or damaged, and where that
+    begins. They are not decoded: as objects, a segment's rows are ten times as large."""
+    payloads: list[bytes] = []
     position = len(MAGIC)
     if len(data) < position:
-        return rows, 0
+        return payloads, 0
     while position + _FRAME.size <= len(data):
         length, checksum = _FRAME.unpack_from(data, position)
         begin = position + _FRAME.size
         payload = data[begin : begin + length]
         if not length or len(payload) < length or zlib.crc32(payload) != checksum:
             break
-        rows += _DECODER.decode(payload)
+        payloads.append(payload)
         position = begin + length
-    return rows, position
+    return payloads, position
+
+
+def rows_of(payload: bytes) -> list[Row]:
+    """The rows of one group."""
+    return _DECODER.decode(payload)
 
 
 def _frames(rows: Sequence[Row]) -> Iterator[bytes]:

@@ -24,7 +24,7 @@ import msgspec
 
 from sluice_gateway.exchange import Exchange
 from sluice_gateway.ledger.archive import Archive
-from sluice_gateway.ledger.journal import Journal
+from sluice_gateway.ledger.journal import Journal, rows_of
 from sluice_gateway.ledger.row import Row, row_of
 from sluice_gateway.ledger.settings import LedgerSettings
 from sluice_gateway.store.database import Database, StoreError
@@ -35,6 +35,8 @@ _T = TypeVar("_T")
 _MAX_BUFFERED_ROWS = 20_000
 _STORE_LIMIT_S = 60.0
 _LAST_STORE_LIMIT_S = 5.0
+_ROWS_AT_ONCE = 500
+"""In one transaction, and in memory."""
 _DAY_MS = 86_400_000
 _FULL = "the buffer is full, since the journal's disk does not keep up"
 
@@ -212,11 +214,15 @@ class Ledger:
         if segment is None:
             return False
         try:
-            rows = await self._in_thread(self._journal.read, segment)
+            groups = await self._in_thread(self._journal.read, segment)
         except FileNotFoundError:
             return True  # dropped for the bound in this moment
-        await self._archive.insert(rows)
-        self._stored += len(rows)
+        stored = 0
+        while groups:
+            rows = await self._in_thread(_next_rows, groups)
+            await self._archive.insert(rows)
+            stored += len(rows)
+        self._stored += stored
         await self._in_thread(self._forget, segment)
         return True
 
@@ -261,3 +267,11 @@ class Ledger:
 
     async def _in_thread(self, function: Callable[..., _T], *arguments: object) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+
+def _next_rows(groups: list[bytes]) -> list[Row]:
+    """Take the first groups away, as many as go into one transaction, and decode them."""
+    rows: list[Row] = []
+    while groups and len(rows) < _ROWS_AT_ONCE:
+        rows += rows_of(groups.pop(0))
+    return rows

@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime
 from typing import Literal
 
-from sluice_gateway.limits.buckets import WINDOW_US
+from sluice_gateway.limits.bounds import WINDOW_US
 from sluice_gateway.limits.types import Level, RateState
 from sluice_gateway.wire import Header
 

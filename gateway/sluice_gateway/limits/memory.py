@@ -9,20 +9,12 @@ unless the next one is told (`restore`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-
-import msgspec
+from typing import NamedTuple
 
 from sluice_gateway.errors import Problem
 from sluice_gateway.identity import Key
-from sluice_gateway.limits.buckets import (
-    FOREVER_US,
-    WINDOW_US,
-    Bounds,
-    Bucket,
-    Dimension,
-    Refusal,
-    reserve,
-)
+from sluice_gateway.limits.bounds import WINDOW_US, Bounds
+from sluice_gateway.limits.buckets import FOREVER_US, Bucket, Dimension, Refusal, reserve
 from sluice_gateway.limits.counters import LimiterCounters
 from sluice_gateway.limits.headers import rate_limit_headers
 from sluice_gateway.limits.money import cost_micro, worst_case_micro
@@ -44,26 +36,29 @@ class FreeLease:
     state = NO_RATES
 
 
-class MemoryLease(msgspec.Struct, gc=False):
+class MemoryLease:
     """What a request took."""
 
-    clock: Callable[[], int]
-    id: int
-    asks: Asks
-    price: Price
+    __slots__ = ("_clock", "asks", "id", "price")
+
+    def __init__(self, clock: Callable[[], int], lease: int, asks: Asks, price: Price) -> None:
+        self._clock = clock
+        self.id = lease
+        self.asks = asks
+        self.price = price
 
     @property
     def state(self) -> RateState:
         """The limits as they stand now."""
-        return rates(self.clock(), self.asks)
+        return rates(self._clock(), self.asks)
 
     @property
     def headers(self) -> tuple[Header, ...]:
         """See `Lease`."""
-        return rate_limit_headers(rates(self.clock(), self.asks))
+        return rate_limit_headers(rates(self._clock(), self.asks))
 
 
-class _Plan(msgspec.Struct, frozen=True):
+class _Plan(NamedTuple):
     """What binds the requests of one key."""
 
     key: Key

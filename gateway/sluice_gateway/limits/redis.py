@@ -19,7 +19,8 @@ from typing import Any
 
 from sluice_gateway.errors import Problem
 from sluice_gateway.identity import Key
-from sluice_gateway.limits.buckets import WINDOW_US, Dimension
+from sluice_gateway.limits.bounds import WINDOW_US
+from sluice_gateway.limits.buckets import Dimension
 from sluice_gateway.limits.counters import LimiterCounters
 from sluice_gateway.limits.degraded import DegradedMode, header
 from sluice_gateway.limits.headers import level, tighter

@@ -13,7 +13,7 @@ from typing import Literal
 import msgspec
 
 from sluice_gateway.identity import Key, LimitValues
-from sluice_gateway.limits.buckets import Bounds, bounds_of
+from sluice_gateway.limits.bounds import Bounds, bounds_of
 from sluice_gateway.limits.settings import Limits
 
 Kind = Literal["key", "tenant", "model"]

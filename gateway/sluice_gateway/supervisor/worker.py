@@ -1,15 +1,16 @@
 """One worker process: a whole gateway on a socket that the supervisor opened.
 
-Run as `python -m sluice_gateway.supervisor.worker LISTEN_FD CONTROL_FD`. Its settings come from the
-supervisor, so that a worker that is started again has the configuration that is in force, whatever the file
-says meanwhile. Signals of a terminal do not reach it (it has a session of its own); SIGTERM to it alone ends
-it in good order, and the supervisor starts another.
+Run as `python -m sluice_gateway.launch sluice_gateway.supervisor.worker LISTEN_FD CONTROL_FD`. Its settings
+come from the supervisor, so that a worker that is started again has the configuration that is in force,
+whatever the file says meanwhile. Signals of a terminal do not reach it (it has a session of its own); SIGTERM
+to it alone ends it in good order, and the supervisor starts another.
 """
 
 from __future__ import annotations
 
 import asyncio
 import faulthandler
+import logging
 import os
 import signal
 import socket
@@ -19,6 +20,7 @@ import msgspec
 import uvicorn
 
 from sluice_gateway import server
+from sluice_gateway.compiled import finder
 from sluice_gateway.config import ConfigError
 from sluice_gateway.gateway import Gateway
 from sluice_gateway.logs import standard_error
@@ -26,9 +28,22 @@ from sluice_gateway.shutdown import Shutdown
 from sluice_gateway.supervisor.link import SupervisorLink
 from sluice_gateway.supervisor.messages import Channel, Configure, ToWorker, read_one
 
+_log = logging.getLogger("sluice")
 
-def main(listen_fd: int, control_fd: int) -> None:
-    """Serve until told to stop, or until the supervisor is gone."""
+
+def main() -> int:
+    """Serve until told to stop, or until the supervisor is gone. The exit status."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    try:
+        _run(int(sys.argv[1]), int(sys.argv[2]))
+    except ConfigError as error:
+        sys.stderr.write(f"sluice: {error}\n")
+        return 1
+    return 0
+
+
+def _run(listen_fd: int, control_fd: int) -> None:
     faulthandler.enable()  # what the supervisor sends to a worker that hangs is SIGABRT
     listener, control = socket.socket(fileno=listen_fd), socket.socket(fileno=control_fd)
     try:
@@ -37,6 +52,7 @@ def main(listen_fd: int, control_fd: int) -> None:
         return
     server.log_to_standard_error(configure.settings)
     gateway = Gateway(configure.settings, os.environ, standard_error())
+    _log.info("worker %d %s", os.getpid(), finder.describe())
     config = server.uvicorn_config(gateway)
     server.run_loop(_serve(gateway, config, listener, control, configure.number))
 
@@ -65,12 +81,3 @@ async def _serve(
 async def _tell_ready(gateway: Gateway, link: SupervisorLink) -> None:
     models, needs_key = await server.greeting_of(gateway)
     link.tell_ready(models, needs_key=needs_key)
-
-
-if __name__ == "__main__":
-    for _number in (signal.SIGINT, signal.SIGHUP):
-        signal.signal(_number, signal.SIG_IGN)
-    try:
-        main(int(sys.argv[1]), int(sys.argv[2]))
-    except ConfigError as _error:
-        sys.exit(f"sluice: {_error}")

@@ -6,12 +6,12 @@ import asyncio
 import contextlib
 import signal
 import socket
-import sys
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Callable, Sequence
 
 import msgspec
 
+from sluice_gateway import launch
 from sluice_gateway.supervisor import messages
 from sluice_gateway.supervisor.messages import Channel, Configure, FromWorker
 from sluice_gateway.supervisor.samples import Family
@@ -50,7 +50,7 @@ class WorkerProcess:
         """Start a process that serves on `listener`."""
         ours, theirs = socket.socketpair()
         inherited = (listener.fileno(), theirs.fileno())
-        command = (sys.executable, "-P", "-m", MODULE, *map(str, inherited))
+        command = launch.command(MODULE, *map(str, inherited))
         with theirs:
             process = await asyncio.create_subprocess_exec(
                 *command, pass_fds=inherited, stdin=DEVNULL, start_new_session=True

@@ -174,6 +174,9 @@ class HttpResponse:
 
     async def aclose(self) -> None:
         """Drop the rest and, unless all of it was read, the connection. Idempotent."""
+        self._drop()
+
+    def _drop(self) -> None:
         if self._link is not None:
             self._link.abort()
         if self._chunks or not self.complete:
@@ -189,7 +192,7 @@ class HttpResponse:
         try:
             await self._waiter
         except BaseException:
-            await self.aclose()
+            self._drop()
             raise
         finally:
             self._waiter = None

@@ -131,6 +131,7 @@ async def test_a_cancelled_batch_keeps_what_is_done_and_ends_what_runs(tmp_path:
         cancelling = await client.batches.cancel(made.id)
         assert cancelling.status == "cancelling"
         assert cancelling.cancelling_at
+        await asyncio.sleep(0.3)  # until whoever runs the batch has heard of it
         gate.set()
         done = await at.until(client, made.id, *ENDED)
         assert (done.status, done.request_counts.completed) == ("cancelled", 2)

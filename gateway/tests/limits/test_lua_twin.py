@@ -11,16 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sluice_gateway.identity import LimitValues
-from sluice_gateway.limits.buckets import (
-    DAY_US,
-    WINDOW_US,
-    Bounds,
-    Bucket,
-    bounds_of,
-    first_day,
-    month_of,
-    reserve,
-)
+from sluice_gateway.limits.bounds import WINDOW_US, Bounds, bounds_of
+from sluice_gateway.limits.buckets import DAY_US, Bucket, first_day, month_of, reserve
 from sluice_gateway.limits.scripts import TEXT_SHA256, VERSION, KeyNames, LimitsScript
 
 from .redis_server import RedisServer

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 import pytest
 
-from sluice_gateway.arrival import Arrival, GivenBody
+from sluice_gateway.arrival import Arrival
 from sluice_gateway.errors import Failure, Problem
 from sluice_gateway.exchange import Exchange
 from sluice_gateway.identity import Key
@@ -33,11 +33,20 @@ def replays(clock: Callable[[], float] | None = None, **idempotency: float) -> R
     return Replays(settings, CacheSettings(), clock=clock, wall_clock=clock)
 
 
-class GoneAlready(GivenBody):
-    """Of a client that left while its request was read."""
+class GoneAlready:
+    """The source of a request whose client left while it was read."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body = body
+
+    async def read(self, limit: int, timeout_s: float) -> bytes:
+        return self._body
 
     def watch(self, interruption: Interruption) -> None:
         interruption.interrupt(Failure.CLIENT_GONE)
+
+    def unwatch(self) -> None:
+        pass
 
 
 def gate() -> tuple[asyncio.Event, Callable[[], Awaitable[None]]]:
