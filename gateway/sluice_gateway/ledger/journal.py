@@ -37,7 +37,7 @@ MAGIC = b"SLCUSE01"
 _log = logging.getLogger("sluice")
 _FRAME = struct.Struct("<II")
 _ROWS_PER_FRAME = 256
-_SEGMENT_BYTES = 1_048_576
+_SEGMENT_BYTES = 262_144
 _SUFFIX, _LOCK_SUFFIX, _UNREADABLE_SUFFIX = ".rows", ".lock", ".unreadable"
 _DECODER = msgspec.msgpack.Decoder(list[tuple[str | int | bool | None, ...]])
 

@@ -1,5 +1,5 @@
-"""A gateway in a process of its own that tells what it holds: `python -m ... CONFIG LOG`, on uvloop, as
-`sluice serve` runs it.
+"""A gateway in a process of its own that tells what it holds: started by `sluice_gateway.launch` with CONFIG
+LOG, on uvloop, as `sluice serve` runs it.
 
 Says its URL in the first line of its output; then answers each line of its input with a line: what it holds
 now, as JSON.
@@ -54,6 +54,7 @@ async def serve_and_tell(path: Path, log_path: Path) -> None:
                 print(json.dumps(holdings(served)), flush=True)
 
 
-if __name__ == "__main__":
+def main() -> int:
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(serve_and_tell(Path(sys.argv[1]), Path(sys.argv[2])))
+    return 0

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import os
 import socket
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,6 +21,8 @@ from typing import Any
 
 import httpx
 import yaml
+
+from sluice_gateway import launch
 
 from .store_link import StoreLink, store_link
 from .visitor import PATIENCE_S, Visitor, encode
@@ -115,8 +117,9 @@ async def inspected_gateway(folder: Path, settings: dict[str, Any]) -> AsyncIter
     config.write_text(yaml.safe_dump(settings))
     module = f"{__package__}.inspected_gateway"
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", module, str(config), str(log)),
+        *launch.command(module, str(config), str(log)),
         cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=1 << 24,
