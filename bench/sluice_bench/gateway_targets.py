@@ -1,9 +1,9 @@
 """What gateways are measured, and how each is started in front of the null server.
 
-Sluice runs governed: a key is checked, limits of key, tenant and model are reserved and settled, metrics are
-counted, and each request writes its log line and its row in the ledger. Every peer runs as cheaply as it can
-be set up (no key, no limits, no log line per request, the simplest balancing): where that makes a difference,
-it is in the peer's favour.
+Sluice runs compiled, as it is installed, and governed: a key is checked, limits of key, tenant and model are
+reserved and settled, metrics are counted, and each request writes its log line and its row in the ledger.
+Every peer runs as cheaply as it can be set up (no key, no limits, no log line per request, the simplest
+balancing): where that makes a difference, it is in the peer's favour.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from sluice_bench.processes import ServerFailed, ServerProcess, free_port, null_
 
 DIRECT = "direct"
 SLUICE = "sluice"
+SLUICE_SOURCES = "sluice-sources"
 BARE_RELAY = "bare-relay"
 FASTAPI_HTTPX = "fastapi-httpx"
 LITELLM_PROXY = "litellm"
@@ -31,6 +32,7 @@ LABELS: Mapping[str, str] = {
     DIRECT: "null server, asked directly",
     BARE_RELAY: "asyncio relay that reads nothing: the ceiling",
     SLUICE: "**Sluice**, governed",
+    SLUICE_SOURCES: "the same, served from its Python sources",
     FASTAPI_HTTPX: "FastAPI + httpx proxy",
     LITELLM_PROXY: f"LiteLLM proxy {LITELLM.version}, 1 worker",
     SGLANG: f"sglang-router {SGLANG_ROUTER.version}",
@@ -46,6 +48,8 @@ _ROUTER_ARGUMENTS: Mapping[str, Sequence[str]] = {
     VLLM: ("--log-level", "warning"),
 }
 _SECRET = "sk-bench-0123456789abcdef0123456789abcdef"
+_COMPILED = "serves from compiled modules"
+"""What the gateway's log says."""
 _PLENTY = 1_000_000
 """A limit that is checked and never reached."""
 
@@ -174,12 +178,17 @@ def _start(
         environment=launch.environment,
         core=plan.server_core,
     )
-    return GatewayTarget(name, stack.enter_context(server), launch.api_key)
+    target = GatewayTarget(name, stack.enter_context(server), launch.api_key)
+    if name == SLUICE and not server.has_said(_COMPILED):
+        raise ServerFailed(
+            "Sluice serves from its Python sources here; run `make compile`, and measure again."
+        )
+    return target
 
 
 def _launch(name: str, null_url: str, port: int, folder: Path, programs: Programs) -> _Launch:
-    if name == SLUICE:
-        return _sluice(null_url, port, folder)
+    if name in (SLUICE, SLUICE_SOURCES):
+        return _sluice(null_url, port, folder, compiled=name == SLUICE)
     if name == BARE_RELAY:
         command = [sys.executable, "-m", "sluice_bench.peers.bare_relay", null_url, str(port)]
         return _Launch(command=command, ready_path="/health")
@@ -200,11 +209,12 @@ def _one_line(text: str) -> str:
     return " … ".join([lines[0], *lines[-1:]] if len(lines) > 1 else lines)[:400]
 
 
-def _sluice(null_url: str, port: int, folder: Path) -> _Launch:
+def _sluice(null_url: str, port: int, folder: Path, *, compiled: bool) -> _Launch:
     config = folder / f"sluice-{port}.yaml"
     config.write_bytes(gateway_config(null_url, port, folder))
     command = [script("sluice"), "serve", "--config", str(config), "--port", str(port)]
-    return _Launch(command=command, ready_path="/ready", api_key=_SECRET)
+    environment = {"SLUICE_COMPILED": str(int(compiled))}
+    return _Launch(command=command, ready_path="/ready", environment=environment, api_key=_SECRET)
 
 
 def _litellm(program: Path, null_url: str, port: int, folder: Path) -> _Launch:

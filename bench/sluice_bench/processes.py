@@ -100,6 +100,10 @@ class ServerProcess:
         lines = self._log_path.read_text(errors="replace").splitlines()
         return "\n".join(lines[-_TAIL_LINES:])
 
+    def has_said(self, text: str) -> bool:
+        """Whether the child wrote this."""
+        return text in self._log_path.read_text(errors="replace")
+
     def cpu_s(self) -> float:
         """User + system CPU seconds of the tree since it started."""
         return tree_cpu_s(self._running().pid)

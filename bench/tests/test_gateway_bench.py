@@ -35,7 +35,7 @@ def test_lanes_are_measured_one_after_another_into_one_report(
     result = measure(tmp_path, "plain")
     assert result.exit_code == 0, result.output
     first = read(tmp_path)
-    assert targets(first.plain) == {"direct", "bare-relay", "sluice", "fastapi-httpx"}
+    assert targets(first.plain) == {"direct", "bare-relay", "sluice", "sluice-sources", "fastapi-httpx"}
     assert first.latency is None
 
     failed = {"latency": "no gateway", "memory": "no gateway"}
