@@ -81,6 +81,8 @@ install() {
   echo "sluice: 2/3 torch, while the gateway is being compiled"; install_torch
   echo "sluice: 3/3 worker"
   pip install -q --no-build-isolation -c constraints.txt -e worker-core "${rest[@]+"${rest[@]}"}" "${dev[@]+"${dev[@]}"}"
+  # The worker's C++ kernels, or a sentence that says what serves without them.
+  "$venv/bin/python" -m sluice_worker.kernels.cpu.build >"$venv/kernels.log" 2>&1 || sed 's/^/sluice: /' "$venv/kernels.log" >&2
   wait $compiling || compiled=$?
   trap - EXIT
   report_compilation "$compiled"

@@ -20,7 +20,7 @@ import msgspec
 import typer
 
 from sluice_worker import cli_options as options
-from sluice_worker.config import DeviceName, DTypeName, EngineConfig
+from sluice_worker.config import DeviceName, DTypeName, EngineConfig, KernelsName
 from sluice_worker.errors import ConfigError, WorkerError
 from sluice_worker.outputs import ModelInfo
 
@@ -52,6 +52,7 @@ def serve(
     port: options.Port = 8006,
     dtype: options.DType = "auto",
     device: options.Device = "auto",
+    kernels: options.Kernels = "auto",
     max_model_len: options.MaxModelLen = None,
     max_num_seqs: options.MaxNumSeqs = 64,
     max_num_batched_tokens: options.MaxNumBatchedTokens = 1024,
@@ -75,6 +76,7 @@ def serve(
             model=model,
             dtype=cast(DTypeName, _one_of("--dtype", dtype, get_args(DTypeName))),
             device=cast(DeviceName, _one_of("--device", device, get_args(DeviceName))),
+            kernels=cast(KernelsName, _one_of("--kernels", kernels, get_args(KernelsName))),
             kv_cache_bytes=None if kv_memory is None else parse_memory(kv_memory),
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,

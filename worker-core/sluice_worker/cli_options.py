@@ -42,6 +42,14 @@ Device = Annotated[
         help="Where to run; auto takes CUDA when there is a GPU.",
     ),
 ]
+Kernels = Annotated[
+    str,
+    typer.Option(
+        envvar="SLUICE_WORKER_KERNELS",
+        metavar="auto|cpu|reference",
+        help="What computes; auto takes the fastest, reference is plain torch.",
+    ),
+]
 MaxModelLen = Annotated[
     int | None,
     typer.Option(

@@ -13,6 +13,7 @@ import msgspec
 from sluice_worker.errors import ConfigError
 
 DTypeName = Literal["auto", "float32", "bfloat16"]
+KernelsName = Literal["auto", "reference", "cpu"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
 
@@ -26,6 +27,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     computed in float32, see `device.resolve_dtype`."""
     device: DeviceName = "auto"
     """`auto`: CUDA when there is one, else CPU. `mps` is accepted and runs on the CPU, with a warning."""
+    kernels: KernelsName = "auto"
+    """`auto`: the fastest that the device has; `reference` is plain torch everywhere."""
     block_size: int | None = None
     """Tokens per KV block. `None`: 32 on CPU, 16 on CUDA."""
     num_kv_blocks: int | None = None

@@ -213,7 +213,7 @@ def test_model_info_states_the_limits(engine: Engine) -> None:
     info = engine.model_info()
     assert (info.architecture, info.dtype, info.device) == ("LlamaForCausalLM", "float32", "cpu")
     assert (info.block_size, info.num_kv_blocks, info.max_model_len) == (8, 64, 512)
-    assert (info.vocab_size, info.kv_bytes_per_token, info.kernels) == (VOCAB_SIZE, 512, "reference")
+    assert (info.vocab_size, info.kv_bytes_per_token, info.kernels) == (VOCAB_SIZE, 512, "cpu")
     assert info.num_parameters == 2 * VOCAB_SIZE * 64 + 2 * (64 * 64 * 3 + 3 * 64 * 96 + 2 * 64) + 64
 
 

@@ -48,7 +48,7 @@ def load_model(config: EngineConfig) -> LoadedModel:
     device = resolve_device(config.device)
     stored_bytes = sum(path.stat().st_size for path in folder.weights)
     dtype = resolve_dtype(config.dtype, model_config.dtype, stored_bytes, device)
-    kernels = select_kernels(device)
+    kernels = select_kernels(device, config.kernels)
     context = min(config.max_model_len or 2**62, model_config.max_position_embeddings)
     ignored = ("lm_head.weight",) if model_config.tie_word_embeddings else ()
     with Checkpoint(folder, dtype, device, ignored) as checkpoint:
