@@ -50,8 +50,8 @@ class Plan:
     warm_up: int
     calm_rounds: int = 3
     """How often each phase of each endpoint is left, one at a time, to see how soon the engine knows."""
-    rest_s: float = 4.5
-    """Until idle connections to engines have expired."""
+    rest_s: float = 7.5
+    """Until idle connections to engines (4 s) and attempts to connect to a silent database (5 s) are over."""
 
 
 @dataclass
