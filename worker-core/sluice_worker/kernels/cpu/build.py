@@ -9,6 +9,7 @@ library of the same source that was built elsewhere, into `prebuilt` beside the 
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import platform
 import shutil
@@ -18,6 +19,8 @@ import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).parent
 PREBUILT = SOURCE / "prebuilt"
@@ -115,7 +118,10 @@ def _basecommands(compiler: str, scratch: Path) -> dict[Path, list[str]]:
 def _run(command: Sequence[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise BuildError(f"The CPU kernels do not compile: {' '.join(command)} says: {done.stderr.strip()}")
+        logger.error("%s\n%s", " ".join(command), done.stderr)
+        lines = done.stderr.splitlines() or ["it says nothing"]
+        reason = next((line for line in lines if "error" in line), lines[-1])
+        raise BuildError(f"{command[0]} cannot compile the CPU kernels: {reason.strip()}")
 
 
 if __name__ == "__main__":

@@ -43,16 +43,11 @@ struct Product {
     }
   }
 
-  // Both vectors of a panel at once where the registers hold the sums.
   template <int R>
   static void multiply(const uint32_t* x, const uint8_t* weight, int64_t steps, Prefetch next,
                        Total* totals) {
-    if constexpr (kRows == 12 || R * 2 <= Format::kMaxRows) {
-      Format::template multiply<R, 2>(x, weight, steps, 0, next, totals);
-    } else {
-      Format::template multiply<R, 1>(x, weight, steps, 0, next, totals);
-      Format::template multiply<R, 1>(x, weight, steps, 1, next, totals);
-    }
+    for (int first = 0; first < kPanelVectors; first += kColumns)
+      Format::template multiply<R>(x, weight, steps, first, next, totals);
   }
 
   using Multiply = void (*)(const uint32_t*, const uint8_t*, int64_t, Prefetch, Total*);
@@ -67,11 +62,11 @@ struct Product {
   void run(int64_t panel, int64_t end, int64_t first, int64_t last) const {
     const uint8_t* weight = (const uint8_t*)layer.panels;
     for (; panel < end; panel++) {
-      Total totals[(kItemRows + Format::kMaxRows) * 2];
+      Total totals[(kItemRows + kRows) * kPanelVectors];
       sum_panel(weight + panel * panel_bytes, weight + end * panel_bytes, first, last, totals);
       for_tiles(first, last, [&](int64_t row, int64_t size, const uint32_t* image) {
         for (int64_t r = 0; r < size; r++)
-          finish(panel, row + r, totals + (row + r - tile_row(first)) * 2,
+          finish(panel, row + r, totals + (row + r - tile_row(first)) * kPanelVectors,
                  image + (units - kTailUnits<Format>) * size + r, size);
       });
     }
@@ -80,7 +75,7 @@ struct Product {
   // Totals of one panel. `stream_end`: where the weights of this item end.
   void sum_panel(const uint8_t* block, const uint8_t* stream_end, int64_t first, int64_t last,
                  Total* totals) const {
-    memset(totals, 0, (tile_row(last) - tile_row(first)) * 2 * sizeof(Total));
+    memset(totals, 0, (tile_row(last) - tile_row(first)) * kPanelVectors * sizeof(Total));
     for (int64_t step = 0; step < steps; step += Format::kBlock) {
       const int64_t count = std::min(Format::kBlock, steps - step), bytes = count * Format::kStepBytes;
       // Several tiles share the work of fetching the next block; a single one runs a short way behind.
@@ -88,7 +83,7 @@ struct Product {
       if (next.address >= stream_end) next = {block, 0};
       for_tiles(first, last, [&](int64_t row, int64_t size, const uint32_t* image) {
         kMultiply[size - 1](image + step * Format::kStepUnits * size, block, count, next,
-                            totals + (row - tile_row(first)) * 2);
+                            totals + (row - tile_row(first)) * kPanelVectors);
         next.address += count * next.stride;
       });
       block += bytes;
@@ -97,15 +92,13 @@ struct Product {
 
   // Scale, add the bias, round once. `tail`: the last units of the row's image, `pitch` apart.
   void finish(int64_t panel, int64_t row, const Total* totals, const uint32_t* tail, int64_t pitch) const {
-    for (int c = 0; c < 2; c++) {
+    for (int c = 0; c < kPanel / kLanes; c++) {
       const int64_t output = panel * kPanel + c * kLanes, count = std::min(kLanes, layer.outputs - output);
       if (count <= 0) return;
-      f32x16 sum;
+      f32x16 sum = load((const float*)totals + c * kLanes);
       if constexpr (std::is_same_v<Format, Int8>)
-        sum = __builtin_convertvector(totals[c] + int32_t(tail[0]), f32x16) *
+        sum = __builtin_convertvector((i32x16)sum + int32_t(tail[0]), f32x16) *
               load(layer.scales + output, count) * as_float(tail[pitch]);
-      else
-        sum = totals[c];
       if (layer.bias) sum += load(layer.bias + output, count);
       store(out + row * layer.outputs + output, sum, count);
     }

@@ -15,92 +15,32 @@
 // because the byte product is of unsigned with signed bytes. The surplus, offset * (sum of the activations'
 // codes), does not depend on the output: every sum starts from its negative.
 //
-// `multiply<R, C>` adds the products of `steps` steps with R rows to `totals` [R][32]: C * 16 outputs from
-// vector `first` of the panel on. The order of additions within one total is the same for every R and C: that
-// is what keeps a row's result independent of the rows beside it.
+// `multiply<R>` adds the products of `steps` steps with R rows to `totals` [R][32]: to kColumns vectors, from
+// `first` of the panel on. The order of additions within one total is the same for every R: that is what
+// keeps a row's result independent of the rows beside it.
 #pragma once
 
+#include "registers.h"
 #include "vector_math.h"
 
 namespace sluice::SLUICE_ISA {
 
 constexpr int64_t kPanel = 32;
 constexpr int64_t kGroup = 32;
+constexpr int kPanelVectors = kPanel / kRegisterLanes;
+
+// Rows of a tile, at most, and vectors of a panel worked on together: as many sums as the registers hold.
+// Grouped formats keep two for each output, the group's and the total.
+constexpr int kColumns = kPanelVectors < 4 ? kPanelVectors : 4;
+#if defined(__AVX512F__)
+constexpr int kRows = 12, kGroupRows = 6;
+#elif defined(__ARM_NEON)
+constexpr int kRows = 6, kGroupRows = 3;
+#else
+constexpr int kRows = 3, kGroupRows = 3;
+#endif
 
 #define SLUICE_UNROLL _Pragma("GCC unroll 12")
-
-SLUICE_INLINE float as_float(uint32_t bits) {
-  float value;
-  memcpy(&value, &bits, sizeof value);
-  return value;
-}
-
-SLUICE_INLINE i32x16 load_bits(const uint8_t* p) {
-  i32x16 v;
-  memcpy(&v, p, sizeof v);
-  return v;
-}
-
-// Add, to each of sixteen sums, the products of four unsigned bytes of `w` with the four signed bytes of `x`.
-SLUICE_INLINE i32x16 dot_bytes(i32x16 w, i32x16 x, i32x16 sum) {
-#if defined(__AVX512VNNI__)
-  return (i32x16)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)w, (__m512i)x);
-#elif defined(__AVX2__)
-  // Even and odd bytes as 16-bit numbers: the instruction for bytes would saturate.
-  union Halves {
-    i32x16 whole;
-    __m256i half[2];
-  } weights{w}, activations{x}, sums{sum};
-  for (int i = 0; i < 2; i++) {
-    const __m256i even = _mm256_and_si256(weights.half[i], _mm256_set1_epi16(255));
-    const __m256i odd = _mm256_srli_epi16(weights.half[i], 8);
-    const __m256i x_even = _mm256_srai_epi16(_mm256_slli_epi16(activations.half[i], 8), 8);
-    const __m256i x_odd = _mm256_srai_epi16(activations.half[i], 8);
-    const __m256i products = _mm256_add_epi32(_mm256_madd_epi16(even, x_even), _mm256_madd_epi16(odd, x_odd));
-    sums.half[i] = _mm256_add_epi32(sums.half[i], products);
-  }
-  return sums.whole;
-#else
-  for (int byte = 0; byte < 4; byte++) sum += (w >> (8 * byte) & 255) * (x << (24 - 8 * byte) >> 24);
-  return sum;
-#endif
-}
-
-struct f16 {
-  uint16_t bits;
-};
-
-SLUICE_INLINE f32x16 load(const f16* p) {
-#if defined(__AVX512F__)
-  return (f32x16)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p));
-#elif defined(__F16C__)
-  union Halves {
-    __m256 half[2];
-    f32x16 whole;
-  } v;
-  for (int i = 0; i < 2; i++) v.half[i] = _mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p + i));
-  return v.whole;
-#else
-  u16x16 halves;
-  memcpy(&halves, p, sizeof halves);
-  const u32x16 bits = __builtin_convertvector(halves, u32x16), magnitude = bits & 0x7fff;
-  // Exponent and fraction move to their places; the factor makes up for the different bias of the exponent.
-  const f32x16 normal = (f32x16)(magnitude << 13) * 0x1p112f;
-  const f32x16 subnormal = __builtin_convertvector(magnitude, f32x16) * 0x1p-24f;
-  const u32x16 value = (u32x16)(magnitude < 0x400 ? subnormal : normal);
-  return (f32x16)(value | (bits & 0x8000) << 16);
-#endif
-}
-
-// Rows of a tile at most: as many as have their sums in registers together. Grouped formats keep two sums.
-#if defined(__AVX512F__)
-constexpr int kRows = 12;
-#elif defined(__AVX2__) || defined(__ARM_NEON)
-constexpr int kRows = 6;
-#else
-constexpr int kRows = 3;
-#endif
-constexpr int kGroupRows = kRows / 2;
 
 // Weights to come, fetched a little with every step, so that memory is never idle while sums are computed.
 struct Prefetch {
@@ -122,100 +62,105 @@ struct UnitFormat {
   static constexpr int64_t kStepUnits = 1, kCodeUnits = 1, kStepBytes = 128, kBlock = 128;
   static constexpr int kMaxRows = kRows;
 
-  template <int R, int C>
+  template <int R>
   static void multiply(const uint32_t* x, const uint8_t* weight, int64_t steps, int first, Prefetch next,
                        Sum* totals) {
+    constexpr int C = kColumns;
     Sum sums[R][C] = {};
-    weight += 64 * first;
+    weight += kRegisterBytes * first;
     for (int64_t step = 0; step < steps; step++, x += R, weight += kStepBytes) {
       advance<kStepBytes>(next);
-      i32x16 w[C];
-      SLUICE_UNROLL for (int c = 0; c < C; c++) w[c] = load_bits(weight + 64 * c);
+      Ints w[C];
+      SLUICE_UNROLL for (int c = 0; c < C; c++) w[c] = load_register(weight + kRegisterBytes * c);
       SLUICE_UNROLL for (int r = 0; r < R; r++) {
-        const i32x16 unit = i32x16{} + int32_t(x[r]);
+        const Ints unit = Ints{} + int32_t(x[r]);
         SLUICE_UNROLL for (int c = 0; c < C; c++) sums[r][c] = Format::dot(w[c], unit, sums[r][c]);
       }
     }
     SLUICE_UNROLL for (int r = 0; r < R; r++) {
-      SLUICE_UNROLL for (int c = 0; c < C; c++) totals[2 * r + first + c] += sums[r][c];
+      SLUICE_UNROLL for (int c = 0; c < C; c++) totals[kPanelVectors * r + first + c] += sums[r][c];
     }
   }
 };
 
-struct Float32 : UnitFormat<Float32, f32x16> {
+struct Float32 : UnitFormat<Float32, Floats> {
   static constexpr int64_t kStepInputs = 1, kOffset = 0;
-  SLUICE_INLINE f32x16 dot(i32x16 w, i32x16 x, f32x16 sum) { return fma((f32x16)w, (f32x16)x, sum); }
+  SLUICE_INLINE Floats dot(Ints w, Ints x, Floats sum) { return multiply_add((Floats)w, (Floats)x, sum); }
 };
 
-struct BFloat16 : UnitFormat<BFloat16, f32x16> {
+struct BFloat16 : UnitFormat<BFloat16, Floats> {
   static constexpr int64_t kStepInputs = 2, kOffset = 0;
-  SLUICE_INLINE f32x16 dot(i32x16 w, i32x16 x, f32x16 sum) {
-    return sluice::SLUICE_ISA::dot(Pairs{w}, Pairs{x}, sum);
-  }
+  SLUICE_INLINE Floats dot(Ints w, Ints x, Floats sum) { return dot_pairs(w, x, sum); }
 };
 
-struct Int8 : UnitFormat<Int8, i32x16> {
+struct Int8 : UnitFormat<Int8, Ints> {
   static constexpr int64_t kStepInputs = 4, kOffset = 128;
-  SLUICE_INLINE i32x16 dot(i32x16 w, i32x16 x, i32x16 sum) { return dot_bytes(w, x, sum); }
+  SLUICE_INLINE Ints dot(Ints w, Ints x, Ints sum) { return dot_bytes(w, x, sum); }
 };
 
 // Formats whose step is a group with its own scale. Codes are summed exactly within a group.
 template <class Format, int64_t CodeBytes, bool Shift>
 struct GroupFormat {
-  using Total = f32x16;
+  using Total = Floats;
   static constexpr int64_t kStepInputs = kGroup, kStepUnits = kGroup / 4 + 2, kCodeUnits = kGroup / 4;
   static constexpr int64_t kStepBytes = CodeBytes + (Shift ? 128 : 64), kBlock = 16384 / CodeBytes;
   static constexpr int64_t kScales = CodeBytes, kShifts = Shift ? CodeBytes + 64 : 0;
   static constexpr int kMaxRows = kGroupRows;
 
-  template <int R, int C>
+  template <int R>
   static void multiply(const uint32_t* x, const uint8_t* weight, int64_t steps, int first, Prefetch next,
-                       f32x16* totals) {
-    f32x16 sums[R][C];
+                       Floats* totals) {
+    constexpr int C = kColumns;
+    Floats sums[R][C];
     SLUICE_UNROLL for (int r = 0; r < R; r++) {
-      SLUICE_UNROLL for (int c = 0; c < C; c++) sums[r][c] = totals[2 * r + first + c];
+      SLUICE_UNROLL for (int c = 0; c < C; c++) sums[r][c] = totals[kPanelVectors * r + first + c];
     }
     for (int64_t step = 0; step < steps; step++, x += kStepUnits * R, weight += kStepBytes) {
       advance<kStepBytes>(next);
       const uint32_t *surplus = x + 8 * R, *x_scales = x + 9 * R;
-      i32x16 codes[R][C];
+      Ints codes[R][C];
       SLUICE_UNROLL for (int r = 0; r < R; r++) {
-        SLUICE_UNROLL for (int c = 0; c < C; c++) codes[r][c] = i32x16{} + int32_t(surplus[r]);
+        SLUICE_UNROLL for (int c = 0; c < C; c++) codes[r][c] = Ints{} + int32_t(surplus[r]);
       }
       SLUICE_UNROLL for (int unit = 0; unit < 8; unit++) {
-        i32x16 w[C];
-        SLUICE_UNROLL for (int c = 0; c < C; c++) w[c] = Format::load_unit(weight + 64 * (first + c), unit);
+        Ints w[C];
+        SLUICE_UNROLL for (int c = 0; c < C; c++) {
+          w[c] = Format::load_unit(weight + kRegisterBytes * (first + c), unit);
+        }
         SLUICE_UNROLL for (int r = 0; r < R; r++) {
-          const i32x16 xs = i32x16{} + int32_t(x[unit * R + r]);
+          const Ints xs = Ints{} + int32_t(x[unit * R + r]);
           SLUICE_UNROLL for (int c = 0; c < C; c++) codes[r][c] = dot_bytes(w[c], xs, codes[r][c]);
         }
       }
-      const f16* scales = (const f16*)(weight + kScales) + 16 * first;
+      const f16* scales = (const f16*)(weight + kScales) + kRegisterLanes * first;
       SLUICE_UNROLL for (int c = 0; c < C; c++) {
-        const f32x16 scale = load(scales + 16 * c);
+        const Floats scale = load_register(scales + kRegisterLanes * c);
         SLUICE_UNROLL for (int r = 0; r < R; r++) {
-          f32x16 product = __builtin_convertvector(codes[r][c], f32x16);
-          if (Shift) product = fma(load(scales + kPanel + 16 * c), splat(int32_t(surplus[r])), product);
-          sums[r][c] = fma(product, scale * as_float(x_scales[r]), sums[r][c]);
+          Floats product = __builtin_convertvector(codes[r][c], Floats);
+          if (Shift) {
+            const Floats shift = load_register(scales + kPanel + kRegisterLanes * c);
+            product = multiply_add(shift, Floats{} + float(int32_t(surplus[r])), product);
+          }
+          sums[r][c] = multiply_add(product, scale * as_float(x_scales[r]), sums[r][c]);
         }
       }
     }
     SLUICE_UNROLL for (int r = 0; r < R; r++) {
-      SLUICE_UNROLL for (int c = 0; c < C; c++) totals[2 * r + first + c] = sums[r][c];
+      SLUICE_UNROLL for (int c = 0; c < C; c++) totals[kPanelVectors * r + first + c] = sums[r][c];
     }
   }
 };
 
 struct Int8Group : GroupFormat<Int8Group, 1024, false> {
   static constexpr int64_t kOffset = 128;
-  SLUICE_INLINE i32x16 load_unit(const uint8_t* codes, int unit) { return load_bits(codes + 128 * unit); }
+  SLUICE_INLINE Ints load_unit(const uint8_t* codes, int unit) { return load_register(codes + 128 * unit); }
 };
 
 template <bool Shift>
 struct Int4 : GroupFormat<Int4<Shift>, 512, Shift> {
   static constexpr int64_t kOffset = 8;
-  SLUICE_INLINE i32x16 load_unit(const uint8_t* codes, int unit) {
-    const i32x16 both = load_bits(codes + 128 * (unit / 2));
+  SLUICE_INLINE Ints load_unit(const uint8_t* codes, int unit) {
+    const Ints both = load_register(codes + 128 * (unit / 2));
     return (unit % 2 ? both >> 4 : both) & 0x0f0f0f0f;
   }
 };

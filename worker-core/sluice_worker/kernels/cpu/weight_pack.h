@@ -85,8 +85,8 @@ inline void pack_weight(const void* weight, const void* scales, const void* shif
 }
 
 SLUICE_INLINE float to_float(f16 x) {
-  f16 lanes[kLanes] = {x};
-  return load(lanes)[0];
+  f16 lanes[kRegisterLanes] = {x};
+  return load_register(lanes)[0];
 }
 
 // The inputs of one unit as floats, given the step they are in.
