@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -46,6 +47,8 @@ def _require_tools() -> None:
     compiler = os.environ.get("CC", "cc").split()[0]
     if shutil.which(compiler) is None:
         raise BuildError(f"There is no C compiler ({compiler}); on Debian: apt-get install gcc libc6-dev.")
+    if not (Path(sysconfig.get_path("include")) / "Python.h").is_file():
+        raise BuildError("This Python's headers are not installed; on Debian: apt-get install python3-dev.")
     for package in ("mypyc", "setuptools"):
         try:
             modules.package_folder(package)

@@ -81,6 +81,15 @@ def test_without_a_compiler_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
         build.build()
 
 
+def test_without_pythons_headers_it_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(modules, "home", lambda: tmp_path)
+    monkeypatch.setattr(build.sysconfig, "get_path", lambda name: str(tmp_path))
+    with pytest.raises(build.BuildError, match="apt-get install python3-dev"):
+        build.build()
+
+
 def test_what_the_compiler_says_is_passed_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(modules, "home", lambda: tmp_path)
     monkeypatch.setattr(modules, "COMPILED", ("sluice_router.no_such_module",))
