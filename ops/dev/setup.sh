@@ -57,7 +57,10 @@ install_torch() {
 
 # The gateway's request path as machine code (`sluice compile --help`). It is half again as fast, and optional.
 compile_gateway() {
-  "$venv/bin/sluice" compile >"$venv/compile.log" 2>&1 && gateway_sources >"$venv/.sluice-compiled"
+  local status=0
+  "$venv/bin/sluice" compile >"$venv/compile.log" 2>&1 || status=$?
+  gateway_sources >"$venv/.sluice-compiled"  # tried: what cannot be compiled is not tried at every start
+  return "$status"
 }
 
 gateway_sources() { find router/sluice_router engines/sluice_engines gateway/sluice_gateway -name '*.py' | sort | xargs cat | cksum; }
@@ -66,6 +69,7 @@ report_compilation() {  # $1: its exit status
   [ "$1" = 0 ] && return
   echo "sluice: the gateway could not be compiled and serves from Python, at two thirds of the speed:" >&2
   sed 's/^/sluice:   /' "$venv/compile.log" >&2
+  echo "sluice: once that is mended: make compile" >&2
 }
 
 install() {
