@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from sluice_worker.config import DTypeName, EngineConfig
 from sluice_worker.engine import Engine
 from sluice_worker.kernels.cpu.build import find_compiler
 from sluice_worker.kernels.cpu.kernels import CpuKernels
-from sluice_worker.kernels.interface import Kernels
+from sluice_worker.kernels.interface import Kernels, LayerShape, LayerWeights
 from sluice_worker.kernels.reference import ReferenceKernels
 from sluice_worker.loading import loader
 from sluice_worker.sampling_params import SamplingParams
@@ -47,6 +48,24 @@ def test_float32_greedy_tokens_are_the_references(
     expected = generate(monkeypatch, ReferenceKernels(), folder, "float32")
     found = generate(monkeypatch, forced_kernels(isa), folder, "float32", max_chunk=50)
     assert [tokens for tokens, _ in found] == [tokens for tokens, _ in expected]
+
+
+class UnfusedKernels(CpuKernels):
+    """The same operations, each called from Python."""
+
+    def fuse_layers(self, shape: LayerShape, layers: Sequence[LayerWeights]) -> None:
+        """So that the model takes its own loop."""
+        return
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_all_layers_in_one_call_give_the_bits_of_one_by_one(
+    monkeypatch: pytest.MonkeyPatch, save_model: SaveModel, family: str, dtype: DTypeName
+) -> None:
+    _, folder = save_model(family)
+    expected = generate(monkeypatch, UnfusedKernels(), folder, dtype, max_chunk=50)
+    assert generate(monkeypatch, CpuKernels(), folder, dtype, max_chunk=50) == expected
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen3-tied"])

@@ -10,7 +10,7 @@ once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -43,6 +43,50 @@ class QKNorm(NamedTuple):
     k_weight: Tensor
     """[D]."""
     eps: float
+
+
+class StepContext(NamedTuple):
+    """What all layers share within one step. T rows."""
+
+    positions: Tensor
+    """int64 [T]."""
+    slots: Tensor
+    """int64 [T]."""
+    cos_sin: Tensor
+    """float32 [positions, D], see `layers.rope`."""
+    plan: Any
+    """The backend's attention plan of this step."""
+
+
+class LayerShape(NamedTuple):
+    """Sizes that all layers of a decoder share."""
+
+    hidden: int
+    inner: int
+    """Width of the gate."""
+    num_heads: int
+    num_kv_heads: int
+    head_dim: int
+    norm_eps: float
+
+
+class LayerWeights(NamedTuple):
+    """One decoder layer. `qkv`, `out`, `gate_up` and `down` are what `pack` returned."""
+
+    input_norm: Tensor
+    """[hidden], as the next."""
+    post_norm: Tensor
+    qk_norm: QKNorm | None
+    qkv: Any
+    out: Any
+    gate_up: Any
+    down: Any
+    window: int | None
+
+
+LayerStack = Callable[[Tensor, Sequence[LayerCache], StepContext], tuple[Tensor, Tensor]]
+"""All layers: from embeddings [T, hidden], the cache of each layer and the step, to what the last layer adds
+and the residual stream before it, both [T, hidden] and valid until the next call."""
 
 
 class Kernels(Protocol):
@@ -105,6 +149,9 @@ class Kernels(Protocol):
 
     def silu_mul(self, gate_up: Tensor) -> Tensor:
         """`silu(gate) * up` for [T, 2 * I] holding gate then up: [T, I]."""
+
+    def fuse_layers(self, shape: LayerShape, layers: Sequence[LayerWeights]) -> LayerStack | None:
+        """All layers as one operation; `None` if there is none, and the model does them one by one."""
 
     def copy_blocks(self, cache: LayerCache, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copy whole blocks within one layer; no target is also a source."""

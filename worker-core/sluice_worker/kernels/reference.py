@@ -19,7 +19,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sluice_worker.batch import QueryRange
-from sluice_worker.kernels.interface import CacheShape, LayerCache, QKNorm
+from sluice_worker.kernels.interface import (
+    CacheShape,
+    LayerCache,
+    LayerShape,
+    LayerStack,
+    LayerWeights,
+    QKNorm,
+)
 
 QUERY_TILE = 128
 """Query rows of one request attended at once."""
@@ -125,6 +132,10 @@ class ReferenceKernels:
         """The gate and the product are rounded one after the other, as in the Hugging Face models."""
         gate, up = gate_up.chunk(2, dim=-1)
         return F.silu(gate) * up
+
+    def fuse_layers(self, shape: LayerShape, layers: Sequence[LayerWeights]) -> LayerStack | None:
+        """One by one is how it is specified."""
+        return None
 
     def copy_blocks(self, cache: LayerCache, sources: Sequence[int], targets: Sequence[int]) -> None:
         """By indexing."""

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from sluice_worker.config import ModelConfig
-from sluice_worker.kernels.interface import Kernels, LayerCache, QKNorm
+from sluice_worker.kernels.interface import Kernels, LayerCache, QKNorm, StepContext
 from sluice_worker.layers.linear import load_linear
-from sluice_worker.layers.step import StepContext
 from sluice_worker.loading.checkpoint import Checkpoint
 
 
@@ -19,7 +18,7 @@ class Attention:
         self, config: ModelConfig, kernels: Kernels, checkpoint: Checkpoint, prefix: str, window: int | None
     ) -> None:
         self._kernels = kernels
-        self._window = window
+        self.window = window
         self._head_dim = config.head_dim
         self._heads = [config.num_heads, config.num_kv_heads, config.num_kv_heads]
         q_size = config.num_heads * config.head_dim
@@ -30,19 +29,19 @@ class Attention:
             (f"{prefix}.v_proj", kv_size),
         ]
         out = [(f"{prefix}.o_proj", config.hidden_size)]
-        self._qkv = load_linear(kernels, checkpoint, qkv, config.hidden_size, config.qkv_bias)
-        self._out = load_linear(kernels, checkpoint, out, q_size, config.o_bias)
-        self._qk_norm = _load_qk_norm(config, checkpoint, prefix) if config.qk_norm else None
+        self.qkv = load_linear(kernels, checkpoint, qkv, config.hidden_size, config.qkv_bias)
+        self.out = load_linear(kernels, checkpoint, out, q_size, config.o_bias)
+        self.qk_norm = _load_qk_norm(config, checkpoint, prefix) if config.qk_norm else None
 
     def __call__(self, x: Tensor, cache: LayerCache, step: StepContext) -> Tensor:
         """[T, hidden] to [T, hidden]; the step's keys and values are in `cache` afterwards."""
-        qkv = self._qkv(x).view(len(x), -1, self._head_dim)
+        qkv = self.qkv(x).view(len(x), -1, self._head_dim)
         query, key, value = torch.split(qkv, self._heads, dim=1)
         query = self._kernels.rope_and_cache(
-            query, key, value, step.cos_sin, step.positions, step.slots, cache, self._qk_norm
+            query, key, value, step.cos_sin, step.positions, step.slots, cache, self.qk_norm
         )
-        attended = self._kernels.attention(query, cache, step.plan, self._window)
-        return self._out(attended.flatten(1))
+        attended = self._kernels.attention(query, cache, step.plan, self.window)
+        return self.out(attended.flatten(1))
 
 
 def _load_qk_norm(config: ModelConfig, checkpoint: Checkpoint, prefix: str) -> QKNorm:

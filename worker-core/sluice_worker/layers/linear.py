@@ -17,11 +17,11 @@ class Linear:
 
     def __init__(self, kernels: Kernels, weight: Tensor, bias: Tensor | None = None) -> None:
         self._kernels = kernels
-        self._packed: Any = kernels.pack(weight, bias)
+        self.packed: Any = kernels.pack(weight, bias)
 
     def __call__(self, x: Tensor) -> Tensor:
         """[T, in] to [T, out]."""
-        return self._kernels.linear(x, self._packed)
+        return self._kernels.linear(x, self.packed)
 
 
 def load_linear(

@@ -17,9 +17,9 @@ class GatedMLP:
         self._kernels = kernels
         inner, hidden, bias = config.intermediate_size, config.hidden_size, config.mlp_bias
         gate_up = [(f"{prefix}.gate_proj", inner), (f"{prefix}.up_proj", inner)]
-        self._gate_up = load_linear(kernels, checkpoint, gate_up, hidden, bias)
-        self._down = load_linear(kernels, checkpoint, [(f"{prefix}.down_proj", hidden)], inner, bias)
+        self.gate_up = load_linear(kernels, checkpoint, gate_up, hidden, bias)
+        self.down = load_linear(kernels, checkpoint, [(f"{prefix}.down_proj", hidden)], inner, bias)
 
     def __call__(self, x: Tensor) -> Tensor:
         """[T, hidden] to [T, hidden]."""
-        return self._down(self._kernels.silu_mul(self._gate_up(x)))
+        return self.down(self._kernels.silu_mul(self.gate_up(x)))

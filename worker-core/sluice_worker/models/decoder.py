@@ -7,17 +7,18 @@ weights.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from sluice_worker.batch import Batch
 from sluice_worker.config import ModelConfig
-from sluice_worker.kernels.interface import Kernels, LayerCache
+from sluice_worker.kernels.interface import Kernels, LayerCache, LayerShape, LayerWeights, StepContext
 from sluice_worker.kv_cache import KVCache
 from sluice_worker.layers.attention import Attention
 from sluice_worker.layers.linear import Linear
 from sluice_worker.layers.mlp import GatedMLP
 from sluice_worker.layers.rope import rope_table
-from sluice_worker.layers.step import StepContext
 from sluice_worker.loading.checkpoint import Checkpoint
 
 
@@ -48,6 +49,36 @@ class DecoderLayer:
         normed, residual = self._kernels.add_rms_norm(attended, residual, self._post_norm, self._eps)
         return self._mlp(normed), residual
 
+    @property
+    def weights(self) -> LayerWeights:
+        """As the backend fuses them."""
+        attention, mlp = self._attention, self._mlp
+        return LayerWeights(
+            input_norm=self._input_norm,
+            post_norm=self._post_norm,
+            qk_norm=attention.qk_norm,
+            qkv=attention.qkv.packed,
+            out=attention.out.packed,
+            gate_up=mlp.gate_up.packed,
+            down=mlp.down.packed,
+            window=attention.window,
+        )
+
+
+class LayerLoop:
+    """The layers one by one, operation by operation: what a backend's fused layers must agree with."""
+
+    def __init__(self, layers: Sequence[DecoderLayer]) -> None:
+        self._layers = layers
+
+    def __call__(self, x: Tensor, caches: Sequence[LayerCache], step: StepContext) -> tuple[Tensor, Tensor]:
+        """See `kernels.interface.LayerStack`."""
+        residual: Tensor | None = None
+        for layer, cache in zip(self._layers, caches, strict=True):
+            x, residual = layer(x, residual, cache, step)
+        assert residual is not None  # a model has layers: `loading.hf_config` checks
+        return x, residual
+
 
 class Decoder:
     """A decoder-only transformer with its weights."""
@@ -61,9 +92,9 @@ class Decoder:
         self._cos_sin = rope_table(config.rope, config.head_dim, num_positions, checkpoint.device)
         table = (config.vocab_size, config.hidden_size)
         self._embedding = checkpoint.take("model.embed_tokens.weight", table)
-        self._layers = [
-            DecoderLayer(config, kernels, checkpoint, index) for index in range(config.num_layers)
-        ]
+        layers = [DecoderLayer(config, kernels, checkpoint, index) for index in range(config.num_layers)]
+        fused = kernels.fuse_layers(_layer_shape(config), [layer.weights for layer in layers])
+        self._layers = fused or LayerLoop(layers)
         self._norm = checkpoint.take("model.norm.weight", (config.hidden_size,))
         tied = config.tie_word_embeddings
         self._head = Linear(kernels, self._embedding if tied else checkpoint.take("lm_head.weight", table))
@@ -74,11 +105,19 @@ class Decoder:
             batch.queries, cache.block_size, self._windows, batch.token_ids.device
         )
         step = StepContext(batch.positions, batch.slots, self._cos_sin, plan)
-        x = self._kernels.embed(batch.token_ids, self._embedding)
-        residual: Tensor | None = None
-        for layer, layer_cache in zip(self._layers, cache.layers, strict=True):
-            x, residual = layer(x, residual, layer_cache, step)
-        assert residual is not None  # a model has layers: `loading.hf_config` checks
+        embedded = self._kernels.embed(batch.token_ids, self._embedding)
+        x, residual = self._layers(embedded, cache.layers, step)
         rows = batch.sample_rows
         normed, _ = self._kernels.add_rms_norm(x[rows], residual[rows], self._norm, self._eps)
         return self._head(normed)
+
+
+def _layer_shape(config: ModelConfig) -> LayerShape:
+    return LayerShape(
+        hidden=config.hidden_size,
+        inner=config.intermediate_size,
+        num_heads=config.num_heads,
+        num_kv_heads=config.num_kv_heads,
+        head_dim=config.head_dim,
+        norm_eps=config.rms_norm_eps,
+    )

@@ -35,6 +35,9 @@ COMMON_FLAGS = (
 )
 AVX2_FLAGS = ("-mavx2", "-mfma", "-mf16c")
 AVX512_FLAGS = ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mavx512vnni", "-mavx512bf16")
+PLAIN_SOURCES = ("decoder", "dispatch", "team")
+"""Compiled once, for any CPU."""
+
 VARIANT_FLAGS = {"plain": (), "avx2": AVX2_FLAGS, "avx512": AVX2_FLAGS + AVX512_FLAGS}
 
 
@@ -108,7 +111,7 @@ def _basecommands(compiler: str, scratch: Path) -> dict[Path, list[str]]:
     """Command by object file, in the order of linking."""
     variants = list(VARIANT_FLAGS) if platform.machine() in ("x86_64", "AMD64") else ["plain"]
     base = [compiler, *COMMON_FLAGS, "-c"]
-    commands = {scratch / f"{name}.o": [*base, str(SOURCE / f"{name}.cpp")] for name in ("dispatch", "team")}
+    commands = {scratch / f"{name}.o": [*base, str(SOURCE / f"{name}.cpp")] for name in PLAIN_SOURCES}
     for isa in variants:
         flags = (*VARIANT_FLAGS[isa], f"-DSLUICE_ISA={isa}")
         commands[scratch / f"{isa}.o"] = [*base, *flags, str(SOURCE / "variant.cpp")]

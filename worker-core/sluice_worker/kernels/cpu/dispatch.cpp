@@ -34,12 +34,13 @@ const Variant& choose() {
   return plain_variant;
 }
 
+}  // namespace
+
 const Variant& variant() {
   static const Variant& chosen = choose();
   return chosen;
 }
 
-}  // namespace
 }  // namespace sluice
 
 extern "C" {
@@ -47,6 +48,10 @@ extern "C" {
 __attribute__((visibility("default"))) const char* sluice_isa() { return sluice::variant().name; }
 __attribute__((visibility("default"))) void sluice_set_threads(int64_t threads) {
   sluice::set_threads(static_cast<int>(threads));
+}
+
+__attribute__((visibility("default"))) void sluice_decode(const void* step) {
+  sluice::decode(*static_cast<const sluice::DecoderStep*>(step));
 }
 
 #define SLUICE_EXPORT(name, parameters, arguments) \

@@ -36,7 +36,7 @@ inline void rms_norm(const void* x, const void* weight, void* out, int64_t rows,
   });
 }
 
-// `total` = x + residual, rounded; `out` = its norm.
+// `total` = x + residual, rounded; `out` = its norm. `total` may be `residual`.
 inline void add_rms_norm(const void* x, const void* residual, const void* weight, void* total, void* out,
                          int64_t rows, int64_t width, float eps, int64_t dtype) {
   with_type(dtype, [=](auto type) {

@@ -19,10 +19,18 @@ from torch import Tensor
 
 from sluice_worker.batch import QueryRange
 from sluice_worker.errors import ConfigError, UnsupportedModelError
+from sluice_worker.kernels.cpu.decoder import FusedLayers
 from sluice_worker.kernels.cpu.library import DTYPES, library
 from sluice_worker.kernels.cpu.memory import map_memory
 from sluice_worker.kernels.cpu.packed import PackedLinear, pack_linear
-from sluice_worker.kernels.interface import CacheShape, LayerCache, QKNorm
+from sluice_worker.kernels.interface import (
+    CacheShape,
+    LayerCache,
+    LayerShape,
+    LayerStack,
+    LayerWeights,
+    QKNorm,
+)
 
 LANES = 16
 """Numbers in a vector: head dimensions are padded to a multiple, and panels of keys hold as many tokens."""
@@ -240,6 +248,10 @@ class CpuKernels:
         out = gate_up.new_empty(rows, width)
         self._lib.sluice_silu_mul(gate_up.data_ptr(), out.data_ptr(), rows, width, DTYPES[gate_up.dtype])
         return out
+
+    def fuse_layers(self, shape: LayerShape, layers: Sequence[LayerWeights]) -> LayerStack | None:
+        """One call a step, see `decoder.cpp`."""
+        return FusedLayers(self._lib, shape, layers)
 
     def copy_blocks(self, cache: LayerCache, sources: Sequence[int], targets: Sequence[int]) -> None:
         """A block is one stretch of memory in each tensor."""

@@ -55,6 +55,8 @@ def library() -> ctypes.CDLL:
     lib.sluice_isa.restype = ctypes.c_char_p
     lib.sluice_set_threads.argtypes = [INT]
     lib.sluice_set_threads.restype = None
+    lib.sluice_decode.argtypes = [POINTER]
+    lib.sluice_decode.restype = None
     for name, parameters in SIGNATURES.items():
         function = getattr(lib, f"sluice_{name}")
         function.argtypes, function.restype = parameters, None

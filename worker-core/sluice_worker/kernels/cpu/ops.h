@@ -28,6 +28,37 @@ struct PackedLinear {
   int64_t inputs, outputs, format;
 };
 
+// What attention needs of a step for the layers with one sliding window, see `attention.h`.
+struct AttentionPlan {
+  const void* items;
+  void *partials, *finished;
+  int64_t num_items, window;
+};
+
+// One layer of a decoder, as `decoder.py` hands it over.
+struct DecoderLayer {
+  const PackedLinear *qkv, *out, *gate_up, *down;
+  const void *input_norm, *post_norm;
+  const void *q_norm, *k_norm;  // or null
+  void *keys, *values;          // its cache
+  int64_t plan;                 // index of its attention plan
+};
+
+// One step of all layers: where its rows are, and memory for what passes between operations. Activations have
+// the type `dtype`.
+struct DecoderStep {
+  const DecoderLayer* layers;
+  const AttentionPlan* plans;
+  const int32_t* tables;
+  const float* cos_sin;
+  const int64_t *positions, *slots;
+  void *x, *residual, *normed;        // [rows, hidden]
+  void *qkv, *query, *attended;       // [rows, heads + 2 * kv_heads or heads, head_dim]
+  void *gate_up, *gated;              // [rows, 2 * inner], [rows, inner]
+  int64_t num_layers, rows, hidden, heads, kv_heads, head_dim, inner, block_size, dtype;
+  float norm_eps, qk_norm_eps;
+};
+
 #define SLUICE_OPERATIONS(OPERATION) \
   OPERATION(packed_bytes, \
             (int64_t outputs, int64_t inputs, int64_t format, void* bytes), \
@@ -96,5 +127,11 @@ extern const Variant plain_variant;
 extern const Variant avx2_variant;
 extern const Variant avx512_variant;
 #endif
+
+// The best one for this CPU.
+const Variant& variant();
+
+// All layers of a step, see `decoder.cpp`.
+void decode(const DecoderStep& step);
 
 }  // namespace sluice

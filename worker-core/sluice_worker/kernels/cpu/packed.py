@@ -54,7 +54,7 @@ class PackedLinear:
             self.out_features,
             self.format,
         )
-        self._address = ctypes.addressof(self._layer)
+        self.address = ctypes.addressof(self._layer)
         self._lib = library()
 
     @property
@@ -76,7 +76,7 @@ class PackedLinear:
         out_dtype = out_dtype or in_dtype
         out = torch.empty(rows, self.out_features, dtype=out_dtype)
         self._lib.sluice_linear(
-            self._address, x.data_ptr(), out.data_ptr(), rows, DTYPES[in_dtype], DTYPES[out_dtype]
+            self.address, x.data_ptr(), out.data_ptr(), rows, DTYPES[in_dtype], DTYPES[out_dtype]
         )
         return out
 
@@ -87,7 +87,7 @@ class PackedLinear:
         """
         rows = rows.contiguous()
         out = torch.empty(len(rows), self.in_features, dtype=dtype)
-        self._lib.sluice_unpack_rows(self._address, rows.data_ptr(), out.data_ptr(), len(rows), DTYPES[dtype])
+        self._lib.sluice_unpack_rows(self.address, rows.data_ptr(), out.data_ptr(), len(rows), DTYPES[dtype])
         return out
 
 
