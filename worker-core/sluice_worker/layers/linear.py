@@ -30,7 +30,9 @@ def load_linear(
     """Read the projections `parts` (name, out features) and stack their outputs in that order."""
     weights = [checkpoint.take(f"{name}.weight", (out, in_features)) for name, out in parts]
     biases = [checkpoint.take(f"{name}.bias", (out,)) for name, out in parts] if bias else []
-    return Linear(kernels, _stack(weights), _stack(biases) if biases else None)
+    linear = Linear(kernels, _stack(weights), _stack(biases) if biases else None)
+    checkpoint.drop_pages()
+    return linear
 
 
 def _stack(tensors: Sequence[Tensor]) -> Tensor:

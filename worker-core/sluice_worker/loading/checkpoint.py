@@ -19,6 +19,7 @@ from torch import Tensor
 
 from sluice_worker.errors import CheckpointError, UnsupportedModelError
 from sluice_worker.loading.model_folder import ModelFolder
+from sluice_worker.loading.pages import drop_pages
 
 FLOAT_TYPES = ("F32", "F16", "BF16")
 """Element types that are read, in safetensors' spelling."""
@@ -42,6 +43,7 @@ class Checkpoint:
         self._folder = folder
         self._ignored = frozenset(ignored)
         self._taken: set[str] = set()
+        self._mapped: list[Tensor] = []
         self._files = ExitStack()
         self._where: dict[str, Any] = {}
         for path in folder.weights:
@@ -89,7 +91,14 @@ class Checkpoint:
             )
         self._taken.add(name)
         tensor: Tensor = file.get_tensor(name)
+        self._mapped.append(tensor)
         return tensor.to(device=self.device, dtype=self.dtype)
+
+    def drop_pages(self) -> None:
+        """Let go of the memory of all tensors taken so far; those in use are read again when touched."""
+        for tensor in self._mapped:
+            drop_pages(tensor)
+        self._mapped.clear()
 
     def check_all_taken(self) -> None:
         """Raise `CheckpointError` when the files hold tensors that the model did not take."""

@@ -1,6 +1,6 @@
 // All layers of a decoder in one call: what `models.decoder` does operation by operation, without the way back
-// to Python between them. A layer has nine operations; from Python each costs as much as a microsecond or ten of
-// arithmetic, which is most of the time of a small model.
+// to Python between them, which takes several microseconds: for the nine operations of a small model's layer,
+// as long as their arithmetic.
 
 #include "ops.h"
 
@@ -38,8 +38,8 @@ void feed_forward(const DecoderStep& step, const DecoderLayer& layer) {
 
 }  // namespace
 
-// On entry `residual` holds the embeddings; on return `x` is what the last layer adds to `residual`, the stream
-// before it.
+// On entry `residual` holds the embeddings; on return `x` is what the last layer adds to `residual`, the
+// stream before it.
 void decode(const DecoderStep& step) {
   const Variant& ops = variant();
   const auto add_and_norm = [&](const void* weight) {

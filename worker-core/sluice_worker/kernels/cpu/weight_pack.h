@@ -37,27 +37,34 @@ SLUICE_INLINE uint32_t get_unit(Int4<Shift>, const uint8_t* step, int64_t unit, 
   return ((nibbles | 0x80808080) - 0x08080808) ^ 0x80808080;  // 8 less in every byte
 }
 
+// Units of an output read together: a cache line. Outputs are often a multiple of 4096 bytes apart, so lines
+// of different outputs drive each other out of the nearest cache.
+constexpr int64_t kLineUnits = 16;
+
 template <class Format>
 void pack_panel(const uint8_t* weight, const f16* scales, const f16* shifts, uint8_t* packed, int64_t lanes,
                 int64_t inputs) {
   const int64_t steps = image_steps<Format>(inputs), row_bytes = inputs * kInputBytes<Format>;
+  const int64_t units = steps * Format::kCodeUnits;
+  uint32_t lines[kPanel][kLineUnits] = {};
   memset(packed, 0, steps * Format::kStepBytes);
-  for (int64_t step = 0; step < steps; step++, packed += Format::kStepBytes) {
-    for (int64_t unit = 0; unit < Format::kCodeUnits; unit++) {
-      const int64_t begin = 4 * (step * Format::kCodeUnits + unit);
-      const int64_t size = std::min<int64_t>(4, row_bytes - begin);
-      for (int64_t lane = 0; lane < lanes; lane++) {
-        uint32_t bits = 0;
-        if (size > 0) memcpy(&bits, weight + lane * row_bytes + begin, size);
-        set_unit(Format{}, packed, unit, lane, bits);
-      }
+  for (int64_t first = 0; first < units; first += kLineUnits) {
+    const int64_t whole = sizeof lines[0], size = std::clamp<int64_t>(row_bytes - 4 * first, 0, whole);
+    if (size < whole) memset(lines, 0, sizeof lines);
+    for (int64_t lane = 0; lane < lanes; lane++)
+      memcpy(lines[lane], weight + lane * row_bytes + 4 * first, size);
+    for (int64_t i = 0, count = std::min(kLineUnits, units - first); i < count; i++) {
+      const int64_t step = (first + i) / Format::kCodeUnits, unit = (first + i) % Format::kCodeUnits;
+      for (int64_t lane = 0; lane < kPanel; lane++)
+        set_unit(Format{}, packed + step * Format::kStepBytes, unit, lane, lines[lane][i]);
     }
-    if constexpr (Format::kCodeUnits > 1)
+  }
+  if constexpr (Format::kCodeUnits > 1)
+    for (int64_t step = 0; step < steps; step++, packed += Format::kStepBytes)
       for (int64_t lane = 0; lane < lanes; lane++) {
         ((f16*)(packed + Format::kScales))[lane] = scales[lane * steps + step];
         if (Format::kShifts) ((f16*)(packed + Format::kShifts))[lane] = shifts[lane * steps + step];
       }
-  }
 }
 
 inline void packed_bytes(int64_t outputs, int64_t inputs, int64_t format, void* bytes) {
