@@ -60,13 +60,15 @@ class Decoder:
         self._windows = frozenset(config.sliding_windows)
         self._cos_sin = rope_table(config.rope, config.head_dim, num_positions, checkpoint.device)
         table = (config.vocab_size, config.hidden_size)
-        self._embedding = checkpoint.take("model.embed_tokens.weight", table)
+        tied = config.tie_word_embeddings
+        self._dtype = checkpoint.dtype
+        self._embedding = None if tied else checkpoint.take("model.embed_tokens.weight", table)
         self._layers = [
             DecoderLayer(config, kernels, checkpoint, index) for index in range(config.num_layers)
         ]
         self._norm = checkpoint.take("model.norm.weight", (config.hidden_size,))
-        tied = config.tie_word_embeddings
-        self._head = Linear(kernels, self._embedding if tied else checkpoint.take("lm_head.weight", table))
+        head = "model.embed_tokens.weight" if tied else "lm_head.weight"
+        self._head = Linear(kernels, checkpoint.take_weight(head, table))
 
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         """Compute a step: keys and values go to `cache`; return logits [S, vocab] of `batch.sample_rows`."""
@@ -74,7 +76,7 @@ class Decoder:
             batch.queries, cache.block_size, self._windows, batch.token_ids.device
         )
         step = StepContext(batch.positions, batch.slots, self._cos_sin, plan)
-        x = self._kernels.embed(batch.token_ids, self._embedding)
+        x = self._embed(batch.token_ids)
         residual: Tensor | None = None
         for layer, layer_cache in zip(self._layers, cache.layers, strict=True):
             x, residual = layer(x, residual, layer_cache, step)
@@ -82,3 +84,9 @@ class Decoder:
         rows = batch.sample_rows
         normed, _ = self._kernels.add_rms_norm(x[rows], residual[rows], self._norm, self._eps)
         return self._head(normed)
+
+    def _embed(self, token_ids: Tensor) -> Tensor:
+        """[T] to [T, hidden]; tied embeddings are rows of the output layer."""
+        if self._embedding is None:
+            return self._head.rows(token_ids, self._dtype)
+        return self._kernels.embed(token_ids, self._embedding)
