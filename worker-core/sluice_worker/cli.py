@@ -20,7 +20,7 @@ import msgspec
 import typer
 
 from sluice_worker import cli_options as options
-from sluice_worker.config import DeviceName, DTypeName, EngineConfig, KernelsName
+from sluice_worker.config import DeviceName, DTypeName, EngineConfig, KernelsName, QuantizationName
 from sluice_worker.errors import ConfigError, WorkerError
 from sluice_worker.outputs import ModelInfo
 
@@ -51,6 +51,7 @@ def serve(
     host: options.Host = "127.0.0.1",
     port: options.Port = 8006,
     dtype: options.DType = "auto",
+    quantization: options.Quantization = "none",
     device: options.Device = "auto",
     kernels: options.Kernels = "auto",
     max_model_len: options.MaxModelLen = None,
@@ -75,6 +76,9 @@ def serve(
         config = EngineConfig(
             model=model,
             dtype=cast(DTypeName, _one_of("--dtype", dtype, get_args(DTypeName))),
+            quantization=cast(
+                QuantizationName, _one_of("--quantization", quantization, get_args(QuantizationName))
+            ),
             device=cast(DeviceName, _one_of("--device", device, get_args(DeviceName))),
             kernels=cast(KernelsName, _one_of("--kernels", kernels, get_args(KernelsName))),
             kv_cache_bytes=None if kv_memory is None else parse_memory(kv_memory),
@@ -164,8 +168,9 @@ def _ready_line(name: str, listener: socket.socket, started_s: float) -> Callabl
     shown_host = f"[{host}]" if ":" in host else host
 
     def announce(info: ModelInfo) -> None:
+        weights = "" if info.quantization == "none" else f", {info.quantization} weights"
         facts = (
-            f"{info.device}, {info.dtype}, {info.kernels} kernels, context {info.max_model_len}, "
+            f"{info.device}, {info.dtype}{weights}, {info.kernels} kernels, context {info.max_model_len}, "
             f"{info.num_kv_blocks} KV blocks of {info.block_size} tokens"
         )
         took_s = time.monotonic() - started_s

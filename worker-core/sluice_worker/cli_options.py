@@ -34,6 +34,14 @@ DType = Annotated[
         help="Type of weights and KV cache; auto takes the checkpoint's.",
     ),
 ]
+Quantization = Annotated[
+    str,
+    typer.Option(
+        envvar="SLUICE_WORKER_QUANTIZATION",
+        metavar="none|int8|int4",
+        help="Quantize the weights at load: a half, or a third, of the memory of bfloat16.",
+    ),
+]
 Device = Annotated[
     str,
     typer.Option(

@@ -14,6 +14,7 @@ from sluice_worker.errors import ConfigError
 
 DTypeName = Literal["auto", "float32", "bfloat16"]
 KernelsName = Literal["auto", "reference", "cpu"]
+QuantizationName = Literal["none", "int8", "int4"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
 
@@ -27,6 +28,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     computed in float32, see `device.resolve_dtype`."""
     device: DeviceName = "auto"
     """`auto`: CUDA when there is one, else CPU. `mps` is accepted and runs on the CPU, with a warning."""
+    quantization: QuantizationName = "none"
+    """What the weights of linear layers become that the checkpoint holds as floats; see `quant.recipe`."""
     kernels: KernelsName = "auto"
     """`auto`: the fastest that the device has; `reference` is plain torch everywhere."""
     block_size: int | None = None

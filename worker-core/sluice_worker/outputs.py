@@ -80,6 +80,9 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     device: str
     dtype: str
     quantization: str
+    """Of most linear layers: `none`, `int8`, `int4` or `awq`."""
+    weight_bytes: int
+    """Memory of the weights as they are computed with."""
     max_num_seqs: int
     max_num_batched_tokens: int
     block_size: int

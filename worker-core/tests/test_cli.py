@@ -32,6 +32,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     ("arguments", "message"),
     [
         (["--dtype", "float8"], "--dtype is 'float8'; choose auto, float32 or bfloat16."),
+        (["--quantization", "int2"], "--quantization is 'int2'; choose none, int8 or int4."),
         (["--device", "tpu"], "--device is 'tpu'; choose"),
         (["--kv-memory", "lots"], "--kv-memory is 'lots'; write a size such as 2GiB"),
         (["--max-num-seqs", "0"], "max_num_seqs is 0"),
@@ -82,7 +83,15 @@ def test_a_model_that_cannot_be_loaded_ends_the_server_in_one_line(tmp_path: Pat
 def test_help_names_every_setting_and_its_environment_variable() -> None:
     text = run("serve", "--help").stdout
 
-    for option in ("--model", "--port", "--dtype", "--device", "--kv-memory", "--max-model-len"):
+    for option in (
+        "--model",
+        "--port",
+        "--dtype",
+        "--quantization",
+        "--device",
+        "--kv-memory",
+        "--max-model-len",
+    ):
         assert option in text
     assert "SLUICE_WORKER_MAX_NUM_SEQS" in text
 
@@ -124,8 +133,20 @@ def test_the_http_process_imports_neither_torch_nor_transformers() -> None:
 def test_serve_announces_where_it_listens_and_under_which_names() -> None:
     command = [*COMMAND, "serve", "--port", "0", "--served-model-name", "one", "--served-model-name", "two"]
 
-    with running([*command, "--dtype", "float32", "--max-model-len", "64", "--kv-memory", "8MiB"]) as worker:
+    settings = [
+        "--dtype",
+        "float32",
+        "--quantization",
+        "int8",
+        "--max-model-len",
+        "64",
+        "--kv-memory",
+        "8MiB",
+    ]
+    with running([*command, *settings]) as worker:
         assert worker.ready_line.startswith("sluice-worker is ready: one at http://127.0.0.1:")
+        assert "float32, int8 weights" in worker.ready_line
         assert [card["id"] for card in worker.http.get("/v1/models").json()["data"]] == ["one", "two"]
         model = worker.http.get("/model").json()
         assert (model["model"], model["dtype"], model["max_model_len"]) == ("one", "float32", 64)
+        assert (model["quantization"], model["weight_bytes"]) == ("int8", 4_811_264)

@@ -11,7 +11,7 @@ import torch
 from cpu_variants import ISAS, forced_kernels, set_threads
 from tiny_models import FAMILIES, VOCAB_SIZE, SaveModel
 
-from sluice_worker.config import DTypeName, EngineConfig
+from sluice_worker.config import DTypeName, EngineConfig, QuantizationName
 from sluice_worker.engine import Engine
 from sluice_worker.kernels.cpu.build import find_compiler
 from sluice_worker.kernels.cpu.kernels import CpuKernels
@@ -69,19 +69,26 @@ def test_all_layers_in_one_call_give_the_bits_of_one_by_one(
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen3-tied"])
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize(
+    ("dtype", "quantization"),
+    [("float32", "none"), ("bfloat16", "none"), ("bfloat16", "int8"), ("float32", "int4")],
+)
 def test_log_probabilities_are_bitwise_the_same_in_any_batch(
-    monkeypatch: pytest.MonkeyPatch, save_model: SaveModel, family: str, dtype: DTypeName
+    monkeypatch: pytest.MonkeyPatch,
+    save_model: SaveModel,
+    family: str,
+    dtype: DTypeName,
+    quantization: QuantizationName,
 ) -> None:
     """One at a time or together, in chunks of 7 or whole, with prefix hits, and with 1 or 2 threads."""
     _, folder = save_model(family)
-    kernels = CpuKernels()
+    kernels, quantized = CpuKernels(), {"quantization": quantization}
     set_threads(kernels, 1)
-    alone = generate(monkeypatch, kernels, folder, dtype, max_num_seqs=1)
+    alone = generate(monkeypatch, kernels, folder, dtype, max_num_seqs=1, **quantized)
     set_threads(kernels, 2)
     for settings in (
         {"max_num_seqs": 16},
         {"max_num_seqs": 4, "max_chunk": 7},
         {"max_num_seqs": 16, "enable_prefix_caching": False, "block_size": 32},
     ):
-        assert generate(monkeypatch, kernels, folder, dtype, **settings) == alone
+        assert generate(monkeypatch, kernels, folder, dtype, **settings, **quantized) == alone

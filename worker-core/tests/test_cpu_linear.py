@@ -19,7 +19,7 @@ from torch import Tensor
 from sluice_worker.kernels.cpu.build import find_compiler
 from sluice_worker.kernels.cpu.library import library
 from sluice_worker.kernels.cpu.packed import pack_linear
-from sluice_worker.kernels.cpu.quantized import (
+from sluice_worker.quant.weights import (
     GROUP,
     QuantizedWeight,
     WeightFormat,

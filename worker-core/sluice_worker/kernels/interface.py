@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sluice_worker.batch import QueryRange
+from sluice_worker.quant.weights import QuantizedWeight
 
 
 class LayerCache(NamedTuple):
@@ -98,11 +99,15 @@ class Kernels(Protocol):
     def allocate_cache(self, shape: CacheShape, dtype: torch.dtype, device: torch.device) -> LayerCache:
         """The KV cache of one layer, zeroed: G * D numbers per slot, once for keys and once for values."""
 
-    def pack(self, weight: Tensor, bias: Tensor | None) -> Any:
+    def pack(self, weight: Tensor | QuantizedWeight, bias: Tensor | None) -> Any:
         """Bring a weight [out, in] and its bias [out] into the form `linear` wants. Done once, at load."""
 
     def linear(self, x: Tensor, packed: Any) -> Tensor:
         """`x @ weight.T + bias`: [T, in] to [T, out]."""
+
+    def unpack(self, packed: Any, rows: Tensor, dtype: torch.dtype) -> Tensor:
+        """Rows of a packed weight, `rows` int64 [T]: [T, in]. The embedding of a model that ties it to its
+        output layer, which is then in memory once."""
 
     def embed(self, token_ids: Tensor, weight: Tensor) -> Tensor:
         """Rows of `weight` [vocab, hidden] for `token_ids` [T]: [T, hidden]."""

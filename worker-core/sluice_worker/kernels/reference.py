@@ -27,6 +27,7 @@ from sluice_worker.kernels.interface import (
     LayerWeights,
     QKNorm,
 )
+from sluice_worker.quant.weights import QuantizedWeight
 
 QUERY_TILE = 128
 """Query rows of one request attended at once."""
@@ -63,13 +64,19 @@ class ReferenceKernels:
             torch.zeros(size, dtype=dtype, device=device), torch.zeros(size, dtype=dtype, device=device)
         )
 
-    def pack(self, weight: Tensor, bias: Tensor | None) -> PackedLinear:
-        """Nothing to do: the weight stays where it is, possibly memory-mapped."""
+    def pack(self, weight: Tensor | QuantizedWeight, bias: Tensor | None) -> PackedLinear:
+        """A weight stays where it is, possibly memory-mapped; a quantized one becomes what it stands for."""
+        if isinstance(weight, QuantizedWeight):
+            weight = weight.dequantize(weight.dtype)
         return PackedLinear(weight, bias)
 
     def linear(self, x: Tensor, packed: PackedLinear) -> Tensor:
         """`x @ weight.T + bias`."""
         return F.linear(x, packed.weight, packed.bias)
+
+    def unpack(self, packed: PackedLinear, rows: Tensor, dtype: torch.dtype) -> Tensor:
+        """By indexing."""
+        return F.embedding(rows, packed.weight).to(dtype)
 
     def embed(self, token_ids: Tensor, weight: Tensor) -> Tensor:
         """Rows of the table."""

@@ -8,6 +8,7 @@ is an error that names the tensors, because a wrong guess here would only show a
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
 from types import TracebackType
@@ -17,12 +18,17 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from sluice_worker.config import QuantizationName
 from sluice_worker.errors import CheckpointError, UnsupportedModelError
 from sluice_worker.loading.model_folder import ModelFolder
 from sluice_worker.loading.pages import drop_pages
+from sluice_worker.quant.recipe import bytes_per_weight, kind_of, quantize
+from sluice_worker.quant.weights import QuantizedWeight
 
 FLOAT_TYPES = ("F32", "F16", "BF16")
 """Element types that are read, in safetensors' spelling."""
+
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 SHOWN = 5
 """Names in an error message before it says how many more there are."""
@@ -32,7 +38,12 @@ class Checkpoint:
     """The tensors of one model, converted to `dtype` on `device` as they are taken. A context manager."""
 
     def __init__(
-        self, folder: ModelFolder, dtype: torch.dtype, device: torch.device, ignored: Iterable[str] = ()
+        self,
+        folder: ModelFolder,
+        dtype: torch.dtype,
+        device: torch.device,
+        ignored: Iterable[str] = (),
+        quantization: QuantizationName = "none",
     ) -> None:
         """Open all files. `ignored` names tensors that may be present and are not used.
 
@@ -40,6 +51,12 @@ class Checkpoint:
         """
         self.dtype = dtype
         self.device = device
+        self.num_parameters = 0
+        """Numbers in the tensors taken so far."""
+        self.weight_bytes = 0
+        """Memory of the tensors taken so far, in the formats they are computed with."""
+        self._kinds: Counter[str] = Counter()
+        self._quantization: QuantizationName = quantization
         self._folder = folder
         self._ignored = frozenset(ignored)
         self._taken: set[str] = set()
@@ -62,9 +79,15 @@ class Checkpoint:
         self._files.close()
 
     @property
-    def num_parameters(self) -> int:
-        """Numbers in all tensors that are not ignored, read from the files' headers."""
-        return sum(math.prod(self._where[name].get_slice(name).get_shape()) for name in self._used_names())
+    def expected_bytes(self) -> int:
+        """Memory that all tensors will take, by the files' headers."""
+        return sum(self._expected_bytes(name) for name in self._used_names())
+
+    @property
+    def quantization(self) -> str:
+        """What most weights of linear layers, the output layer aside, are stored as: `none`, `int8`, ..."""
+        ((kind, _),) = self._kinds.most_common(1) or (("none", 0),)
+        return kind
 
     def take(self, name: str, shape: tuple[int, ...]) -> Tensor:
         """The tensor `name`.
@@ -72,6 +95,41 @@ class Checkpoint:
         Raises `CheckpointError` when it is missing or has another shape, `UnsupportedModelError` when its
         element type is not a float type.
         """
+        tensor = self._read(name, shape).to(device=self.device, dtype=self.dtype)
+        self._count(tensor.numel(), tensor.nbytes)
+        return tensor
+
+    def take_weight(self, name: str, shape: tuple[int, int]) -> Tensor | QuantizedWeight:
+        """The weight `name` [out, in] of a linear layer, quantized if that was asked. Raises as `take`."""
+        head = name in (EMBEDDING, HEAD)
+        weight = quantize(self._read(name, shape), self._quantization, head=head)
+        if isinstance(weight, Tensor):
+            weight = weight.to(device=self.device, dtype=self.dtype)
+            self._count(math.prod(shape), weight.nbytes)
+        else:
+            weight = weight.to(self.device, self.dtype)
+            self._count(math.prod(shape), weight.packed_bytes)
+        if not head:
+            self._kinds[kind_of(weight)] += math.prod(shape)
+        return weight
+
+    def drop_pages(self) -> None:
+        """Let go of the memory of all tensors taken so far; those in use are read again when touched."""
+        for tensor in self._mapped:
+            drop_pages(tensor)
+        self._mapped.clear()
+
+    def check_all_taken(self) -> None:
+        """Raise `CheckpointError` when the files hold tensors that the model did not take."""
+        left = sorted(self._used_names() - self._taken)
+        if left:
+            more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
+            raise CheckpointError(
+                f"{self._folder.path} holds tensors that its config.json has no use for: "
+                f"{', '.join(left[:SHOWN])}{more}. The architecture or its options do not match the weights."
+            )
+
+    def _read(self, name: str, shape: tuple[int, ...]) -> Tensor:
         file = self._where.get(name)
         if file is None:
             raise CheckpointError(
@@ -92,23 +150,20 @@ class Checkpoint:
         self._taken.add(name)
         tensor: Tensor = file.get_tensor(name)
         self._mapped.append(tensor)
-        return tensor.to(device=self.device, dtype=self.dtype)
+        return tensor
 
-    def drop_pages(self) -> None:
-        """Let go of the memory of all tensors taken so far; those in use are read again when touched."""
-        for tensor in self._mapped:
-            drop_pages(tensor)
-        self._mapped.clear()
+    def _count(self, numbers: int, num_bytes: int) -> None:
+        self.num_parameters += numbers
+        self.weight_bytes += num_bytes
 
-    def check_all_taken(self) -> None:
-        """Raise `CheckpointError` when the files hold tensors that the model did not take."""
-        left = sorted(self._used_names() - self._taken)
-        if left:
-            more = f" and {len(left) - SHOWN} more" if len(left) > SHOWN else ""
-            raise CheckpointError(
-                f"{self._folder.path} holds tensors that its config.json has no use for: "
-                f"{', '.join(left[:SHOWN])}{more}. The architecture or its options do not match the weights."
-            )
+    def _expected_bytes(self, name: str) -> int:
+        shape = self._where[name].get_slice(name).get_shape()
+        table = name == EMBEDDING and HEAD in self._where
+        plain = table or len(shape) != 2
+        each = bytes_per_weight(
+            "none" if plain else self._quantization, self.dtype, head=name in (EMBEDDING, HEAD)
+        )
+        return int(math.prod(shape) * each)
 
     def _used_names(self) -> set[str]:
         # Old checkpoints store the rope frequencies, which follow from config.json.

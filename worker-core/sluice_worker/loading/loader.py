@@ -34,6 +34,9 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     device: torch.device
     dtype: torch.dtype
     num_parameters: int
+    weight_bytes: int
+    quantization: str
+    """Of most linear layers."""
     block_size: int
     num_blocks: int
     max_model_len: int
@@ -51,11 +54,9 @@ def load_model(config: EngineConfig) -> LoadedModel:
     kernels = select_kernels(device, config.kernels)
     context = min(config.max_model_len or 2**62, model_config.max_position_embeddings)
     ignored = ("lm_head.weight",) if model_config.tie_word_embeddings else ()
-    with Checkpoint(folder, dtype, device, ignored) as checkpoint:
-        num_parameters = checkpoint.num_parameters
-        weight_bytes = num_parameters * dtype.itemsize
+    with Checkpoint(folder, dtype, device, ignored, config.quantization) as checkpoint:
         free_bytes = free_memory_bytes(device)
-        require_memory(weight_bytes, free_bytes, device)
+        require_memory(checkpoint.expected_bytes, free_bytes, device)
         model = builder(model_config, kernels, checkpoint, context)
         checkpoint.check_all_taken()
     block_size = config.block_size or (16 if device.type == "cuda" else 32)
@@ -64,12 +65,15 @@ def load_model(config: EngineConfig) -> LoadedModel:
         block_size=block_size,
         bytes_per_token=model_config.kv_bytes_per_token(dtype.itemsize),
         max_model_len=context,
-        free_bytes=free_bytes - weight_bytes,
+        free_bytes=free_bytes - checkpoint.weight_bytes,
     )
     logger.info(
-        "model %s: %.1f M parameters in %s, %d KV blocks of %d tokens",
+        "model %s: %.1f M parameters, %.1f MB of weights (linear layers: %s), computing in %s, "
+        "%d KV blocks of %d tokens",
         folder.name,
-        num_parameters / 1e6,
+        checkpoint.num_parameters / 1e6,
+        checkpoint.weight_bytes / 1e6,
+        "not quantized" if checkpoint.quantization == "none" else checkpoint.quantization,
         dtype,
         num_blocks,
         block_size,
@@ -81,7 +85,9 @@ def load_model(config: EngineConfig) -> LoadedModel:
         kernels=kernels,
         device=device,
         dtype=dtype,
-        num_parameters=num_parameters,
+        num_parameters=checkpoint.num_parameters,
+        weight_bytes=checkpoint.weight_bytes,
+        quantization=checkpoint.quantization,
         block_size=block_size,
         num_blocks=num_blocks,
         max_model_len=min(context, num_blocks * block_size),

@@ -91,13 +91,15 @@ class Decoder:
         self._windows = frozenset(config.sliding_windows)
         self._cos_sin = rope_table(config.rope, config.head_dim, num_positions, checkpoint.device)
         table = (config.vocab_size, config.hidden_size)
-        self._embedding = checkpoint.take("model.embed_tokens.weight", table)
+        tied = config.tie_word_embeddings
+        self._dtype = checkpoint.dtype
+        self._embedding = None if tied else checkpoint.take("model.embed_tokens.weight", table)
         layers = [DecoderLayer(config, kernels, checkpoint, index) for index in range(config.num_layers)]
         fused = kernels.fuse_layers(_layer_shape(config), [layer.weights for layer in layers])
         self._layers = fused or LayerLoop(layers)
         self._norm = checkpoint.take("model.norm.weight", (config.hidden_size,))
-        tied = config.tie_word_embeddings
-        self._head = Linear(kernels, self._embedding if tied else checkpoint.take("lm_head.weight", table))
+        head = "model.embed_tokens.weight" if tied else "lm_head.weight"
+        self._head = Linear(kernels, checkpoint.take_weight(head, table))
 
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         """Compute a step: keys and values go to `cache`; return logits [S, vocab] of `batch.sample_rows`."""
@@ -105,11 +107,16 @@ class Decoder:
             batch.queries, cache.block_size, self._windows, batch.token_ids.device
         )
         step = StepContext(batch.positions, batch.slots, self._cos_sin, plan)
-        embedded = self._kernels.embed(batch.token_ids, self._embedding)
-        x, residual = self._layers(embedded, cache.layers, step)
+        x, residual = self._layers(self._embed(batch.token_ids), cache.layers, step)
         rows = batch.sample_rows
         normed, _ = self._kernels.add_rms_norm(x[rows], residual[rows], self._norm, self._eps)
         return self._head(normed)
+
+    def _embed(self, token_ids: Tensor) -> Tensor:
+        """[T] to [T, hidden]; tied embeddings are rows of the output layer."""
+        if self._embedding is None:
+            return self._head.rows(token_ids, self._dtype)
+        return self._kernels.embed(token_ids, self._embedding)
 
 
 def _layer_shape(config: ModelConfig) -> LayerShape:

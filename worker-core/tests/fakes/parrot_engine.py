@@ -106,6 +106,7 @@ class ParrotEngine:
             device="cpu",
             dtype="float32",
             quantization="none",
+            weight_bytes=0,
             max_num_seqs=64,
             max_num_batched_tokens=1024,
             block_size=16,

@@ -31,6 +31,7 @@ from sluice_worker.kernels.interface import (
     LayerWeights,
     QKNorm,
 )
+from sluice_worker.quant.weights import QuantizedWeight
 
 LANES = 16
 """Numbers in a vector: head dimensions are padded to a multiple, and panels of keys hold as many tokens."""
@@ -119,13 +120,17 @@ class CpuKernels:
             _zeros((blocks, kv_heads, block_size // pack, width, pack), dtype),
         )
 
-    def pack(self, weight: Tensor, bias: Tensor | None) -> PackedLinear:
+    def pack(self, weight: Tensor | QuantizedWeight, bias: Tensor | None) -> PackedLinear:
         """A copy in panels; the original can be dropped."""
         return pack_linear(weight, bias)
 
     def linear(self, x: Tensor, packed: PackedLinear) -> Tensor:
         """`x @ weight.T + bias`."""
         return packed(x)
+
+    def unpack(self, packed: PackedLinear, rows: Tensor, dtype: torch.dtype) -> Tensor:
+        """Rows of the weight, dequantized."""
+        return packed.unpack(rows, dtype)
 
     def embed(self, token_ids: Tensor, weight: Tensor) -> Tensor:
         """Rows of the table."""

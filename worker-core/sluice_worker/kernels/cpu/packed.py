@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sluice_worker.kernels.cpu.library import DTYPES, INT, POINTER, library
 from sluice_worker.kernels.cpu.memory import map_memory
-from sluice_worker.kernels.cpu.quantized import QuantizedWeight, WeightFormat
+from sluice_worker.quant.weights import QuantizedWeight, WeightFormat
 
 PLAIN_FORMATS = {torch.float32: WeightFormat.FLOAT32, torch.bfloat16: WeightFormat.BFLOAT16}
 """Formats of weights that are not quantized."""

@@ -1,0 +1,1 @@
+"""Weights as small integers: what they are, how they are made, and which layers get which."""
