@@ -53,7 +53,9 @@ def random_weight(
         case WeightFormat.INT8:
             return quantize_int8(weight)
         case WeightFormat.INT8_GROUP:
-            return quantize_int8_group(weight)
+            quantized = quantize_int8_group(weight)
+            quantized.codes[0, 0] = -128  # only checkpoints of others have it
+            return quantized
         case WeightFormat.INT4_GROUP:
             return quantize_int4(weight)
         case WeightFormat.INT4_SHIFT:

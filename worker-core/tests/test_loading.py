@@ -186,7 +186,7 @@ def test_every_architecture_that_is_read_can_be_built() -> None:
     ("changes", "said"),
     [
         ({"architectures": ["GPT2LMHeadModel"]}, "GPT2LMHeadModel.*LlamaForCausalLM.*Qwen3ForCausalLM"),
-        ({"quantization_config": {"quant_method": "awq"}}, "awq"),
+        ({"quantization_config": {"quant_method": "exl2"}}, "exl2; awq, gptq"),
         ({"hidden_act": "gelu"}, "gelu.*silu"),
         ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0}}, "yarn.*linear, llama3"),
         ({"rope_parameters": {"rope_type": "default", "partial_rotary_factor": 0.5}}, "part of each head"),

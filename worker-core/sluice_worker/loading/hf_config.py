@@ -53,6 +53,14 @@ def read_model_config(folder: ModelFolder) -> ModelConfig:
         raise CheckpointError(f"{folder.config} holds a value that makes no sense: {error}.") from error
 
 
+def read_quantization_config(folder: ModelFolder) -> dict[str, Any]:
+    """How `config.json` says that the weights are quantized; empty when it does not."""
+    settings = _read_json(folder.config).get("quantization_config") or {}
+    if not isinstance(settings, dict):
+        raise CheckpointError(f"{folder.config} holds a quantization_config that is no object.")
+    return settings
+
+
 def _model_config(architecture: str, raw: Mapping[str, Any], eos: tuple[int, ...]) -> ModelConfig:
     num_heads = int(raw["num_attention_heads"])
     num_layers = int(raw["num_hidden_layers"])
@@ -142,12 +150,6 @@ def _sliding_windows(architecture: str, raw: Mapping[str, Any], num_layers: int)
 
 def _refuse_unsupported(raw: Mapping[str, Any], path: Path) -> None:
     """Options that would need other code: say so instead of producing nonsense."""
-    if raw.get("quantization_config"):
-        method = dict(raw["quantization_config"]).get("quant_method", "unknown")
-        raise UnsupportedModelError(
-            f"{path} describes weights quantized with {method}, which is not supported. "
-            "Use the unquantized checkpoint (float32, float16 or bfloat16)."
-        )
     if raw.get("hidden_act", "silu") not in ("silu", "swish"):
         raise UnsupportedModelError(
             f"{path} asks for the activation {raw['hidden_act']}; only silu is supported."

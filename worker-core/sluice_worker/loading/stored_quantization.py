@@ -1,0 +1,40 @@
+"""How a checkpoint says that its weights are quantized, and who reads them: `quantization_config`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sluice_worker.errors import UnsupportedModelError
+from sluice_worker.loading import bitsandbytes
+from sluice_worker.loading.awq import awq_reader
+from sluice_worker.loading.gptq import gptq_reader
+from sluice_worker.loading.model_folder import ModelFolder
+from sluice_worker.loading.safetensors_source import LayerReader, SafetensorsSource
+
+_READERS: Mapping[str, Callable[[Mapping[str, Any]], LayerReader]] = {
+    "awq": awq_reader,
+    "gptq": gptq_reader,
+    "bitsandbytes": lambda _: bitsandbytes.read_layer,
+}
+"""By `quant_method`."""
+
+_LABELS = {"awq": "awq"}
+"""What `GET /model` calls them, where it is not the number of bits."""
+
+
+def open_safetensors(folder: ModelFolder, settings: Mapping[str, Any] | None) -> SafetensorsSource:
+    """The files of `folder`, whose config.json has this `quantization_config`.
+
+    Raises `UnsupportedModelError` for a method or layout that is not read, `CheckpointError` for a file that
+    cannot be.
+    """
+    if not settings:
+        return SafetensorsSource(folder)
+    method = str(settings.get("quant_method", "unknown"))
+    if method not in _READERS:
+        raise UnsupportedModelError(
+            f"{folder.config} describes weights quantized with {method}; {', '.join(_READERS)} and GGUF "
+            "files are supported. Use one of these, or the unquantized model with --quantization int4."
+        )
+    return SafetensorsSource(folder, _READERS[method](settings), _LABELS.get(method))
