@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from sluice_worker.batch import QueryRange
-from sluice_worker.quant.weights import QuantizedWeight
+from sluice_worker.quant.weights import QuantizedWeight, WeightFormat
 
 
 class LayerCache(NamedTuple):
@@ -98,6 +98,9 @@ class Kernels(Protocol):
 
     def allocate_cache(self, shape: CacheShape, dtype: torch.dtype, device: torch.device) -> LayerCache:
         """The KV cache of one layer, zeroed: G * D numbers per slot, once for keys and once for values."""
+
+    def quantize(self, weight: Tensor, weight_format: WeightFormat) -> QuantizedWeight:
+        """`quant.weights.quantize_weight`: the same codes and scales."""
 
     def pack(self, weight: Tensor | QuantizedWeight, bias: Tensor | None) -> Any:
         """Bring a weight [out, in] and its bias [out] into the form `linear` wants. Done once, at load."""

@@ -27,7 +27,7 @@ from sluice_worker.kernels.interface import (
     LayerWeights,
     QKNorm,
 )
-from sluice_worker.quant.weights import QuantizedWeight
+from sluice_worker.quant.weights import QuantizedWeight, WeightFormat, quantize_weight
 
 QUERY_TILE = 128
 """Query rows of one request attended at once."""
@@ -63,6 +63,10 @@ class ReferenceKernels:
         return LayerCache(
             torch.zeros(size, dtype=dtype, device=device), torch.zeros(size, dtype=dtype, device=device)
         )
+
+    def quantize(self, weight: Tensor, weight_format: WeightFormat) -> QuantizedWeight:
+        """As specified there."""
+        return quantize_weight(weight, weight_format)
 
     def pack(self, weight: Tensor | QuantizedWeight, bias: Tensor | None) -> PackedLinear:
         """A weight stays where it is, possibly memory-mapped; a quantized one becomes what it stands for."""

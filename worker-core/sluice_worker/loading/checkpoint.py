@@ -20,8 +20,8 @@ from torch import Tensor
 from sluice_worker.config import QuantizationName
 from sluice_worker.errors import CheckpointError
 from sluice_worker.loading.tensor_source import EMBEDDING, HEAD, TensorSource
-from sluice_worker.quant.recipe import bytes_per_weight, kind_of, quantize
-from sluice_worker.quant.weights import QuantizedWeight
+from sluice_worker.quant.recipe import Quantizer, bytes_per_weight, kind_of, quantize
+from sluice_worker.quant.weights import QuantizedWeight, quantize_weight
 
 SHOWN = 5
 """Names in an error message before it says how many more there are."""
@@ -37,6 +37,7 @@ class Checkpoint:
         device: torch.device,
         ignored: Iterable[str] = (),
         quantization: QuantizationName = "none",
+        quantizer: Quantizer = quantize_weight,
     ) -> None:
         """`ignored` names tensors that may be present and are not used."""
         self.dtype = dtype
@@ -47,6 +48,7 @@ class Checkpoint:
         """Memory of the tensors taken so far, in the formats they are computed with."""
         self._kinds: Counter[str] = Counter()
         self._quantization: QuantizationName = quantization
+        self._quantizer = quantizer
         self._source = source
         self._ignored = frozenset(ignored)
 
@@ -87,7 +89,8 @@ class Checkpoint:
         head = name in (EMBEDDING, HEAD)
         weight, label = self._source.read_weight(name, shape), self._source.label
         if isinstance(weight, Tensor):
-            weight, label = quantize(weight, self._quantization, head=head), None
+            weight = quantize(weight, self._quantization, head=head, quantizer=self._quantizer)
+            label = None
         if not head:
             self._kinds[label or kind_of(weight)] += math.prod(shape)
         if isinstance(weight, Tensor):

@@ -19,6 +19,7 @@ from sluice_worker.kv_cache import count_blocks
 from sluice_worker.loading.checkpoint import Checkpoint
 from sluice_worker.loading.hf_config import read_model_config, read_quantization_config
 from sluice_worker.loading.model_folder import ModelFolder, resolve_model
+from sluice_worker.loading.pages import freed_at_once
 from sluice_worker.loading.stored_quantization import open_safetensors
 from sluice_worker.models.registry import Model, find_builder
 
@@ -56,7 +57,8 @@ def load_model(config: EngineConfig) -> LoadedModel:
     context = min(config.max_model_len or 2**62, model_config.max_position_embeddings)
     ignored = ("lm_head.weight",) if model_config.tie_word_embeddings else ()
     source = open_safetensors(folder, read_quantization_config(folder))
-    with Checkpoint(source, dtype, device, ignored, config.quantization) as checkpoint:
+    checkpoint = Checkpoint(source, dtype, device, ignored, config.quantization, kernels.quantize)
+    with freed_at_once(), checkpoint:
         free_bytes = free_memory_bytes(device)
         require_memory(checkpoint.expected_bytes, free_bytes, device)
         model = builder(model_config, kernels, checkpoint, context)

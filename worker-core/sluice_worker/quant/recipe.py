@@ -13,26 +13,33 @@ import torch
 from torch import Tensor
 
 from sluice_worker.config import QuantizationName
-from sluice_worker.quant.weights import QuantizedWeight, WeightFormat, quantize_int4, quantize_int8
+from sluice_worker.quant.weights import QuantizedWeight, WeightFormat, quantize_weight
 
-Quantize = Callable[[Tensor], QuantizedWeight]
+Quantizer = Callable[[Tensor, WeightFormat], QuantizedWeight]
+"""`quant.weights.quantize_weight`, or a backend's own way to the same codes."""
 
-_LAYERS: Mapping[QuantizationName, Quantize | None] = {
+_LAYERS: Mapping[QuantizationName, WeightFormat | None] = {
     "none": None,
-    "int8": quantize_int8,
-    "int4": quantize_int4,
+    "int8": WeightFormat.INT8,
+    "int4": WeightFormat.INT4_GROUP,
 }
-_HEADS: Mapping[QuantizationName, Quantize | None] = {**_LAYERS, "int4": quantize_int8}
-_BYTES: Mapping[Quantize, float] = {quantize_int8: 1.0, quantize_int4: 4.5 / 8}
+_HEADS: Mapping[QuantizationName, WeightFormat | None] = {**_LAYERS, "int4": WeightFormat.INT8}
+_BYTES: Mapping[WeightFormat, float] = {WeightFormat.INT8: 1.0, WeightFormat.INT4_GROUP: 4.5 / 8}
 
 
-def quantize(weight: Tensor, quantization: QuantizationName, *, head: bool) -> Tensor | QuantizedWeight:
+def quantize(
+    weight: Tensor,
+    quantization: QuantizationName,
+    *,
+    head: bool,
+    quantizer: Quantizer = quantize_weight,
+) -> Tensor | QuantizedWeight:
     """`weight` [out, in] in the format its place asks for; itself if that is none.
 
     `head` is the output layer, which is also the embedding table of models that tie the two.
     """
     chosen = _chosen(quantization, head)
-    return weight if chosen is None else chosen(weight)
+    return weight if chosen is None else quantizer(weight, chosen)
 
 
 def bytes_per_weight(quantization: QuantizationName, dtype: torch.dtype, *, head: bool) -> float:
@@ -48,5 +55,5 @@ def kind_of(weight: Tensor | QuantizedWeight) -> str:
     return "int4" if weight.format >= WeightFormat.INT4_GROUP else "int8"
 
 
-def _chosen(quantization: QuantizationName, head: bool) -> Quantize | None:
+def _chosen(quantization: QuantizationName, head: bool) -> WeightFormat | None:
     return (_HEADS if head else _LAYERS)[quantization]

@@ -22,7 +22,7 @@ from sluice_worker.errors import ConfigError, UnsupportedModelError
 from sluice_worker.kernels.cpu.decoder import FusedLayers
 from sluice_worker.kernels.cpu.library import DTYPES, library
 from sluice_worker.kernels.cpu.memory import map_memory
-from sluice_worker.kernels.cpu.packed import PackedLinear, pack_linear
+from sluice_worker.kernels.cpu.packed import PackedLinear, pack_linear, quantize_linear
 from sluice_worker.kernels.interface import (
     CacheShape,
     LayerCache,
@@ -31,7 +31,7 @@ from sluice_worker.kernels.interface import (
     LayerWeights,
     QKNorm,
 )
-from sluice_worker.quant.weights import QuantizedWeight
+from sluice_worker.quant.weights import QuantizedWeight, WeightFormat
 
 LANES = 16
 """Numbers in a vector: head dimensions are padded to a multiple, and panels of keys hold as many tokens."""
@@ -119,6 +119,10 @@ class CpuKernels:
             _zeros((blocks, kv_heads, block_size // panel, width // pack, panel, pack), dtype),
             _zeros((blocks, kv_heads, block_size // pack, width, pack), dtype),
         )
+
+    def quantize(self, weight: Tensor, weight_format: WeightFormat) -> QuantizedWeight:
+        """A few seconds for a billion weights. Raises `KeyError` for a format with shifts."""
+        return quantize_linear(weight, weight_format, self._lib)
 
     def pack(self, weight: Tensor | QuantizedWeight, bias: Tensor | None) -> PackedLinear:
         """A copy in panels; the original can be dropped."""

@@ -15,6 +15,8 @@ SIGNATURES: dict[str, list[type]] = {
     "packed_bytes": [INT, INT, INT, POINTER],
     # weight, scales, shifts, packed, outputs, inputs, format
     "pack_weight": [*[POINTER] * 4, *[INT] * 3],
+    # weight, codes, scales, outputs, inputs, format, dtype
+    "quantize_weight": [*[POINTER] * 3, *[INT] * 4],
     # layer, indices, out, rows, out dtype
     "unpack_rows": [POINTER, POINTER, POINTER, INT, INT],
     # layer, x, out, rows, x dtype, out dtype

@@ -67,6 +67,10 @@ struct DecoderStep {
             (const void* weight, const void* scales, const void* shifts, void* packed, int64_t outputs, \
              int64_t inputs, int64_t format), \
             (weight, scales, shifts, packed, outputs, inputs, format)) \
+  OPERATION(quantize_weight, \
+            (const void* weight, void* codes, void* scales, int64_t outputs, int64_t inputs, int64_t format, \
+             int64_t dtype), \
+            (weight, codes, scales, outputs, inputs, format, dtype)) \
   OPERATION(unpack_rows, \
             (const void* layer, const void* indices, void* out, int64_t rows, int64_t out_dtype), \
             (layer, indices, out, rows, out_dtype)) \

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from sluice_worker.kernels.cpu.library import DTYPES, INT, POINTER, library
 from sluice_worker.kernels.cpu.memory import map_memory
-from sluice_worker.quant.weights import QuantizedWeight, WeightFormat
+from sluice_worker.quant.weights import GROUP, QuantizedWeight, WeightFormat
 
 PLAIN_FORMATS = {torch.float32: WeightFormat.FLOAT32, torch.bfloat16: WeightFormat.BFLOAT16}
 """Formats of weights that are not quantized."""
@@ -96,6 +96,27 @@ def pack_linear(weight: Tensor | QuantizedWeight, bias: Tensor | None = None) ->
     if isinstance(weight, QuantizedWeight):
         return _pack(weight.format, weight.codes, weight.scales, weight.shifts, bias)
     return _pack(PLAIN_FORMATS[weight.dtype], weight, None, None, bias)
+
+
+def quantize_linear(weight: Tensor, weight_format: WeightFormat, lib: ctypes.CDLL) -> QuantizedWeight:
+    """What `quant.weights.quantize_weight` returns, bit for bit. Raises `KeyError` for other formats."""
+    groups = -(-weight.shape[1] // GROUP)
+    scales = {
+        WeightFormat.INT8: weight.new_empty(len(weight), dtype=torch.float32),
+        WeightFormat.INT8_GROUP: weight.new_empty((len(weight), groups), dtype=torch.float16),
+        WeightFormat.INT4_GROUP: weight.new_empty((len(weight), groups), dtype=torch.float16),
+    }[weight_format]
+    floats = (weight if weight.dtype in DTYPES else weight.float()).contiguous()
+    codes = torch.empty(weight.shape, dtype=torch.int8)
+    lib.sluice_quantize_weight(
+        floats.data_ptr(),
+        codes.data_ptr(),
+        scales.data_ptr(),
+        *weight.shape,
+        weight_format,
+        DTYPES[floats.dtype],
+    )
+    return QuantizedWeight(weight_format, codes, scales, dtype=weight.dtype)
 
 
 def _pack(

@@ -12,6 +12,7 @@
 #include "linear.h"
 #include "sampler.h"
 #include "weight_pack.h"
+#include "weight_quantize.h"
 
 #define SLUICE_PASTE(a, b) a##b
 #define SLUICE_NAME(isa) SLUICE_PASTE(isa, _variant)
