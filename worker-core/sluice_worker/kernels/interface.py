@@ -97,7 +97,11 @@ class Kernels(Protocol):
     """`reference`, `cpu` or `cuda`."""
 
     def allocate_cache(self, shape: CacheShape, dtype: torch.dtype, device: torch.device) -> LayerCache:
-        """The KV cache of one layer, zeroed: G * D numbers per slot, once for keys and once for values."""
+        """The KV cache of one layer, zeroed: G * D numbers per slot, once for keys and once for values.
+
+        With dtype int8 they are codes: each head of a token is divided by its largest magnitude / 127, a float32
+        that is kept beside it, and rounded to the nearest integer.
+        """
 
     def pack(self, weight: Tensor | QuantizedWeight, bias: Tensor | None) -> Any:
         """Bring a weight [out, in] and its bias [out] into the form `linear` wants. Done once, at load."""

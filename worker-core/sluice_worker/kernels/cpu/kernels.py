@@ -43,6 +43,9 @@ QUERY_TILE = 16
 SPLIT = 512
 """`kQueryTile` and `kSplit` in `attention.h`: how many items a step can need."""
 
+SCALE_BYTES = 4
+"""Of each token and kv head in a cache of codes."""
+
 _ITEM_INTS = 10
 _STATE_EXTRA = 2 * LANES
 _DRAW = struct.Struct("=fiddQ")
@@ -113,7 +116,11 @@ class CpuKernels:
             )
         if block_size % 2:
             raise ConfigError(f"block_size must be even for the CPU kernels; it is {block_size}.")
-        width, pack = -(-head_dim // LANES) * LANES, 4 // dtype.itemsize
+        width = -(-head_dim // LANES) * LANES
+        if dtype == torch.int8:
+            size = (blocks, kv_heads, block_size, width + SCALE_BYTES)
+            return LayerCache(_zeros(size, dtype), _zeros(size, dtype))
+        pack = 4 // dtype.itemsize
         panel = math.gcd(block_size, LANES)
         return LayerCache(
             _zeros((blocks, kv_heads, block_size // panel, width // pack, panel, pack), dtype),
@@ -199,8 +206,9 @@ class CpuKernels:
             query.shape[1],
             key.shape[1],
             query.shape[2],
-            _block_size(cache),
+            block_size_of(cache),
             DTYPES[query.dtype],
+            DTYPES[cache.keys.dtype],
         )
         return out
 
@@ -240,9 +248,10 @@ class CpuKernels:
             heads,
             kv_heads,
             head_dim,
-            _block_size(cache),
+            block_size_of(cache),
             window or 0,
             DTYPES[query.dtype],
+            DTYPES[cache.keys.dtype],
         )
         return out
 
@@ -304,8 +313,10 @@ def _address(values: array[int]) -> int:
     return values.buffer_info()[0]
 
 
-def _block_size(cache: LayerCache) -> int:
-    return cache.keys.shape[2] * cache.keys.shape[4]
+def block_size_of(cache: LayerCache) -> int:
+    """Tokens in a block of a cache that `CpuKernels` allocated."""
+    shape = cache.keys.shape
+    return shape[2] if cache.keys.dtype == torch.int8 else shape[2] * shape[4]
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
