@@ -126,7 +126,7 @@ struct Ahead {
 
 // scores[r][...] = query[r] . keys, for C vectors of keys. `width` numbers in each.
 template <class T, class Stored, int R, int C>
-inline void score(const T* query, int64_t width, const T* const* keys, Ahead<Stored> ahead, float* scores) {
+__attribute__((noinline)) void score(const T* query, int64_t width, const T* const* keys, Ahead<Stored> ahead, float* scores) {
   Floats sums[R][C] = {};
   for (int64_t i = 0; i < width; i += kPack<T>) {
     Ints k[C];
@@ -146,7 +146,7 @@ inline void score(const T* query, int64_t width, const T* const* keys, Ahead<Sto
 // out[r][...] += sum of weights[r][i] * values of position i, for positions [begin, end) of the tile and C
 // vectors from `column` on.
 template <class T, class Stored, int R, int C>
-inline void mix(const T* weights, const T* const* panels, Ahead<Stored> ahead, int64_t begin, int64_t end,
+__attribute__((noinline)) void mix(const T* weights, const T* const* panels, Ahead<Stored> ahead, int64_t begin, int64_t end,
                 int64_t width, int64_t column, float* out, int64_t stride) {
   Floats sums[R][C];
   SLUICE_UNROLL for (int r = 0; r < R; r++) {
@@ -286,7 +286,8 @@ class ItemAttention {
         score<T, Stored, block.value, kVectors>(query_ + row * width_, width_, keys + v, ahead(index),
                                                 scores_ + row * kTile + v * kLanes);
     });
-    for (int64_t row = 0; row < rows_; row++) soften(row, item_.position + row / per_kv_ - start);
+    for (int64_t row = 0, last = item_.position - start; row < rows_; last++)
+      for (const int64_t stop = row + per_kv_; row < stop; row++) soften(row, last);
     begin = begin / kPack<T> * kPack<T>;
     for_row_blocks(rows_, [&](auto block, int64_t row, int index) {
       const auto mix_columns = [&](auto columns, int64_t column, Ahead<Stored> lines) {
@@ -337,9 +338,10 @@ class ItemAttention {
 
   // Where the positions from `position` on lie, up to the end of a panel of the cache.
   Panel<Stored> slots(int64_t position) const {
-    const int64_t block_size = args_.block_size, block = args_.tables[item_.table + position / block_size];
+    const uint32_t block_size = args_.block_size, index = uint32_t(position) / block_size;
+    const int64_t block = args_.tables[item_.table + index];
     const int64_t first = (block * args_.kv_heads + kv_head_) * block_numbers<Stored>(block_size, width_);
-    const int64_t scales = first + block_size * width_, slot = position % block_size;
+    const int64_t scales = first + block_size * width_, slot = position - int64_t{index} * block_size;
     return {args_.keys + first + slot * width_, args_.values + first + slot * width_,
             reinterpret_cast<const float*>(args_.keys + scales) + slot,
             reinterpret_cast<const float*>(args_.values + scales) + slot};
@@ -351,8 +353,9 @@ class ItemAttention {
     const int64_t length = panel_length(args_.block_size);
     for (int64_t lane = 0; lane < kPanelTokens; lane += length) {
       const Panel<Stored> part = slots(std::min(position + lane, (end - 1) / length * length));
-      for (int64_t i = 0; i < width_; i += kPack<T>)
-        widen(part.keys + i * length, length * kPack<T>, keys + i * kPanelTokens + lane * kPack<T>);
+      const int64_t run = length == kPanelTokens ? width_ : kPack<T>;  // of the head, that lies as it should
+      for (int64_t i = 0; i < width_; i += run)
+        widen(part.keys + i * length, length * run, keys + i * kPanelTokens + lane * kPack<T>);
       widen(part.values, length * width_, values + lane * width_);
       if (!kCodes<Stored>) continue;
       std::copy_n(part.key_scales, length, key_scales_ + at + lane);

@@ -192,7 +192,14 @@ SLUICE_INLINE Floats load(const bf16* p) {
   return (Floats)(__builtin_convertvector(load_as<Halves>(p), Words) << 16);
 }
 SLUICE_INLINE Floats load(const int8_t* p) {
-  return __builtin_convertvector(__builtin_convertvector(load_as<Bytes>(p), Ints), Floats);
+#if defined(__AVX512F__)
+  const Ints wide = (Ints)_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i*)p));
+#elif defined(__AVX2__)
+  const Ints wide = (Ints)_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i*)p));
+#else
+  const Ints wide = __builtin_convertvector(load_as<Bytes>(p), Ints);
+#endif
+  return __builtin_convertvector(wide, Floats);
 }
 SLUICE_INLINE void store(float* p, Floats v) { memcpy(p, &v, sizeof v); }
 SLUICE_INLINE void store(bf16* p, Floats v) {
