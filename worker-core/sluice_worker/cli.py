@@ -20,7 +20,14 @@ import msgspec
 import typer
 
 from sluice_worker import cli_options as options
-from sluice_worker.config import DeviceName, DTypeName, EngineConfig, KernelsName, QuantizationName
+from sluice_worker.config import (
+    DeviceName,
+    DTypeName,
+    EngineConfig,
+    KernelsName,
+    KVCacheDTypeName,
+    QuantizationName,
+)
 from sluice_worker.errors import ConfigError, WorkerError
 from sluice_worker.outputs import ModelInfo
 
@@ -58,6 +65,7 @@ def serve(
     max_num_seqs: options.MaxNumSeqs = 64,
     max_num_batched_tokens: options.MaxNumBatchedTokens = 1024,
     kv_memory: options.KVMemory = None,
+    kv_cache_dtype: options.KVCacheDType = "auto",
     prefix_caching: options.PrefixCaching = True,
     threads: options.Threads = None,
     served_model_name: options.ServedModelName = None,
@@ -82,6 +90,9 @@ def serve(
             device=cast(DeviceName, _one_of("--device", device, get_args(DeviceName))),
             kernels=cast(KernelsName, _one_of("--kernels", kernels, get_args(KernelsName))),
             kv_cache_bytes=None if kv_memory is None else parse_memory(kv_memory),
+            kv_cache_dtype=cast(
+                KVCacheDTypeName, _one_of("--kv-cache-dtype", kv_cache_dtype, get_args(KVCacheDTypeName))
+            ),
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
             max_model_len=max_model_len,

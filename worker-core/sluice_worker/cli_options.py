@@ -31,7 +31,7 @@ DType = Annotated[
     typer.Option(
         envvar="SLUICE_WORKER_DTYPE",
         metavar="auto|float32|bfloat16",
-        help="Type of weights and KV cache; auto takes the checkpoint's.",
+        help="Type of weights and activations; auto takes the checkpoint's.",
     ),
 ]
 Quantization = Annotated[
@@ -82,6 +82,14 @@ KVMemory = Annotated[
         envvar="SLUICE_WORKER_KV_MEMORY",
         metavar="SIZE",
         help="Memory for the KV cache, such as 2GiB or 512MiB. [default: from the free memory]",
+    ),
+]
+KVCacheDType = Annotated[
+    str,
+    typer.Option(
+        envvar="SLUICE_WORKER_KV_CACHE_DTYPE",
+        metavar="auto|int8",
+        help="Type of the KV cache; int8 halves it (bfloat16), at the cost of a little precision.",
     ),
 ]
 PrefixCaching = Annotated[

@@ -20,6 +20,10 @@ from sluice_worker.batch import QueryRange
 from sluice_worker.quant.weights import QuantizedWeight
 
 
+SCALE_BYTES = 4
+"""Of the scale of one head of one token, in a cache of int8 codes."""
+
+
 class LayerCache(NamedTuple):
     """Keys and values of one layer. The layout belongs to the backend that allocated it."""
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sluice_worker.batch import QueryRange
 from sluice_worker.kernels.interface import (
+    SCALE_BYTES,
     CacheShape,
     LayerCache,
     LayerShape,
@@ -31,10 +32,6 @@ from sluice_worker.quant.weights import QuantizedWeight
 
 QUERY_TILE = 128
 """Query rows of one request attended at once."""
-
-SCALE_BYTES = 4
-"""Of each token and kv head in a cache of codes."""
-
 
 class PackedLinear(NamedTuple):
     """A weight as it came, [out, in], and its bias."""
@@ -163,10 +160,11 @@ def _slot_view(cache: Tensor) -> Tensor:
 def quantize_heads(x: Tensor) -> Tensor:
     """The codes of each head, and the bytes of its scale: [T, heads, D] to int8 [T, heads, D + 4]."""
     wide = x.float()
-    magnitude = wide.abs().amax(-1, keepdim=True)
-    inverse = torch.where(magnitude < 1e-30, 0.0, 127 / magnitude)
-    codes = (wide * inverse).round().to(torch.int8)
-    return torch.cat((codes, (magnitude / 127).view(torch.int8)), dim=-1)
+    magnitude = wide.abs().amax(-1)
+    # Not `127 / magnitude`, which would be a rounded reciprocal times 127.
+    inverse = torch.where(magnitude < 1e-30, 0.0, torch.tensor(127.0) / magnitude)
+    codes = (wide * inverse.unsqueeze(-1)).round().to(torch.int8)
+    return torch.cat((codes, (magnitude / 127).unsqueeze(-1).view(torch.int8)), dim=-1)
 
 
 def dequantize_heads(codes: Tensor) -> Tensor:

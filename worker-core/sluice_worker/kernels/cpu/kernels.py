@@ -24,6 +24,7 @@ from sluice_worker.kernels.cpu.library import DTYPES, library
 from sluice_worker.kernels.cpu.memory import map_memory
 from sluice_worker.kernels.cpu.packed import PackedLinear, pack_linear
 from sluice_worker.kernels.interface import (
+    SCALE_BYTES,
     CacheShape,
     LayerCache,
     LayerShape,
@@ -42,9 +43,6 @@ MAX_HEAD_DIM = 512
 QUERY_TILE = 16
 SPLIT = 512
 """`kQueryTile` and `kSplit` in `attention.h`: how many items a step can need."""
-
-SCALE_BYTES = 4
-"""Of each token and kv head in a cache of codes."""
 
 _ITEM_INTS = 10
 _STATE_EXTRA = 2 * LANES
