@@ -224,6 +224,9 @@ def test_a_plan_serves_layer_after_layer(isa: str) -> None:
     plan = kernels.plan_attention(ranges(requests), 16, frozenset({None, 100}), CPU)
     for window in (None, 100):
         out = [kernels.attention(queries(requests), layer, plan, window) for layer in layers]
+        _, finished = plan.windows[window].workspace(8, 2, 64)
+        assert len(finished) > 0
+        assert not finished.any()
         for layer, expected in zip(layers, out, strict=True):
             fresh = kernels.plan_attention(ranges(requests), 16, frozenset({window}), CPU)
             assert torch.equal(kernels.attention(queries(requests), layer, fresh, window), expected)
