@@ -1,4 +1,4 @@
-"""The command line: `sluice-worker serve`.
+"""The command line: `sluice-worker serve` and `sluice-worker bench-kernels`.
 
 Every option can also be set by an environment variable, named in `--help`. Mistakes end with one line on
 standard error and status 1 (2 for options that do not exist). Nothing heavy is imported before it is needed,
@@ -8,6 +8,7 @@ and torch never: the engine process is started first and loads while this one re
 from __future__ import annotations
 
 import logging
+import os
 import re
 import socket
 import sys
@@ -45,11 +46,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-
-
-@app.callback()
-def _commands() -> None:
-    """Keep `serve` a subcommand although it is the only one."""
 
 
 @app.command()
@@ -107,6 +103,42 @@ def serve(
         sys.exit(130)
     if failure is not None:
         _fail(failure)
+
+
+@app.command("bench-kernels")
+def bench_kernels(
+    isa: options.Isa = None,
+    threads: options.Threads = None,
+    turns: options.Turns = 9,
+) -> None:
+    """Measure the C++ kernels on this machine: a table of times, GB/s and GFLOP/s.
+
+    It takes about a minute and 2 GB of memory. Nothing else should run meanwhile.
+    """
+    if isa is not None:
+        os.environ["SLUICE_CPU_ISA"] = isa
+    try:
+        _bench_kernels(isa, threads, turns)
+    except WorkerError as error:
+        _fail(str(error))
+
+
+def _bench_kernels(isa: str | None, threads: int | None, turns: int) -> None:
+    import torch
+
+    from sluice_worker.device import set_threads
+    from sluice_worker.kernels.cpu import speed
+    from sluice_worker.kernels.cpu.kernels import CpuKernels
+    from sluice_worker.kernels.cpu.library import library
+    from sluice_worker.kernels.select import select_kernels
+
+    set_threads(threads)
+    select_kernels(torch.device("cpu"), "cpu")
+    chosen = library().sluice_isa().decode()
+    if isa not in (None, chosen):
+        raise ConfigError(f"--isa is {isa!r}, which this CPU cannot run; try avx2 or plain.")
+    figures = speed.measure(speed.all_cases(CpuKernels()), turns)
+    typer.echo(f"{chosen}, {torch.get_num_threads()} threads, medians of {turns}\n\n{speed.render(figures)}")
 
 
 def parse_memory(text: str) -> int:

@@ -1,4 +1,4 @@
-"""The options of `sluice-worker serve`: names, environment variables and help texts.
+"""The options of `sluice-worker`: names, environment variables and help texts.
 
 Values are checked in `cli` and in `EngineConfig`, so that every mistake is reported in the same way.
 """
@@ -102,6 +102,13 @@ Threads = Annotated[
         envvar="SLUICE_WORKER_THREADS", help="CPU threads of one operation. [default: torch's choice]"
     ),
 ]
+Isa = Annotated[
+    str | None,
+    typer.Option(
+        metavar="avx512|avx2|plain", help="Instruction set of the kernels. [default: the best of this CPU]"
+    ),
+]
+Turns = Annotated[int, typer.Option(min=1, help="Times that each kernel is measured; its median is shown.")]
 ServedModelName = Annotated[
     list[str] | None,
     typer.Option(

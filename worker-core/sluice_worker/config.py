@@ -40,7 +40,7 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     kv_cache_bytes: int | None = None
     """Memory for the KV cache. `None`: chosen from the device's free memory and what could ever be used."""
     kv_cache_dtype: KVCacheDTypeName = "auto"
-    """`auto`: that of the activations; `int8` holds twice (bfloat16) or four times (float32) as many tokens."""
+    """`auto`: that of the activations; `int8` holds almost twice as many tokens as bfloat16."""
     max_num_seqs: int = 64
     """Requests in the running batch."""
     max_num_batched_tokens: int = 1024

@@ -44,7 +44,7 @@ def set_threads(kernels: CpuKernels, threads: int) -> None:
 def write_slot(
     cache: LayerCache, slot: int, key: torch.Tensor, value: torch.Tensor, activations: torch.dtype
 ) -> None:
-    """Write one token, `key` and `value` as the reference stores them, where `attention.h` says it belongs."""
+    """Write one token, as the reference stores its `key` and `value`, where `attention.h` says it belongs."""
     view = layout_of(cache, activations)
     panel, pack = view.keys.shape[4:]
     block, offset = divmod(slot, view.keys.shape[2] * panel)
@@ -75,7 +75,9 @@ def layout_of(cache: LayerCache, activations: torch.dtype) -> CacheView:
     _, _, size, width = cache.keys.shape
     width, pack, panel = width - 4, 4 // activations.itemsize, math.gcd(size, 16)
     codes = [tensor.flatten(2)[..., : size * width] for tensor in cache]
-    key_scales, value_scales = (tensor.flatten(2)[..., size * width :].view(torch.float32) for tensor in cache)
+    key_scales, value_scales = (
+        tensor.flatten(2)[..., size * width :].view(torch.float32) for tensor in cache
+    )
     return CacheView(
         codes[0].unflatten(2, (size // panel, width // pack, panel, pack)),
         codes[1].unflatten(2, (size // pack, width, pack)),

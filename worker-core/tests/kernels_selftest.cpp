@@ -1,5 +1,6 @@
-// Every operation of the kernels against the obvious scalar loop, without Python: for processors that are emulated,
-// and for sanitizers. Buffers are as large as their contents, so that AddressSanitizer sees a read past an end.
+// Every operation of the kernels against the obvious scalar loop, without Python: for processors that are
+// emulated, and for sanitizers. Buffers are as large as their contents, so that AddressSanitizer sees a read
+// past an end.
 //
 //     kernels_selftest plain|avx2|avx512            prints what failed, and returns how many
 //     kernels_selftest plain|avx2|avx512 overrun    has a kernel read one number past a buffer
@@ -44,7 +45,8 @@ class Buffer {
 // Numbers of one activation type, read and written as floats.
 class Numbers {
  public:
-  Numbers(int64_t size, DType dtype) : dtype(dtype), bytes_(size * (dtype == kFloat32 ? 4 : 2)), size_(size) {}
+  Numbers(int64_t size, DType dtype)
+      : dtype(dtype), bytes_(size * (dtype == kFloat32 ? 4 : 2)), size_(size) {}
   float get(int64_t i) const {
     uint32_t bits = 0;
     if (dtype == kFloat32)
@@ -91,7 +93,8 @@ void check(bool good, const std::string& what) {
   failures++;
 }
 
-void check_close(const Numbers& found, int64_t i, double expected, double tolerance, const std::string& what) {
+void check_close(const Numbers& found, int64_t i, double expected, double tolerance,
+                 const std::string& what) {
   if (found.dtype == kBFloat16) tolerance = std::max(tolerance, 0.012);
   const double error = std::abs(found.get(i) - expected);
   if (!(error <= tolerance * (1 + std::abs(expected))))
@@ -109,7 +112,8 @@ void test_linear(WeightFormat format, DType dtype, int64_t rows, int64_t outputs
   Buffer<int8_t> codes(outputs * inputs);
   Buffer<float> scales(outputs), bias(outputs);
   Buffer<uint16_t> group_scales(outputs * groups), shifts(outputs * groups);
-  for (int64_t i = 0; i < codes.size(); i++) codes[i] = narrow ? random_below(16) - 8 : random_below(255) - 127;
+  for (int64_t i = 0; i < codes.size(); i++)
+    codes[i] = narrow ? random_below(16) - 8 : random_below(255) - 127;
   for (int64_t i = 0; i < outputs; i++) scales[i] = 0.01f * (1 + i % 3), bias[i] = 0.5f * i;
   for (int64_t i = 0; i < group_scales.size(); i++)
     group_scales[i] = 0x2000 + i % 2 * 0x400, shifts[i] = i % 2 * 0x3800;  // 2^-7 or 2^-6; 0 or 0.5
@@ -149,9 +153,11 @@ void test_norms(DType dtype, int64_t rows, int64_t width) {
   Numbers x = random_numbers(rows * width, dtype), residual = random_numbers(rows * width, dtype);
   Numbers weight = random_numbers(width, dtype);
   Numbers total(rows * width, dtype), out(rows * width, dtype), again(rows * width, dtype);
-  ops->add_rms_norm(x.data(), residual.data(), weight.data(), total.data(), out.data(), rows, width, 1e-5f, dtype);
+  ops->add_rms_norm(x.data(), residual.data(), weight.data(), total.data(), out.data(), rows, width, 1e-5f,
+                    dtype);
   ops->rms_norm(total.data(), weight.data(), again.data(), rows, width, 1e-5f, dtype);
-  check(!memcmp(out.data(), again.data(), out.size() * (dtype == kFloat32 ? 4 : 2)), "rms_norm is not add_rms_norm");
+  check(!memcmp(out.data(), again.data(), out.size() * (dtype == kFloat32 ? 4 : 2)),
+        "rms_norm is not add_rms_norm");
   for (int64_t row = 0; row < rows; row++) {
     double squares = 0;
     for (int64_t i = row * width; i < (row + 1) * width; i++) {
@@ -160,7 +166,8 @@ void test_norms(DType dtype, int64_t rows, int64_t width) {
     }
     for (int64_t i = 0; i < width; i++)
       check_close(out, row * width + i,
-                  total.get(row * width + i) / std::sqrt(squares / width + 1e-5) * weight.get(i), 1e-5, "norm");
+                  total.get(row * width + i) / std::sqrt(squares / width + 1e-5) * weight.get(i), 1e-5,
+                  "norm");
   }
 }
 
@@ -209,10 +216,10 @@ void test_attention(const CacheCase& c, int64_t context, int64_t chunk) {
   }
   const int64_t bytes = c.dtype == kFloat32 ? 4 : 2;
   char* first = qkv.data();
-  ops->rope_and_cache(first, first + heads * dim * bytes, first + (heads + c.kv_heads) * dim * bytes, all * dim,
-                      cos_sin.data(), positions.data(), slots.data(), nullptr, nullptr, 0, rotated.data(),
-                      keys.data(), values.data(), context, heads, c.kv_heads, dim, c.block_size, c.dtype,
-                      cache_dtype);
+  ops->rope_and_cache(first, first + heads * dim * bytes, first + (heads + c.kv_heads) * dim * bytes,
+                      all * dim, cos_sin.data(), positions.data(), slots.data(), nullptr, nullptr, 0,
+                      rotated.data(), keys.data(), values.data(), context, heads, c.kv_heads, dim,
+                      c.block_size, c.dtype, cache_dtype);
   const auto turned = [&](int64_t p, int64_t head, int64_t i) -> double {
     const int64_t at = (p * all + head) * dim, half = dim / 2, other = i < half ? i + half : i - half;
     const double cos = cos_sin[p * dim + i % half], sin = cos_sin[p * dim + half + i % half];
@@ -221,8 +228,9 @@ void test_attention(const CacheCase& c, int64_t context, int64_t chunk) {
   for (int64_t i = 0; i < rotated.size(); i++)
     check_close(rotated, i, turned(i / dim / heads, i / dim % heads, i % dim), 1e-5, "rope");
 
-  const std::string what = "attention, head_dim " + std::to_string(dim) + ", block " + std::to_string(c.block_size) +
-                           ", codes " + std::to_string(c.codes) + ", context " + std::to_string(context);
+  const std::string what = "attention, head_dim " + std::to_string(dim) + ", block " +
+                           std::to_string(c.block_size) + ", codes " + std::to_string(c.codes) +
+                           ", context " + std::to_string(context);
   Numbers query(chunk * heads * dim, c.dtype), out(chunk * heads * dim, c.dtype);
   memcpy(query.data(), rotated.data() + (context - chunk) * heads * dim * bytes, query.size() * bytes);
   Buffer<int32_t> request(4), items(10 * (chunk / 16 + context / 512 + 2));
@@ -236,7 +244,8 @@ void test_attention(const CacheCase& c, int64_t context, int64_t chunk) {
                  cache_dtype);
   for (int64_t row = 0; row < chunk; row++)
     for (int64_t head = 0; head < heads; head++) {
-      const int64_t last = context - chunk + row, from = c.window ? std::max<int64_t>(0, last - c.window + 1) : 0;
+      const int64_t last = context - chunk + row,
+                    from = c.window ? std::max<int64_t>(0, last - c.window + 1) : 0;
       std::vector<double> weights, expected(dim);
       double sum = 0;
       for (int64_t p = from; p <= last; p++) {
@@ -248,8 +257,8 @@ void test_attention(const CacheCase& c, int64_t context, int64_t chunk) {
       }
       for (int64_t p = from; p <= last; p++)
         for (int64_t i = 0; i < dim; i++)
-          expected[i] += weights[p - from] / sum *
-                         qkv.get((p * all + heads + c.kv_heads + head / c.per_kv) * dim + i);
+          expected[i] +=
+              weights[p - from] / sum * qkv.get((p * all + heads + c.kv_heads + head / c.per_kv) * dim + i);
       for (int64_t i = 0; i < dim; i++)
         check_close(out, (row * heads + head) * dim + i, expected[i], c.codes ? 0.04 : 1e-5, what);
     }
@@ -310,7 +319,8 @@ const Variant* find_variant(const std::string& name) {
   const std::vector<const Variant*> variants = {
       &plain_variant,
 #if defined(__x86_64__)
-      &avx2_variant, &avx512_variant,
+      &avx2_variant,
+      &avx512_variant,
 #endif
   };
   for (const Variant* variant : variants)

@@ -29,7 +29,16 @@ def build_program(folder: Path, compiler: str, machine: str, flags: Sequence[str
     """Compile the kernels and the self-test, and link them."""
     commands = compile_commands(compiler, folder, machine)
     test_object = folder / "selftest.o"
-    commands[test_object] = [compiler, *COMMON_FLAGS, "-I", str(SOURCE), "-c", str(PROGRAM), "-o", str(test_object)]
+    commands[test_object] = [
+        compiler,
+        *COMMON_FLAGS,
+        "-I",
+        str(SOURCE),
+        "-c",
+        str(PROGRAM),
+        "-o",
+        str(test_object),
+    ]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for done in pool.map(run, [[*command, *flags] for command in reversed(commands.values())]):
             assert done.returncode == 0, done.stderr

@@ -37,7 +37,12 @@ def generate(prompts: list[list[int]], folder: Path, max_tokens: int, **settings
 
 @pytest.mark.parametrize(
     ("kv_cache_dtype", "dtype", "expected"),
-    [("auto", "float32", 512), ("auto", "bfloat16", 256), ("int8", "float32", 160), ("int8", "bfloat16", 160)],
+    [
+        ("auto", "float32", 512),
+        ("auto", "bfloat16", 256),
+        ("int8", "float32", 160),
+        ("int8", "bfloat16", 160),
+    ],
 )
 def test_a_token_takes_what_is_reported(
     save_model: SaveModel, kv_cache_dtype: KVCacheDTypeName, dtype: Any, expected: int

@@ -19,7 +19,6 @@ from torch import Tensor
 from sluice_worker.batch import QueryRange
 from sluice_worker.quant.weights import QuantizedWeight
 
-
 SCALE_BYTES = 4
 """Of the scale of one head of one token, in a cache of int8 codes."""
 
@@ -103,8 +102,8 @@ class Kernels(Protocol):
     def allocate_cache(self, shape: CacheShape, dtype: torch.dtype, device: torch.device) -> LayerCache:
         """The KV cache of one layer, zeroed: G * D numbers per slot, once for keys and once for values.
 
-        With dtype int8 they are codes: each head of a token is divided by its largest magnitude / 127, a float32
-        that is kept beside it, and rounded to the nearest integer.
+        With dtype int8 they are codes: each head of a token is divided by its largest magnitude / 127, a
+        float32 that is kept beside it, and rounded to the nearest integer.
         """
 
     def pack(self, weight: Tensor | QuantizedWeight, bias: Tensor | None) -> Any:

@@ -33,6 +33,7 @@ from sluice_worker.quant.weights import QuantizedWeight
 QUERY_TILE = 128
 """Query rows of one request attended at once."""
 
+
 class PackedLinear(NamedTuple):
     """A weight as it came, [out, in], and its bias."""
 
@@ -58,7 +59,7 @@ class ReferenceKernels:
     name = "reference"
 
     def allocate_cache(self, shape: CacheShape, dtype: torch.dtype, device: torch.device) -> LayerCache:
-        """Two tensors [kv heads, blocks, block size, head dim]; behind int8 codes, the 4 bytes of their scale."""
+        """Two tensors [kv heads, blocks, block size, head dim]; int8 codes are followed by their scale."""
         width = shape.head_dim + (SCALE_BYTES if dtype == torch.int8 else 0)
         size = (shape.num_kv_heads, shape.num_blocks, shape.block_size, width)
         return LayerCache(

@@ -4,8 +4,8 @@
 // and packs of P numbers (two bf16 or one float, see `vector_math.h`):
 //     keys    [blocks, G, B / L, W / P, L, P]   panels of L tokens: their scores are sums of column vectors
 //     values  [blocks, G, B / P, W, P]          tokens in packs: outputs are sums of row vectors
-// L is the largest power of two up to 16 that divides B; B is even. A cache of int8 codes has the same order, P
-// being that of the activations, and behind the codes of each block and kv head the scales of its B tokens.
+// L is the largest power of two up to 16 that divides B; B is even. A cache of int8 codes has the same order,
+// P being that of the activations, and behind the codes of a block and kv head the scales of its B tokens.
 //
 // The rows of an item are query rows times the query heads that share a kv head, so that a key is read once
 // for all of them. The context is cut at multiples of kSplit and scored in tiles at multiples of kTile, both
@@ -14,8 +14,8 @@
 // on how its prompt was cut into chunks, or on the number of threads.
 //
 // Softmax weights are rounded to the type of the activations before they multiply the values (as in
-// FlashAttention, Dao et al., 2022); everything else is float32. Codes are exact in that type: a tile of them is
-// widened, keys' scales multiply the scores, and values' scales the weights. The split decode is
+// FlashAttention, Dao et al., 2022); everything else is float32. Codes are exact in that type: a tile of them
+// is widened, keys' scales multiply the scores, and values' scales the weights. The split decode is
 // "Flash-Decoding" (Dao et al., 2023).
 #pragma once
 
@@ -124,9 +124,13 @@ struct Ahead {
   int first, last;
 };
 
+// Not inlined: their loops need all registers.
+#define SLUICE_APART __attribute__((noinline))
+
 // scores[r][...] = query[r] . keys, for C vectors of keys. `width` numbers in each.
 template <class T, class Stored, int R, int C>
-__attribute__((noinline)) void score(const T* query, int64_t width, const T* const* keys, Ahead<Stored> ahead, float* scores) {
+SLUICE_APART void score(const T* query, int64_t width, const T* const* keys, Ahead<Stored> ahead,
+                        float* scores) {
   Floats sums[R][C] = {};
   for (int64_t i = 0; i < width; i += kPack<T>) {
     Ints k[C];
@@ -146,8 +150,8 @@ __attribute__((noinline)) void score(const T* query, int64_t width, const T* con
 // out[r][...] += sum of weights[r][i] * values of position i, for positions [begin, end) of the tile and C
 // vectors from `column` on.
 template <class T, class Stored, int R, int C>
-__attribute__((noinline)) void mix(const T* weights, const T* const* panels, Ahead<Stored> ahead, int64_t begin, int64_t end,
-                int64_t width, int64_t column, float* out, int64_t stride) {
+SLUICE_APART void mix(const T* weights, const T* const* panels, Ahead<Stored> ahead, int64_t begin,
+                      int64_t end, int64_t width, int64_t column, float* out, int64_t stride) {
   Floats sums[R][C];
   SLUICE_UNROLL for (int r = 0; r < R; r++) {
     SLUICE_UNROLL for (int c = 0; c < C; c++) sums[r][c] = load(out + r * stride + column + c * kLanes);
@@ -180,9 +184,12 @@ inline void for_row_blocks(int64_t rows, Visit visit) {
   for (; row + kRowBlock <= rows; row += kRowBlock)
     visit(std::integral_constant<int, kRowBlock>{}, row, index++);
   switch (rows - row) {
-    case 3: return visit(std::integral_constant<int, 3>{}, row, index);
-    case 2: return visit(std::integral_constant<int, 2>{}, row, index);
-    case 1: return visit(std::integral_constant<int, 1>{}, row, index);
+    case 3:
+      return visit(std::integral_constant<int, 3>{}, row, index);
+    case 2:
+      return visit(std::integral_constant<int, 2>{}, row, index);
+    case 1:
+      return visit(std::integral_constant<int, 1>{}, row, index);
   }
 }
 
@@ -213,7 +220,8 @@ class ItemAttention {
         rows_(item.rows * per_kv_),
         scale_(kLog2E / std::sqrt(static_cast<float>(args.head_dim))) {
     thread_local std::vector<float> scratch;
-    const size_t needed = rows_ * (width_ + 2 * kTile + 2 * stride_) + kTile * (3 * width_ + 2) + kPanelTokens;
+    const size_t needed =
+        rows_ * (width_ + 2 * kTile + 2 * stride_) + kTile * (3 * width_ + 2) + kPanelTokens;
     if (scratch.size() < needed) scratch.resize(needed);
     float* next = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(scratch.data()) + 63) / 64 * 64);
     const auto take = [&next](int64_t floats) { return std::exchange(next, next + floats); };
@@ -273,7 +281,8 @@ class ItemAttention {
   void attend_tile(int64_t start, int64_t begin, int64_t end) {
     find_panels(start, begin, end);
     Panel<Stored> next[kPanels];
-    const int shares = find_next_panels(start + kTile, next) ? std::min<int>(kPanels, (rows_ + 3) / kRowBlock) : 0;
+    const int shares =
+        find_next_panels(start + kTile, next) ? std::min<int>(kPanels, (rows_ + 3) / kRowBlock) : 0;
     const auto ahead = [&next, shares](int index) {
       if (index >= shares) return Ahead<Stored>{next, 0, 0};
       return Ahead<Stored>{next, index * int(kPanels) / shares, (index + 1) * int(kPanels) / shares};
@@ -391,7 +400,8 @@ class ItemAttention {
       if (kCodes<Stored>) s[v] *= load(key_scales_ + v * kLanes);
     }
     if (first > 0 || last < kTile - 1) {
-      SLUICE_UNROLL for (int v = 0; v < kTileVectors; v++) s[v] = visible(s[v], first - v * kLanes, last - v * kLanes);
+      SLUICE_UNROLL for (int v = 0; v < kTileVectors; v++) s[v] =
+          visible(s[v], first - v * kLanes, last - v * kLanes);
     }
     SLUICE_UNROLL for (int v = 0; v < kTileVectors; v++) most = larger(s[v], most);
     const Floats scale = splat(scale_), shift = splat(-raise(state_, row, largest(most)) * scale_);
@@ -417,7 +427,8 @@ class ItemAttention {
     if (score <= most) return most;
     const Floats factor = exp2(splat((most - score) * scale_));
     float* numbers = state + row * stride_;
-    for (int64_t i = 0; i < width_ + kPanelTokens; i += kLanes) store(numbers + i, load(numbers + i) * factor);
+    for (int64_t i = 0; i < width_ + kPanelTokens; i += kLanes)
+      store(numbers + i, load(numbers + i) * factor);
     return most = score;
   }
 

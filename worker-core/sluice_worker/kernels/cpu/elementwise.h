@@ -104,7 +104,8 @@ inline float quantize_head(const T* x, int64_t size, int8_t* codes) {
   for_lanes(size, [&](int64_t i, int64_t count) { bits = larger_magnitude(bits, load(x + i, count)); });
   const float magnitude = largest_magnitude(bits), inverse = inverse_scale(magnitude);
   for_lanes(size, [&](int64_t i, int64_t count) {
-    const Bytes some = __builtin_convertvector(__builtin_convertvector(nearest(load(x + i, count) * inverse), Ints), Bytes);
+    const Bytes some =
+        __builtin_convertvector(__builtin_convertvector(nearest(load(x + i, count) * inverse), Ints), Bytes);
     memcpy(codes + i, &some, count);
   });
   return magnitude / 127.f;

@@ -1,8 +1,8 @@
 // Vectors of one register in GCC's vector extensions: 16 lanes with AVX-512, 8 with AVX2, else 4.
 //
 // Operations are written in these types. An intrinsic stands only where the compiler would not find the
-// instruction, beside plain code that does the same. Larger vectors would have one size everywhere, but where a
-// register is smaller, the compiler keeps what a loop carries in memory.
+// instruction, beside plain code that does the same. Larger vectors would have one size everywhere, but where
+// a register is smaller, the compiler keeps what a loop carries in memory.
 #pragma once
 
 #include <cstdint>
@@ -153,8 +153,7 @@ SLUICE_INLINE Ints dot_bytes(Ints w, Ints x, Ints sum) {
   // Even and odd bytes as 16-bit numbers: the instruction for bytes would saturate.
   const __m256i even = _mm256_madd_epi16(_mm256_and_si256((__m256i)w, _mm256_set1_epi16(255)),
                                          _mm256_srai_epi16(_mm256_slli_epi16((__m256i)x, 8), 8));
-  const __m256i odd =
-      _mm256_madd_epi16(_mm256_srli_epi16((__m256i)w, 8), _mm256_srai_epi16((__m256i)x, 8));
+  const __m256i odd = _mm256_madd_epi16(_mm256_srli_epi16((__m256i)w, 8), _mm256_srai_epi16((__m256i)x, 8));
   return sum + (Ints)even + (Ints)odd;
 #else
   for (int byte = 0; byte < 4; byte++) sum += (w >> (8 * byte) & 255) * (x << (24 - 8 * byte) >> 24);

@@ -1,5 +1,5 @@
-// What the operations share beyond `registers.h`: lanes at the end of a row, exponential functions, packed pairs
-// of numbers, and loops over rows.
+// What the operations share beyond `registers.h`: lanes at the end of a row, exponential functions, packed
+// pairs of numbers, and loops over rows.
 #pragma once
 
 #include <algorithm>
