@@ -1,8 +1,8 @@
 """How fast the kernels are on this machine: what `sluice-worker bench-kernels` measures and prints.
 
 Sizes are those of a 1.1B Llama in bfloat16 (hidden 2048, inner 5632, 32 query and 4 kv heads of 64). Weights
-and caches are repeated until the processor's own caches cannot hold them, as in a step over all layers, so that
-what a kernel reads comes from memory. Cases take turns and each is given by its median, for a machine is not
+and caches are repeated until the processor's own caches cannot hold them, as in a step over all layers, so
+that what a kernel reads comes from memory. Cases take turns and each is given by its median, for a machine is not
 equally fast at all times. The roof is what torch reads of a large buffer in the same turns.
 """
 
