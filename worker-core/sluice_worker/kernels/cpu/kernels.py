@@ -18,13 +18,11 @@ import torch
 from torch import Tensor
 
 from sluice_worker.batch import QueryRange
-from sluice_worker.errors import ConfigError, UnsupportedModelError
+from sluice_worker.kernels.cpu.cache import LANES, allocate_cache, block_size_of
 from sluice_worker.kernels.cpu.decoder import FusedLayers
 from sluice_worker.kernels.cpu.library import DTYPES, library
-from sluice_worker.kernels.cpu.memory import map_memory
 from sluice_worker.kernels.cpu.packed import PackedLinear, pack_linear
 from sluice_worker.kernels.interface import (
-    SCALE_BYTES,
     CacheShape,
     LayerCache,
     LayerShape,
@@ -33,12 +31,6 @@ from sluice_worker.kernels.interface import (
     QKNorm,
 )
 from sluice_worker.quant.weights import QuantizedWeight
-
-LANES = 16
-"""Numbers in a vector: head dimensions are padded to a multiple, and panels of keys hold as many tokens."""
-
-MAX_HEAD_DIM = 512
-"""`kMaxHeadDim` in `elementwise.h`."""
 
 QUERY_TILE = 16
 SPLIT = 512
@@ -106,24 +98,8 @@ class CpuKernels:
         self._lib = lib or library()
 
     def allocate_cache(self, shape: CacheShape, dtype: torch.dtype, device: torch.device) -> LayerCache:
-        """Pages of its own for each tensor, huge ones if the system has them; given when first written."""
-        blocks, block_size, kv_heads, head_dim = shape
-        if head_dim % 2 or head_dim > MAX_HEAD_DIM:
-            raise UnsupportedModelError(
-                f"The CPU kernels need an even head_dim up to {MAX_HEAD_DIM}; this model has {head_dim}."
-            )
-        if block_size % 2:
-            raise ConfigError(f"block_size must be even for the CPU kernels; it is {block_size}.")
-        width = -(-head_dim // LANES) * LANES
-        if dtype == torch.int8:
-            size = (blocks, kv_heads, block_size, width + SCALE_BYTES)
-            return LayerCache(_zeros(size, dtype), _zeros(size, dtype))
-        pack = 4 // dtype.itemsize
-        panel = math.gcd(block_size, LANES)
-        return LayerCache(
-            _zeros((blocks, kv_heads, block_size // panel, width // pack, panel, pack), dtype),
-            _zeros((blocks, kv_heads, block_size // pack, width, pack), dtype),
-        )
+        """On the CPU, whatever `device`."""
+        return allocate_cache(shape, dtype)
 
     def pack(self, weight: Tensor | QuantizedWeight, bias: Tensor | None) -> PackedLinear:
         """A copy in panels; the original can be dropped."""
@@ -309,16 +285,6 @@ class CpuKernels:
 
 def _address(values: array[int]) -> int:
     return values.buffer_info()[0]
-
-
-def block_size_of(cache: LayerCache) -> int:
-    """Tokens in a block of a cache that `CpuKernels` allocated."""
-    shape = cache.keys.shape
-    return shape[2] if cache.keys.dtype == torch.int8 else shape[2] * shape[4]
-
-
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    return map_memory(math.prod(shape) * dtype.itemsize).view(dtype).view(shape)
 
 
 def _same_rows(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -55,7 +55,7 @@ struct DecoderStep {
   void *x, *residual, *normed;        // [rows, hidden]
   void *qkv, *query, *attended;       // [rows, heads + 2 * kv_heads or heads, head_dim]
   void *gate_up, *gated;              // [rows, 2 * inner], [rows, inner]
-  int64_t num_layers, rows, hidden, heads, kv_heads, head_dim, inner, block_size, dtype;
+  int64_t num_layers, rows, hidden, heads, kv_heads, head_dim, inner, block_size, dtype, cache_dtype;
   float norm_eps, qk_norm_eps;
 };
 

@@ -2,8 +2,8 @@
 
 Sizes are those of a 1.1B Llama in bfloat16 (hidden 2048, inner 5632, 32 query and 4 kv heads of 64). Weights
 and caches are repeated until the processor's own caches cannot hold them, as in a step over all layers, so
-that what a kernel reads comes from memory. Cases take turns and each is given by its median, for a machine is not
-equally fast at all times. The roof is what torch reads of a large buffer in the same turns.
+that what a kernel reads comes from memory. Cases take turns and each is given by its median, for a machine is
+not equally fast at all times. The roof is what torch reads of a large buffer in the same turns.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from sluice_worker.batch import QueryRange
 from sluice_worker.kernels.cpu.kernels import CpuKernels, Draw
 from sluice_worker.kernels.cpu.memory import map_memory
 from sluice_worker.kernels.cpu.packed import PackedLinear, pack_linear
-from sluice_worker.kernels.cpu.quantized import (
+from sluice_worker.kernels.interface import CacheShape, LayerCache
+from sluice_worker.quant.weights import (
     QuantizedWeight,
     quantize_int4,
     quantize_int8,
     quantize_int8_group,
 )
-from sluice_worker.kernels.interface import CacheShape, LayerCache
 
 CPU = torch.device("cpu")
 BFLOAT16 = torch.bfloat16
