@@ -58,9 +58,10 @@ inline Largest find_largest(const T* x, int64_t size) {
   Floats top = splat(-kInfinity);
   Ints where = {};
   for_lanes(size, [&](int64_t i, int64_t count) {
-    const Floats v = load(x + i, count);
-    const Ints better = (v > top) & (lane_index() < static_cast<int32_t>(count));
-    top = better ? v : top;
+    const Floats lanes = load(x + i, count);
+    const Floats v = lane_index() < static_cast<int32_t>(count) ? lanes : splat(-kInfinity);
+    const Ints better = v > top;
+    top = larger(v, top);
     where = better ? lane_index() + static_cast<int32_t>(i) : where;
   });
   Largest best{top[0], where[0]};
