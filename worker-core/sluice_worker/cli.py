@@ -1,4 +1,4 @@
-"""The command line: `sluice-worker serve`.
+"""The command line: `sluice-worker serve` and `sluice-worker bench-kernels`.
 
 Every option can also be set by an environment variable, named in `--help`. Mistakes end with one line on
 standard error and status 1 (2 for options that do not exist). Nothing heavy is imported before it is needed,
@@ -8,6 +8,7 @@ and torch never: the engine process is started first and loads while this one re
 from __future__ import annotations
 
 import logging
+import os
 import re
 import socket
 import sys
@@ -20,7 +21,14 @@ import msgspec
 import typer
 
 from sluice_worker import cli_options as options
-from sluice_worker.config import DeviceName, DTypeName, EngineConfig, KernelsName, QuantizationName
+from sluice_worker.config import (
+    DeviceName,
+    DTypeName,
+    EngineConfig,
+    KernelsName,
+    KVCacheDTypeName,
+    QuantizationName,
+)
 from sluice_worker.errors import ConfigError, WorkerError
 from sluice_worker.outputs import ModelInfo
 
@@ -40,11 +48,6 @@ app = typer.Typer(
 )
 
 
-@app.callback()
-def _commands() -> None:
-    """Keep `serve` a subcommand although it is the only one."""
-
-
 @app.command()
 def serve(
     model: options.Model = "sluice-tiny",
@@ -58,6 +61,7 @@ def serve(
     max_num_seqs: options.MaxNumSeqs = 64,
     max_num_batched_tokens: options.MaxNumBatchedTokens = 1024,
     kv_memory: options.KVMemory = None,
+    kv_cache_dtype: options.KVCacheDType = "auto",
     prefix_caching: options.PrefixCaching = True,
     threads: options.Threads = None,
     served_model_name: options.ServedModelName = None,
@@ -82,6 +86,9 @@ def serve(
             device=cast(DeviceName, _one_of("--device", device, get_args(DeviceName))),
             kernels=cast(KernelsName, _one_of("--kernels", kernels, get_args(KernelsName))),
             kv_cache_bytes=None if kv_memory is None else parse_memory(kv_memory),
+            kv_cache_dtype=cast(
+                KVCacheDTypeName, _one_of("--kv-cache-dtype", kv_cache_dtype, get_args(KVCacheDTypeName))
+            ),
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
             max_model_len=max_model_len,
@@ -96,6 +103,42 @@ def serve(
         sys.exit(130)
     if failure is not None:
         _fail(failure)
+
+
+@app.command("bench-kernels")
+def bench_kernels(
+    isa: options.Isa = None,
+    threads: options.Threads = None,
+    turns: options.Turns = 9,
+) -> None:
+    """Measure the C++ kernels on this machine: a table of times, GB/s and GFLOP/s.
+
+    It takes about a minute and 2 GB of memory. Nothing else should run meanwhile.
+    """
+    if isa is not None:
+        os.environ["SLUICE_CPU_ISA"] = isa
+    try:
+        _bench_kernels(isa, threads, turns)
+    except WorkerError as error:
+        _fail(str(error))
+
+
+def _bench_kernels(isa: str | None, threads: int | None, turns: int) -> None:
+    import torch
+
+    from sluice_worker.device import set_threads
+    from sluice_worker.kernels.cpu import speed
+    from sluice_worker.kernels.cpu.kernels import CpuKernels
+    from sluice_worker.kernels.cpu.library import library
+    from sluice_worker.kernels.select import select_kernels
+
+    set_threads(threads)
+    select_kernels(torch.device("cpu"), "cpu")
+    chosen = library().sluice_isa().decode()
+    if isa not in (None, chosen):
+        raise ConfigError(f"--isa is {isa!r}, which this CPU cannot run; try avx2 or plain.")
+    figures = speed.measure(speed.all_cases(CpuKernels()), turns)
+    typer.echo(f"{chosen}, {torch.get_num_threads()} threads, medians of {turns}\n\n{speed.render(figures)}")
 
 
 def parse_memory(text: str) -> int:

@@ -1,4 +1,4 @@
-"""The options of `sluice-worker serve`: names, environment variables and help texts.
+"""The options of `sluice-worker`: names, environment variables and help texts.
 
 Values are checked in `cli` and in `EngineConfig`, so that every mistake is reported in the same way.
 """
@@ -31,7 +31,7 @@ DType = Annotated[
     typer.Option(
         envvar="SLUICE_WORKER_DTYPE",
         metavar="auto|float32|bfloat16",
-        help="Type of weights and KV cache; auto takes the checkpoint's.",
+        help="Type of weights and activations; auto takes the checkpoint's.",
     ),
 ]
 Quantization = Annotated[
@@ -84,6 +84,14 @@ KVMemory = Annotated[
         help="Memory for the KV cache, such as 2GiB or 512MiB. [default: from the free memory]",
     ),
 ]
+KVCacheDType = Annotated[
+    str,
+    typer.Option(
+        envvar="SLUICE_WORKER_KV_CACHE_DTYPE",
+        metavar="auto|int8",
+        help="Type of the KV cache; int8 halves it (bfloat16), at the cost of a little precision.",
+    ),
+]
 PrefixCaching = Annotated[
     bool,
     typer.Option(envvar="SLUICE_WORKER_PREFIX_CACHING", help="Reuse computed prefixes that prompts share."),
@@ -94,6 +102,13 @@ Threads = Annotated[
         envvar="SLUICE_WORKER_THREADS", help="CPU threads of one operation. [default: torch's choice]"
     ),
 ]
+Isa = Annotated[
+    str | None,
+    typer.Option(
+        metavar="avx512|avx2|plain", help="Instruction set of the kernels. [default: the best of this CPU]"
+    ),
+]
+Turns = Annotated[int, typer.Option(min=1, help="Times that each kernel is measured; its median is shown.")]
 ServedModelName = Annotated[
     list[str] | None,
     typer.Option(

@@ -15,6 +15,7 @@ from sluice_worker.errors import ConfigError
 DTypeName = Literal["auto", "float32", "bfloat16"]
 KernelsName = Literal["auto", "reference", "cpu"]
 QuantizationName = Literal["none", "int8", "int4"]
+KVCacheDTypeName = Literal["auto", "int8"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 
 
@@ -38,6 +39,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Blocks in the KV cache. `None`: as many as `kv_cache_bytes` holds."""
     kv_cache_bytes: int | None = None
     """Memory for the KV cache. `None`: chosen from the device's free memory and what could ever be used."""
+    kv_cache_dtype: KVCacheDTypeName = "auto"
+    """`auto`: that of the activations; `int8` holds almost twice as many tokens as bfloat16."""
     max_num_seqs: int = 64
     """Requests in the running batch."""
     max_num_batched_tokens: int = 1024
@@ -103,6 +106,6 @@ class ModelConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The checkpoint's own type, as config.json names it."""
     eos_token_ids: tuple[int, ...]
 
-    def kv_bytes_per_token(self, element_bytes: int) -> int:
-        """Bytes of keys and values of one token in all layers."""
-        return 2 * self.num_layers * self.num_kv_heads * self.head_dim * element_bytes
+    def kv_bytes_per_token(self, element_bytes: int, scale_bytes: int = 0) -> int:
+        """Bytes of keys and values of one token in all layers, with a scale for each head if it has one."""
+        return 2 * self.num_layers * self.num_kv_heads * (self.head_dim * element_bytes + scale_bytes)

@@ -14,7 +14,7 @@ from sluice_worker.block_pool import BlockPool
 from sluice_worker.config import EngineConfig
 from sluice_worker.device import set_threads
 from sluice_worker.errors import RequestError, RequestTooLongError
-from sluice_worker.kv_cache import KVCache
+from sluice_worker.kv_cache import KVCache, bytes_per_token
 from sluice_worker.loading.loader import LoadedModel, load_model
 from sluice_worker.outputs import (
     EngineRequest,
@@ -65,7 +65,7 @@ class Engine:
             loaded.kernels,
             num_blocks=loaded.num_blocks,
             block_size=loaded.block_size,
-            dtype=loaded.dtype,
+            dtype=loaded.cache_dtype,
             device=loaded.device,
         )
         self._runner = Runner(loaded.model, cache, Sampler(loaded.config.vocab_size), loaded.device)
@@ -209,7 +209,7 @@ def _model_info(config: EngineConfig, loaded: LoadedModel) -> ModelInfo:
         max_num_batched_tokens=config.max_num_batched_tokens,
         block_size=loaded.block_size,
         num_kv_blocks=loaded.num_blocks,
-        kv_bytes_per_token=loaded.config.kv_bytes_per_token(loaded.dtype.itemsize),
+        kv_bytes_per_token=bytes_per_token(loaded.config, loaded.cache_dtype),
         num_parameters=loaded.num_parameters,
         kernels=loaded.kernels.name,
     )

@@ -6,7 +6,7 @@ import torch
 
 from sluice_worker.config import EngineConfig, ModelConfig
 from sluice_worker.errors import ConfigError
-from sluice_worker.kernels.interface import CacheShape, Kernels, LayerCache
+from sluice_worker.kernels.interface import SCALE_BYTES, CacheShape, Kernels, LayerCache
 
 DEFAULT_SHARE = 0.4
 """Of the memory left beside the weights, when no budget was given."""
@@ -25,12 +25,18 @@ class KVCache:
         dtype: torch.dtype,
         device: torch.device,
     ) -> None:
+        """`dtype` of what is stored: that of the activations, or int8."""
         shape = CacheShape(num_blocks, block_size, config.num_kv_heads, config.head_dim)
         self.block_size = block_size
         self.num_blocks = num_blocks
         self.layers: list[LayerCache] = [
             kernels.allocate_cache(shape, dtype, device) for _ in range(config.num_layers)
         ]
+
+
+def bytes_per_token(config: ModelConfig, dtype: torch.dtype) -> int:
+    """Of a cache that stores `dtype`, in all layers."""
+    return config.kv_bytes_per_token(dtype.itemsize, SCALE_BYTES if dtype == torch.int8 else 0)
 
 
 def count_blocks(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import tempfile
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 from unittest import mock
 
 import pytest
@@ -39,10 +41,45 @@ def set_threads(kernels: CpuKernels, threads: int) -> None:
     kernels._lib.sluice_set_threads(threads)
 
 
-def write_slot(cache: LayerCache, slot: int, key: torch.Tensor, value: torch.Tensor) -> None:
-    """Write one token, `key` and `value` [kv heads, D], where `attention.h` says it belongs."""
-    panel, pack = cache.keys.shape[4:]
-    block, offset = divmod(slot, cache.keys.shape[2] * panel)
-    pairs = key.view(len(key), -1, pack)
-    cache.keys[block, :, offset // panel, : pairs.shape[1], offset % panel] = pairs
-    cache.values[block, :, offset // pack, : value.shape[1], offset % pack] = value
+def write_slot(
+    cache: LayerCache, slot: int, key: torch.Tensor, value: torch.Tensor, activations: torch.dtype
+) -> None:
+    """Write one token, as the reference stores its `key` and `value`, where `attention.h` says it belongs."""
+    view = layout_of(cache, activations)
+    panel, pack = view.keys.shape[4:]
+    block, offset = divmod(slot, view.keys.shape[2] * panel)
+    if view.scales is not None:
+        for scales, head in zip(view.scales, (key, value), strict=True):
+            scales[block, :, offset] = head[:, -4:].contiguous().view(torch.float32)[:, 0]
+        key, value = key[:, :-4], value[:, :-4]
+    pairs = key.reshape(len(key), -1, pack)
+    view.keys[block, :, offset // panel, : pairs.shape[1], offset % panel] = pairs
+    view.values[block, :, offset // pack, : value.shape[1], offset % pack] = value
+
+
+class CacheView(NamedTuple):
+    """The numbers of a cache, see `attention.h`."""
+
+    keys: torch.Tensor
+    """[blocks, kv heads, panels, packs of a head, tokens of a panel, numbers of a pack]."""
+    values: torch.Tensor
+    """[blocks, kv heads, packs of tokens, numbers of a head, tokens of a pack]."""
+    scales: tuple[torch.Tensor, torch.Tensor] | None
+    """Of keys and values if they are codes: [blocks, kv heads, tokens]."""
+
+
+def layout_of(cache: LayerCache, activations: torch.dtype) -> CacheView:
+    """Views of a cache that is used with `activations`."""
+    if cache.keys.dtype != torch.int8:
+        return CacheView(cache.keys, cache.values, None)
+    _, _, size, width = cache.keys.shape
+    width, pack, panel = width - 4, 4 // activations.itemsize, math.gcd(size, 16)
+    codes = [tensor.flatten(2)[..., : size * width] for tensor in cache]
+    key_scales, value_scales = (
+        tensor.flatten(2)[..., size * width :].view(torch.float32) for tensor in cache
+    )
+    return CacheView(
+        codes[0].unflatten(2, (size // panel, width // pack, panel, pack)),
+        codes[1].unflatten(2, (size // pack, width, pack)),
+        (key_scales, value_scales),
+    )

@@ -33,6 +33,7 @@ def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]
     [
         (["--dtype", "float8"], "--dtype is 'float8'; choose auto, float32 or bfloat16."),
         (["--quantization", "int2"], "--quantization is 'int2'; choose none, int8 or int4."),
+        (["--kv-cache-dtype", "int4"], "--kv-cache-dtype is 'int4'; choose auto or int8."),
         (["--device", "tpu"], "--device is 'tpu'; choose"),
         (["--kv-memory", "lots"], "--kv-memory is 'lots'; write a size such as 2GiB"),
         (["--max-num-seqs", "0"], "max_num_seqs is 0"),

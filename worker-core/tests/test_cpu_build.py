@@ -57,5 +57,5 @@ def test_another_source_is_another_library(tmp_path: Path, monkeypatch: pytest.M
         shutil.copy(path, tmp_path)
     monkeypatch.setattr(builder, "SOURCE", tmp_path)
     before = builder._source_hash()
-    (tmp_path / "isa.h").write_text("// changed\n")
+    (tmp_path / "registers.h").write_text("// changed\n")
     assert builder._source_hash() != before

@@ -160,6 +160,22 @@ def test_scores_that_round_to_the_same_number_go_to_the_lowest_id(
 
 
 @every_isa
+@pytest.mark.parametrize("temperature", [0.0, 1e-6])
+def test_of_equal_logits_the_first_wins(isa: str, temperature: float) -> None:
+    """Wherever the two largest stand: in the same lane of a vector, or the first in a later one."""
+    pairs = [(first, second) for second in range(40) for first in range(second)]
+    logits = torch.zeros(len(pairs), 40)
+    for row, pair in enumerate(pairs):
+        logits[row, list(pair)] = 1
+    draws = [Draw(temperature, 1 if temperature else 0, 1.0, 0.0, 5)] * len(pairs)
+    chosen = forced_kernels(isa).sample(logits, draws).tolist()
+    if temperature:  # noise decides between them, and nothing else is drawn
+        assert all(token in pair for token, pair in zip(chosen, pairs, strict=True))
+    else:
+        assert chosen == [first for first, _ in pairs]
+
+
+@every_isa
 def test_draws_follow_the_distribution(isa: str) -> None:
     """20,000 draws from four tokens: shares within 4 standard deviations."""
     shares = torch.tensor([0.5, 0.3, 0.15, 0.05])

@@ -10,7 +10,12 @@ from torch import Tensor
 
 from sluice_worker.batch import QueryRange
 from sluice_worker.kernels.interface import CacheShape, LayerCache, QKNorm
-from sluice_worker.kernels.reference import QUERY_TILE, ReferenceKernels
+from sluice_worker.kernels.reference import (
+    QUERY_TILE,
+    ReferenceKernels,
+    dequantize_heads,
+    quantize_heads,
+)
 
 CPU = torch.device("cpu")
 KERNELS = ReferenceKernels()
@@ -159,6 +164,35 @@ def test_rope_and_cache_rotates_queries_and_writes_each_token_to_its_slot(with_n
             assert torch.equal(cache.values[h, block, offset], value[t, h])
     written = int((cache.values != 0).any(-1)[0].sum())
     assert written == tokens
+
+
+def test_codes_are_within_half_a_step_and_keep_the_largest() -> None:
+    torch.manual_seed(0)
+    heads = torch.randn(7, 3, 10) * 5
+    heads[2, 1] = 0
+    codes = quantize_heads(heads)
+    assert codes.shape == (7, 3, 14)
+    assert codes.dtype == torch.int8
+    step = heads.abs().amax(-1, keepdim=True) / 127
+    error = (dequantize_heads(codes) - heads).abs()
+    assert (error <= 0.5001 * step).all()
+    assert codes[..., :10].abs().amax(-1).flatten().tolist() == [0 if i == 7 else 127 for i in range(21)]
+
+
+def test_attention_over_codes_is_attention_over_what_they_stand_for() -> None:
+    torch.manual_seed(0)
+    tokens, heads, kv_heads, dim = 20, 4, 2, 18
+    query, key, value = (torch.randn(tokens, n, dim) for n in (heads, kv_heads, kv_heads))
+    cos_sin = torch.cat((torch.ones(1, dim // 2), torch.zeros(1, dim // 2)), -1)  # no rotation
+    out = []
+    for dtype in (torch.int8, torch.float32):
+        cache = KERNELS.allocate_cache(CacheShape(5, 4, kv_heads, dim), dtype, CPU)
+        positions, slots = torch.zeros(tokens, dtype=torch.int64), torch.arange(tokens)
+        KERNELS.rope_and_cache(query, key, value, cos_sin, positions, slots, cache)
+        plan = KERNELS.plan_attention([QueryRange(0, tokens, tokens, range(5))], 4, frozenset({None}), CPU)
+        out.append(KERNELS.attention(query, cache, plan, None))
+        key, value = (dequantize_heads(quantize_heads(x)) for x in (key, value))
+    torch.testing.assert_close(out[0], out[1], atol=1e-5, rtol=1e-5)
 
 
 def test_norms() -> None:

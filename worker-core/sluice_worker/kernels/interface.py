@@ -19,6 +19,9 @@ from torch import Tensor
 from sluice_worker.batch import QueryRange
 from sluice_worker.quant.weights import QuantizedWeight, WeightFormat
 
+SCALE_BYTES = 4
+"""Of the scale of one head of one token, in a cache of int8 codes."""
+
 
 class LayerCache(NamedTuple):
     """Keys and values of one layer. The layout belongs to the backend that allocated it."""
@@ -97,7 +100,11 @@ class Kernels(Protocol):
     """`reference`, `cpu` or `cuda`."""
 
     def allocate_cache(self, shape: CacheShape, dtype: torch.dtype, device: torch.device) -> LayerCache:
-        """The KV cache of one layer, zeroed: G * D numbers per slot, once for keys and once for values."""
+        """The KV cache of one layer, zeroed: G * D numbers per slot, once for keys and once for values.
+
+        With dtype int8 they are codes: each head of a token is divided by its largest magnitude / 127, a
+        float32 that is kept beside it, and rounded to the nearest integer.
+        """
 
     def quantize(self, weight: Tensor, weight_format: WeightFormat) -> QuantizedWeight:
         """`quant.weights.quantize_weight`: the same codes and scales."""

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from sluice_worker.batch import QueryRange
 from sluice_worker.kernels.interface import (
+    SCALE_BYTES,
     CacheShape,
     LayerCache,
     LayerShape,
@@ -58,8 +59,9 @@ class ReferenceKernels:
     name = "reference"
 
     def allocate_cache(self, shape: CacheShape, dtype: torch.dtype, device: torch.device) -> LayerCache:
-        """Two tensors [kv heads, blocks, block size, head dim]."""
-        size = (shape.num_kv_heads, shape.num_blocks, shape.block_size, shape.head_dim)
+        """Two tensors [kv heads, blocks, block size, head dim]; int8 codes are followed by their scale."""
+        width = shape.head_dim + (SCALE_BYTES if dtype == torch.int8 else 0)
+        size = (shape.num_kv_heads, shape.num_blocks, shape.block_size, width)
         return LayerCache(
             torch.zeros(size, dtype=dtype, device=device), torch.zeros(size, dtype=dtype, device=device)
         )
@@ -113,8 +115,9 @@ class ReferenceKernels:
             query = self.rms_norm(query, qk_norm.q_weight, qk_norm.eps)
             key = self.rms_norm(key, qk_norm.k_weight, qk_norm.eps)
         cos, sin = cos_sin[positions].unsqueeze(1).chunk(2, dim=-1)
-        _slot_view(cache.keys).index_copy_(1, slots, _rotate(key, cos, sin).transpose(0, 1))
-        _slot_view(cache.values).index_copy_(1, slots, value.transpose(0, 1))
+        for tensor, heads in ((cache.keys, _rotate(key, cos, sin)), (cache.values, value)):
+            columns = quantize_heads(heads) if tensor.dtype == torch.int8 else heads
+            _slot_view(tensor).index_copy_(1, slots, columns.transpose(0, 1))
         return _rotate(query, cos, sin)
 
     def plan_attention(
@@ -159,10 +162,31 @@ def _slot_view(cache: Tensor) -> Tensor:
     return cache.flatten(1, 2)
 
 
+def quantize_heads(x: Tensor) -> Tensor:
+    """The codes of each head, and the bytes of its scale: [T, heads, D] to int8 [T, heads, D + 4]."""
+    wide = x.float()
+    magnitude = wide.abs().amax(-1)
+    # Not `127 / magnitude`, which would be a rounded reciprocal times 127.
+    inverse = torch.where(magnitude < 1e-30, 0.0, torch.tensor(127.0) / magnitude)
+    codes = (wide * inverse.unsqueeze(-1)).round().to(torch.int8)
+    return torch.cat((codes, (magnitude / 127).unsqueeze(-1).view(torch.int8)), dim=-1)
+
+
+def dequantize_heads(codes: Tensor) -> Tensor:
+    """What `quantize_heads` kept: int8 [..., D + 4] to float32 [..., D]."""
+    scales = codes[..., -SCALE_BYTES:].contiguous().view(torch.float32)
+    return codes[..., :-SCALE_BYTES].float() * scales
+
+
 def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Rotate the halves of each head: `x` [T, heads, D], `cos` and `sin` [T, 1, D/2]."""
     first, second = x.float().chunk(2, dim=-1)
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+
+
+def _numbers(blocks: Tensor) -> Tensor:
+    """Blocks of a cache in float32."""
+    return dequantize_heads(blocks) if blocks.dtype == torch.int8 else blocks.float()
 
 
 def _tiles(query: QueryRange, block_size: int) -> Iterator[QueryRange]:
@@ -208,12 +232,13 @@ def _plan_group(
 
 def _attend(query: Tensor, cache: LayerCache, group: AttentionGroup, window: int | None) -> Tensor:
     """Attention of R * n rows over R gathered contexts of L slots: [R * n, H, D] to the same shape."""
-    num_kv_heads, head_dim = cache.keys.shape[0], cache.keys.shape[-1]
+    num_kv_heads, head_dim = cache.keys.shape[0], query.shape[-1]
     requests, heads = group.num_requests, query.shape[1]
     length, per_kv = query.shape[0] // requests, heads // num_kv_heads
-    gathered = (num_kv_heads, requests, -1, head_dim)
-    keys = cache.keys.index_select(1, group.block_ids).view(gathered).float()
-    values = cache.values.index_select(1, group.block_ids).view(gathered).float()
+    keys, values = (
+        _numbers(tensor.index_select(1, group.block_ids)).view(num_kv_heads, requests, -1, head_dim)
+        for tensor in cache
+    )
     # [R, n, G, H/G, D] -> [G, R, H/G * n, D]: rows that read the same keys become one matrix.
     q = query.view(requests, length, num_kv_heads, per_kv, head_dim).permute(2, 0, 3, 1, 4)
     q = q.reshape(num_kv_heads, requests, per_kv * length, head_dim).float() * head_dim**-0.5

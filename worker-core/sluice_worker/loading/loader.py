@@ -15,7 +15,7 @@ from sluice_worker.config import EngineConfig, ModelConfig
 from sluice_worker.device import free_memory_bytes, require_memory, resolve_device, resolve_dtype
 from sluice_worker.kernels.interface import Kernels
 from sluice_worker.kernels.select import select_kernels
-from sluice_worker.kv_cache import count_blocks
+from sluice_worker.kv_cache import bytes_per_token, count_blocks
 from sluice_worker.loading.checkpoint import Checkpoint
 from sluice_worker.loading.hf_config import read_model_config, read_quantization_config
 from sluice_worker.loading.model_folder import ModelFolder, resolve_model
@@ -35,6 +35,7 @@ class LoadedModel(msgspec.Struct, frozen=True, kw_only=True):
     kernels: Kernels
     device: torch.device
     dtype: torch.dtype
+    cache_dtype: torch.dtype
     num_parameters: int
     weight_bytes: int
     quantization: str
@@ -64,10 +65,11 @@ def load_model(config: EngineConfig) -> LoadedModel:
         model = builder(model_config, kernels, checkpoint, context)
         checkpoint.check_all_taken()
     block_size = config.block_size or (16 if device.type == "cuda" else 32)
+    cache_dtype = torch.int8 if config.kv_cache_dtype == "int8" else dtype
     num_blocks = count_blocks(
         config,
         block_size=block_size,
-        bytes_per_token=model_config.kv_bytes_per_token(dtype.itemsize),
+        bytes_per_token=bytes_per_token(model_config, cache_dtype),
         max_model_len=context,
         free_bytes=free_bytes - checkpoint.weight_bytes,
     )
@@ -89,6 +91,7 @@ def load_model(config: EngineConfig) -> LoadedModel:
         kernels=kernels,
         device=device,
         dtype=dtype,
+        cache_dtype=cache_dtype,
         num_parameters=checkpoint.num_parameters,
         weight_bytes=checkpoint.weight_bytes,
         quantization=checkpoint.quantization,

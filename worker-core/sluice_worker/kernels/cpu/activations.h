@@ -26,40 +26,21 @@ uint32_t* scratch(int64_t units) {
   return memory.data();
 }
 
-SLUICE_INLINE int32_t sum(i32x16 v) {
-#if defined(__AVX512F__)
-  return _mm512_reduce_add_epi32((__m512i)v);
-#else
-  for (int half = 8; half > 0; half /= 2)
-    for (int i = 0; i < half; i++) v[i] += v[i + half];
-  return v[0];
-#endif
-}
-
 // The largest |x|, or not-a-number if there is one: positive floats have the order of their bits.
-SLUICE_INLINE i32x16 larger_magnitude(i32x16 largest, f32x16 x) {
-  const i32x16 bits = (i32x16)x & 0x7fffffff;
+SLUICE_INLINE Ints larger_magnitude(Ints largest, Floats x) {
+  const Ints bits = (Ints)x & 0x7fffffff;
   return bits > largest ? bits : largest;
 }
 
-SLUICE_INLINE float largest_magnitude(i32x16 v) {
-#if defined(__AVX512F__)
-  return as_float(_mm512_reduce_max_epi32((__m512i)v));
-#else
-  for (int half = 8; half > 0; half /= 2)
-    for (int i = 0; i < half; i++) v[i] = v[i] > v[i + half] ? v[i] : v[i + half];
-  return as_float(v[0]);
-#endif
-}
+SLUICE_INLINE float largest_magnitude(Ints v) { return as_float(largest(v)); }
 
 // x / scale for a scale of max |x| / 127. A row of practically nothing counts as zero.
 SLUICE_INLINE float inverse_scale(float magnitude) { return magnitude < 1e-30f ? 0.f : 127.f / magnitude; }
 
-// Write sixteen codes, rounded to nearest, ties to even; return them. Adding 1.5 * 2^23 rounds to an integer.
-SLUICE_INLINE i32x16 quantize(f32x16 x, float inverse, void* codes) {
-  const i32x16 rounded = (i32x16)fma(x, splat(inverse), splat(12582912.f)) - 0x4b400000;
-  typedef int8_t i8x16 __attribute__((vector_size(16)));
-  const i8x16 bytes = __builtin_convertvector(rounded, i8x16);
+// Write a register's worth of codes, rounded to nearest, ties to even; return them.
+SLUICE_INLINE Ints quantize(Floats x, float inverse, void* codes) {
+  const Ints rounded = (Ints)multiply_add(x, splat(inverse), splat(kRound)) - 0x4b400000;
+  const Bytes bytes = __builtin_convertvector(rounded, Bytes);
   memcpy(codes, &bytes, sizeof bytes);
   return rounded;
 }
@@ -98,7 +79,7 @@ void write_image(BFloat16, const T* x, int64_t inputs, uint32_t* image) {
 
 template <class T>
 void write_image(Int8, const T* x, int64_t inputs, uint32_t* image) {
-  i32x16 bits = {}, sums = {};
+  Ints bits = {}, sums = {};
   for_lanes(inputs, [&](int64_t i, int64_t count) { bits = larger_magnitude(bits, load(x + i, count)); });
   const float magnitude = largest_magnitude(bits), inverse = inverse_scale(magnitude);
   for_lanes(inputs, [&](int64_t i, int64_t count) {
@@ -110,12 +91,15 @@ void write_image(Int8, const T* x, int64_t inputs, uint32_t* image) {
 template <class Format, class T>
 void write_image(Format, const T* x, int64_t inputs, uint32_t* image) {
   for (int64_t i = 0; i < inputs; i += kGroup, image += Format::kStepUnits) {
-    const f32x16 low = load(x + i, std::min(kLanes, inputs - i));
-    const f32x16 high = load(x + i + kLanes, std::clamp<int64_t>(inputs - i - kLanes, 0, kLanes));
-    const float magnitude = largest_magnitude(larger_magnitude(larger_magnitude(i32x16{}, low), high));
-    const float inverse = inverse_scale(magnitude);
-    const i32x16 codes = quantize(low, inverse, image) + quantize(high, inverse, image + 4);
-    finish_codes(image + kGroup / 4, int32_t(-Format::kOffset) * sum(codes), magnitude / 127.f);
+    const int64_t size = std::min(kGroup, inputs - i);
+    Ints bits = {}, sums = {};
+    for_lanes(size, [&](int64_t j, int64_t count) { bits = larger_magnitude(bits, load(x + i + j, count)); });
+    const float magnitude = largest_magnitude(bits), inverse = inverse_scale(magnitude);
+    memset(image, 0, kGroup);
+    for_lanes(size, [&](int64_t j, int64_t count) {
+      sums += quantize(load(x + i + j, count), inverse, image + j / 4);
+    });
+    finish_codes(image + kGroup / 4, int32_t(-Format::kOffset) * sum(sums), magnitude / 127.f);
   }
 }
 

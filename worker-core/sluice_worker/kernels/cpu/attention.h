@@ -4,7 +4,8 @@
 // and packs of P numbers (two bf16 or one float, see `vector_math.h`):
 //     keys    [blocks, G, B / L, W / P, L, P]   panels of L tokens: their scores are sums of column vectors
 //     values  [blocks, G, B / P, W, P]          tokens in packs: outputs are sums of row vectors
-// L is the largest power of two up to 16 that divides B; B is even.
+// L is the largest power of two up to 16 that divides B; B is even. A cache of int8 codes has the same order,
+// P being that of the activations, and behind the codes of a block and kv head the scales of its B tokens.
 //
 // The rows of an item are query rows times the query heads that share a kv head, so that a key is read once
 // for all of them. The context is cut at multiples of kSplit and scored in tiles at multiples of kTile, both
@@ -12,12 +13,15 @@
 // last. What a row does not see contributes exact zeros. Hence a row's bits do not depend on the other rows,
 // on how its prompt was cut into chunks, or on the number of threads.
 //
-// Softmax weights are rounded to the type of the values before they multiply them (as in FlashAttention, Dao
-// et al., 2022); everything else is float32. The split decode is "Flash-Decoding" (Dao et al., 2023).
+// Softmax weights are rounded to the type of the activations before they multiply the values (as in
+// FlashAttention, Dao et al., 2022); everything else is float32. Codes are exact in that type: a tile of them
+// is widened, keys' scales multiply the scores, and values' scales the weights. The split decode is
+// "Flash-Decoding" (Dao et al., 2023).
 #pragma once
 
 #include <atomic>
 #include <cmath>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -27,19 +31,33 @@ namespace sluice::SLUICE_ISA {
 
 constexpr int64_t kSplit = 512;
 constexpr int64_t kTile = 64;
-constexpr int64_t kPanels = kTile / kLanes;
+constexpr int kTileVectors = kTile / kLanes;
+constexpr int64_t kPanelTokens = 16;  // and the multiple that head dimensions are padded to
+constexpr int64_t kPanels = kTile / kPanelTokens;
 constexpr int64_t kQueryTile = 16;  // query rows of an item
 constexpr int kRowBlock = 4;        // rows whose sums are in registers together
-#if defined(__AVX512F__)
+#if defined(__AVX512F__) || defined(__ARM_NEON)
 constexpr int kVectors = 4;  // times vectors of each
 #else
-constexpr int kVectors = 1;
+constexpr int kVectors = 2;
 #endif
 constexpr float kNoScore = -1e30f;  // below every score, and finite: differences of maxima stay numbers
 
-inline int64_t padded_width(int64_t head_dim) { return (head_dim + kLanes - 1) / kLanes * kLanes; }
+inline int64_t padded_width(int64_t head_dim) {
+  return (head_dim + kPanelTokens - 1) / kPanelTokens * kPanelTokens;
+}
 
-inline int64_t panel_length(int64_t block_size) { return std::min(kLanes, block_size & -block_size); }
+inline int64_t panel_length(int64_t block_size) { return std::min(kPanelTokens, block_size & -block_size); }
+
+// What the cache stores: activations as they are, or int8 codes.
+template <class Stored>
+constexpr bool kCodes = std::is_same_v<Stored, int8_t>;
+
+// Numbers that the keys, or the values, of one block and kv head take.
+template <class Stored>
+int64_t block_numbers(int64_t block_size, int64_t width) {
+  return block_size * (width + (kCodes<Stored> ? int64_t{sizeof(float)} : 0));
+}
 
 // Consecutive query rows of one request, and the part of the context they attend to in this item.
 struct AttentionItem {
@@ -90,80 +108,95 @@ inline void plan_attention(const void* queries, int64_t count, int64_t window, v
   total[2] = group;
 }
 
-// Keys and values of sixteen positions.
-template <class T>
+// Keys and values of sixteen positions, and their scales if they are codes.
+template <class Stored>
 struct Panel {
-  const T *keys, *values;
+  const Stored *keys, *values;
+  const float *key_scales, *value_scales;
 };
 
 // What a block of rows fetches of the next tile while it computes: panels of keys, or vectors of every pack
 // of values, [first, last). Decode waits for nothing but memory, and memory should never wait for arithmetic,
 // so the lines are spread evenly over the arithmetic.
-template <class T>
+template <class Stored>
 struct Ahead {
-  const Panel<T>* panels;
+  const Panel<Stored>* panels;
   int first, last;
 };
 
-// scores[r][c * 16...] = query[r] . keys of panel c.
-template <class T, int R, int C>
-inline void score(const T* query, int64_t width, const Panel<T>* panels, Ahead<T> ahead, float* scores) {
-  f32x16 sums[R][C];
-  for (int r = 0; r < R; r++)
-    for (int c = 0; c < C; c++) sums[r][c] = splat(0);
+// Not inlined: their loops need all registers.
+#define SLUICE_APART __attribute__((noinline))
+
+// scores[r][...] = query[r] . keys, for C vectors of keys. `width` numbers in each.
+template <class T, class Stored, int R, int C>
+SLUICE_APART void score(const T* query, int64_t width, const T* const* keys, Ahead<Stored> ahead,
+                        float* scores) {
+  Floats sums[R][C] = {};
   for (int64_t i = 0; i < width; i += kPack<T>) {
-    decltype(load_packs(query)) keys[C];
-    for (int c = 0; c < C; c++) keys[c] = load_packs(panels[c].keys + i * kLanes);
-    for (int c = ahead.first; c < ahead.last; c++) __builtin_prefetch(ahead.panels[c].keys + i * kLanes);
-    for (int r = 0; r < R; r++) {
-      const auto q = repeat_pack(query + r * width + i);
-      for (int c = 0; c < C; c++) sums[r][c] = dot(q, keys[c], sums[r][c]);
+    Ints k[C];
+    SLUICE_UNROLL for (int c = 0; c < C; c++) k[c] = load_register(keys[c] + i * kPanelTokens);
+    for (int c = ahead.first; c < ahead.last; c++)
+      __builtin_prefetch(ahead.panels[c].keys + i * kPanelTokens);
+    SLUICE_UNROLL for (int r = 0; r < R; r++) {
+      const Ints q = repeat_pack(query + r * width + i);
+      SLUICE_UNROLL for (int c = 0; c < C; c++) sums[r][c] = dot<T>(q, k[c], sums[r][c]);
     }
   }
-  for (int r = 0; r < R; r++)
-    for (int c = 0; c < C; c++) store(scores + r * kTile + c * kLanes, sums[r][c]);
+  SLUICE_UNROLL for (int r = 0; r < R; r++) {
+    SLUICE_UNROLL for (int c = 0; c < C; c++) store(scores + r * kTile + c * kLanes, sums[r][c]);
+  }
 }
 
-// out[r][c * 16...] += sum of weights[r][i] * values of position i, for positions [begin, end) of the tile
-// and C vectors from `column` on.
-template <class T, int R, int C>
-inline void mix(const T* weights, const Panel<T>* panels, Ahead<T> ahead, int64_t begin, int64_t end,
-                int64_t width, int64_t column, float* out, int64_t stride) {
-  f32x16 sums[R][C];
-  for (int r = 0; r < R; r++)
-    for (int c = 0; c < C; c++) sums[r][c] = load(out + r * stride + column + c * kLanes);
+// out[r][...] += sum of weights[r][i] * values of position i, for positions [begin, end) of the tile and C
+// vectors from `column` on.
+template <class T, class Stored, int R, int C>
+SLUICE_APART void mix(const T* weights, const T* const* panels, Ahead<Stored> ahead, int64_t begin,
+                      int64_t end, int64_t width, int64_t column, float* out, int64_t stride) {
+  Floats sums[R][C];
+  SLUICE_UNROLL for (int r = 0; r < R; r++) {
+    SLUICE_UNROLL for (int c = 0; c < C; c++) sums[r][c] = load(out + r * stride + column + c * kLanes);
+  }
   for (int64_t i = begin; i < end;) {
-    const int64_t panel = i / kLanes, offset = i % kLanes * width + column * kPack<T>;
-    const T *values = panels[panel].values + offset, *next = ahead.panels[panel].values + offset;
-    for (const int64_t stop = std::min(end, (panel + 1) * kLanes); i < stop; i += kPack<T>) {
-      decltype(load_packs(values)) v[C];
-      for (int c = 0; c < C; c++) v[c] = load_packs(values + c * kLanes * kPack<T>);
+    const int64_t panel = i / kPanelTokens, offset = i % kPanelTokens * width + column * kPack<T>;
+    const T* values = panels[panel] + offset;
+    const Stored* next = ahead.panels[panel].values + offset;
+    for (const int64_t stop = std::min(end, (panel + 1) * kPanelTokens); i < stop; i += kPack<T>) {
+      Ints v[C];
+      SLUICE_UNROLL for (int c = 0; c < C; c++) v[c] = load_register(values + c * kLanes * kPack<T>);
       for (int c = ahead.first; c < ahead.last; c++) __builtin_prefetch(next + c * kLanes * kPack<T>);
-      for (int r = 0; r < R; r++) {
-        const auto w = repeat_pack(weights + r * kTile + i);
-        for (int c = 0; c < C; c++) sums[r][c] = dot(w, v[c], sums[r][c]);
+      SLUICE_UNROLL for (int r = 0; r < R; r++) {
+        const Ints w = repeat_pack(weights + r * kTile + i);
+        SLUICE_UNROLL for (int c = 0; c < C; c++) sums[r][c] = dot<T>(w, v[c], sums[r][c]);
       }
       values += kPack<T> * width, next += kPack<T> * width;
     }
   }
-  for (int r = 0; r < R; r++)
-    for (int c = 0; c < C; c++) store(out + r * stride + column + c * kLanes, sums[r][c]);
+  SLUICE_UNROLL for (int r = 0; r < R; r++) {
+    SLUICE_UNROLL for (int c = 0; c < C; c++) store(out + r * stride + column + c * kLanes, sums[r][c]);
+  }
 }
 
-// Call `visit(block, row, index)` for blocks of kRowBlock rows, then for single ones; `block.value` rows
-// each.
+// Call `visit(block, row, index)` for blocks of kRowBlock rows and the rest; `block.value` rows each.
 template <class Visit>
 inline void for_row_blocks(int64_t rows, Visit visit) {
   int64_t row = 0;
   int index = 0;
   for (; row + kRowBlock <= rows; row += kRowBlock)
     visit(std::integral_constant<int, kRowBlock>{}, row, index++);
-  for (; row < rows; row++) visit(std::integral_constant<int, 1>{}, row, index++);
+  switch (rows - row) {
+    case 3:
+      return visit(std::integral_constant<int, 3>{}, row, index);
+    case 2:
+      return visit(std::integral_constant<int, 2>{}, row, index);
+    case 1:
+      return visit(std::integral_constant<int, 1>{}, row, index);
+  }
 }
 
-template <class T>
+template <class T, class Stored>
 struct AttentionArgs {
-  const T *query, *keys, *values;  // query [rows, heads, head_dim]
+  const T* query;  // [rows, heads, head_dim]
+  const Stored *keys, *values;
   T* out;
   const AttentionItem* items;
   const int32_t* tables;
@@ -173,21 +206,22 @@ struct AttentionArgs {
 };
 
 // One item on one kv head. A "row" here is one of `rows_` pairs of query row and query head. The state of a
-// row's softmax is `width + 32` floats: weighted values [width], sums of weights [16 lanes], largest score.
-template <class T>
+// row's softmax is `width + 32` floats: weighted values [width], sums of weights [16], largest score.
+template <class T, class Stored>
 class ItemAttention {
  public:
-  ItemAttention(const AttentionArgs<T>& args, const AttentionItem& item, int64_t kv_head)
+  ItemAttention(const AttentionArgs<T, Stored>& args, const AttentionItem& item, int64_t kv_head)
       : args_(args),
         item_(item),
         kv_head_(kv_head),
         per_kv_(args.heads / args.kv_heads),
         width_(padded_width(args.head_dim)),
-        stride_(width_ + 2 * kLanes),
+        stride_(width_ + 2 * kPanelTokens),
         rows_(item.rows * per_kv_),
-        scale_(1 / std::sqrt(static_cast<float>(args.head_dim))) {
+        scale_(kLog2E / std::sqrt(static_cast<float>(args.head_dim))) {
     thread_local std::vector<float> scratch;
-    const size_t needed = rows_ * (width_ + 2 * kTile + 2 * stride_) + 3 * kTile * width_ + kLanes;
+    const size_t needed =
+        rows_ * (width_ + 2 * kTile + 2 * stride_) + kTile * (3 * width_ + 2) + kPanelTokens;
     if (scratch.size() < needed) scratch.resize(needed);
     float* next = reinterpret_cast<float*>((reinterpret_cast<uintptr_t>(scratch.data()) + 63) / 64 * 64);
     const auto take = [&next](int64_t floats) { return std::exchange(next, next + floats); };
@@ -196,7 +230,8 @@ class ItemAttention {
     scores_ = take(rows_ * kTile);
     result_ = take(rows_ * stride_);
     state_ = item.partial < 0 ? take(rows_ * stride_) : partial(item.split);
-    panel_copies_ = reinterpret_cast<T*>(take(3 * kTile * width_));
+    copies_ = reinterpret_cast<T*>(take(3 * kTile * width_));
+    key_scales_ = take(kTile), value_scales_ = take(kTile);
   }
 
   void run() {
@@ -215,7 +250,8 @@ class ItemAttention {
   }
 
  private:
-  const T* query_row(const T* base, int64_t row) const {
+  template <class Number>
+  Number* query_row(Number* base, int64_t row) const {
     return base +
            ((item_.row + row / per_kv_) * args_.heads + kv_head_ * per_kv_ + row % per_kv_) * args_.head_dim;
   }
@@ -229,8 +265,10 @@ class ItemAttention {
 
   void reset(float* state) const {
     std::fill_n(state, rows_ * stride_, 0.f);
-    for (int64_t row = 0; row < rows_; row++) state[row * stride_ + width_ + kLanes] = kNoScore;
+    for (int64_t row = 0; row < rows_; row++) top(state, row) = kNoScore;
   }
+
+  float& top(float* state, int64_t row) const { return state[row * stride_ + width_ + kPanelTokens]; }
 
   // The state of all rows after positions [begin, end), which lie in one split.
   void attend(int64_t begin, int64_t end) {
@@ -241,129 +279,167 @@ class ItemAttention {
 
   // The tile at `start`, of which positions [begin, end) are seen by some row.
   void attend_tile(int64_t start, int64_t begin, int64_t end) {
-    Panel<T> panels[kPanels], next[kPanels];
-    find_panels(start, begin, end, panels);
-    const bool has_next = find_next_panels(start + kTile, panels, next);
-    const int shares = has_next ? std::min<int>(kPanels, rows_ / kRowBlock + rows_ % kRowBlock) : 0;
+    find_panels(start, begin, end);
+    Panel<Stored> next[kPanels];
+    const int shares =
+        find_next_panels(start + kTile, next) ? std::min<int>(kPanels, (rows_ + 3) / kRowBlock) : 0;
     const auto ahead = [&next, shares](int index) {
-      if (index >= shares) return Ahead<T>{next, 0, 0};
-      return Ahead<T>{next, index * int(kPanels) / shares, (index + 1) * int(kPanels) / shares};
+      if (index >= shares) return Ahead<Stored>{next, 0, 0};
+      return Ahead<Stored>{next, index * int(kPanels) / shares, (index + 1) * int(kPanels) / shares};
     };
+    const T* keys[kTileVectors];
+    for (int64_t v = 0; v < kTileVectors; v++)
+      keys[v] = keys_[v * kLanes / kPanelTokens] + v * kLanes % kPanelTokens * kPack<T>;
     for_row_blocks(rows_, [&](auto block, int64_t row, int index) {
-      for (int c = 0; c < kPanels; c += kVectors)
-        score<T, block.value, kVectors>(query_ + row * width_, width_, panels + c, ahead(index),
-                                        scores_ + row * kTile + c * kLanes);
+      for (int v = 0; v < kTileVectors; v += kVectors)
+        score<T, Stored, block.value, kVectors>(query_ + row * width_, width_, keys + v, ahead(index),
+                                                scores_ + row * kTile + v * kLanes);
     });
-    for (int64_t row = 0; row < rows_; row++) soften(row, item_.position + row / per_kv_ - start);
+    for (int64_t row = 0, last = item_.position - start; row < rows_; last++)
+      for (const int64_t stop = row + per_kv_; row < stop; row++) soften(row, last);
     begin = begin / kPack<T> * kPack<T>;
     for_row_blocks(rows_, [&](auto block, int64_t row, int index) {
-      const T* weights = weights_ + row * kTile;
-      float* state = state_ + row * stride_;
+      const auto mix_columns = [&](auto columns, int64_t column, Ahead<Stored> lines) {
+        mix<T, Stored, block.value, columns.value>(weights_ + row * kTile, values_, lines, begin, end, width_,
+                                                   column, state_ + row * stride_, stride_);
+      };
       int64_t column = 0;
       for (; column + kVectors * kLanes <= width_; column += kVectors * kLanes)
-        mix<T, block.value, kVectors>(weights, panels, ahead(index), begin, end, width_, column, state,
-                                      stride_);
+        mix_columns(std::integral_constant<int, kVectors>{}, column, ahead(index));
       for (; column < width_; column += kLanes)
-        mix<T, block.value, 1>(weights, panels, {next, 0, 0}, begin, end, width_, column, state, stride_);
+        mix_columns(std::integral_constant<int, 1>{}, column, {next, 0, 0});
     });
   }
 
-  bool in_place() const { return args_.block_size % kLanes == 0; }
+  bool in_place() const { return args_.block_size % kPanelTokens == 0; }
 
   // Panels without a visible position are replaced by a neighbour: they are scored, and not looked at.
-  void find_panels(int64_t start, int64_t begin, int64_t end, Panel<T>* panels) {
-    for (int c = 0; c < kPanels; c++) {
-      const int64_t position = start + std::clamp(c * kLanes, begin, end - 1) / kLanes * kLanes;
-      panels[c] = in_place() ? slots(position)
-                             : gather(position, start + end, panel_copies_ + 2 * c * kLanes * width_);
+  void find_panels(int64_t start, int64_t begin, int64_t end) {
+    for (int64_t c = 0; c < kPanels; c++) {
+      const int64_t first = std::clamp(c * kPanelTokens, begin, end - 1) / kPanelTokens * kPanelTokens;
+      if constexpr (!kCodes<Stored>) {
+        if (in_place()) {
+          const Panel<Stored> panel = slots(start + first);
+          keys_[c] = panel.keys, values_[c] = panel.values;
+          continue;
+        }
+      }
+      T* copy = copies_ + 2 * c * kPanelTokens * width_;
+      gather(start + first, start + end, copy, copy + kPanelTokens * width_, c * kPanelTokens);
+      keys_[c] = copy, values_[c] = copy + kPanelTokens * width_;
     }
-    if (end % kPack<T>) blank_after(end, panels[(end - 1) / kLanes]);
+    if (kCodes<Stored>) {  // a weight of zero would not silence a scale that is no number
+      std::fill_n(value_scales_, begin, 0.f);
+      std::fill_n(value_scales_ + end, kTile - end, 0.f);
+    } else if (end % kPack<T>) {
+      blank_after(end);
+    }
   }
 
-  // False, and `panels` again, if this item has no next tile or there is no use in fetching it from here.
-  bool find_next_panels(int64_t start, const Panel<T>* panels, Panel<T>* next) const {
+  // False if this item has no next tile or there is no use in fetching it from here.
+  bool find_next_panels(int64_t start, Panel<Stored>* next) const {
     const bool exists = start < item_.end && in_place() && kVectors == kPanels;
-    for (int c = 0; c < kPanels; c++)
-      next[c] =
-          exists ? slots(std::min<int64_t>(start + c * kLanes, item_.end - 1) / kLanes * kLanes) : panels[c];
+    for (int64_t c = 0; c < kPanels; c++)
+      next[c] = slots(std::min<int64_t>(exists ? start + c * kPanelTokens : 0, item_.end - 1) / kPanelTokens *
+                      kPanelTokens);
     return exists;
   }
 
   // Where the positions from `position` on lie, up to the end of a panel of the cache.
-  Panel<T> slots(int32_t position) const {
-    const int32_t block_size = args_.block_size, block = args_.tables[item_.table + position / block_size];
-    const int64_t offset =
-        ((block * args_.kv_heads + kv_head_) * block_size + position % block_size) * width_;
-    return {args_.keys + offset, args_.values + offset};
+  Panel<Stored> slots(int64_t position) const {
+    const uint32_t block_size = args_.block_size, index = uint32_t(position) / block_size;
+    const int64_t block = args_.tables[item_.table + index];
+    const int64_t first = (block * args_.kv_heads + kv_head_) * block_numbers<Stored>(block_size, width_);
+    const int64_t scales = first + block_size * width_, slot = position - int64_t{index} * block_size;
+    return {args_.keys + first + slot * width_, args_.values + first + slot * width_,
+            reinterpret_cast<const float*>(args_.keys + scales) + slot,
+            reinterpret_cast<const float*>(args_.values + scales) + slot};
   }
 
-  // A panel of sixteen positions, put together from the shorter ones of this block size.
-  Panel<T> gather(int64_t position, int64_t end, T* copy) const {
-    const int64_t length = panel_length(args_.block_size), size = kLanes * width_;
-    for (int64_t lane = 0; lane < kLanes; lane += length) {
-      const int64_t from = std::min(position + lane, (end - 1) / length * length);
-      const Panel<T> part = slots(from);
-      for (int64_t i = 0; i < width_; i += kPack<T>)
-        std::copy_n(part.keys + i * length, length * kPack<T>, copy + i * kLanes + lane * kPack<T>);
-      std::copy_n(part.values, length * width_, copy + size + lane * width_);
+  // Sixteen positions, put together from the panels of this block size, codes widened. Their scales go to
+  // position `at` of the tile's.
+  void gather(int64_t position, int64_t end, T* keys, T* values, int64_t at) const {
+    const int64_t length = panel_length(args_.block_size);
+    for (int64_t lane = 0; lane < kPanelTokens; lane += length) {
+      const Panel<Stored> part = slots(std::min(position + lane, (end - 1) / length * length));
+      const int64_t run = length == kPanelTokens ? width_ : kPack<T>;  // of the head, that lies as it should
+      for (int64_t i = 0; i < width_; i += run)
+        widen(part.keys + i * length, length * run, keys + i * kPanelTokens + lane * kPack<T>);
+      widen(part.values, length * width_, values + lane * width_);
+      if (!kCodes<Stored>) continue;
+      std::copy_n(part.key_scales, length, key_scales_ + at + lane);
+      std::copy_n(part.value_scales, length, value_scales_ + at + lane);
     }
-    return {copy, copy + size};
+  }
+
+  static void widen(const Stored* from, int64_t count, T* to) {
+    if constexpr (kCodes<Stored>)
+      for_lanes(count, [=](int64_t i, int64_t some) { store(to + i, load(from + i, some), some); });
+    else
+      std::copy_n(from, count, to);
   }
 
   // The slot after the last position shares its packs. It may hold anything, not-a-number included, which a
   // weight of zero would not silence.
-  void blank_after(int64_t end, Panel<T>& panel) {
-    T* copy = panel_copies_ + 2 * kTile * width_;
-    std::copy_n(panel.values, kLanes * width_, copy);
-    T* last = copy + (end - 1) % kLanes * width_;
+  void blank_after(int64_t end) {
+    const T*& values = values_[(end - 1) / kPanelTokens];
+    T* copy = copies_ + 2 * kTile * width_;
+    std::copy_n(values, kPanelTokens * width_, copy);
+    T* last = copy + (end - 1) % kPanelTokens * width_;
     for (int64_t i = 0; i < width_; i++) last[i * kPack<T> + 1] = T{};
-    panel.values = copy;
+    values = copy;
   }
 
   // Scores of a row to weights, relative to its largest score so far. `last` is the last position of the tile
   // that it sees.
   void soften(int64_t row, int64_t last) {
     const int64_t first = args_.window ? last - args_.window + 1 : 0;
-    float* state = state_ + row * stride_;
-    const float* from = scores_ + row * kTile;
-    f32x16 s0 = load(from), s1 = load(from + 16), s2 = load(from + 32), s3 = load(from + 48);
-    if (first > 0 || last < kTile - 1) {
-      s0 = visible(s0, first, last), s1 = visible(s1, first - 16, last - 16);
-      s2 = visible(s2, first - 32, last - 32), s3 = visible(s3, first - 48, last - 48);
+    Floats s[kTileVectors], most = splat(-kInfinity);
+    SLUICE_UNROLL for (int v = 0; v < kTileVectors; v++) {
+      s[v] = load(scores_ + row * kTile + v * kLanes);
+      if (kCodes<Stored>) s[v] *= load(key_scales_ + v * kLanes);
     }
-    const float top = raise(state, largest(larger(larger(s0, s1), larger(s2, s3))));
-    const f32x16 scale = splat(scale_), shift = splat(-top * scale_);
-    s0 = exp(fma(s0, scale, shift)), s1 = exp(fma(s1, scale, shift));
-    s2 = exp(fma(s2, scale, shift)), s3 = exp(fma(s3, scale, shift));
-    T* to = weights_ + row * kTile;
-    store(to, s0), store(to + 16, s1), store(to + 32, s2), store(to + 48, s3);
-    store(state + width_, load(state + width_) + ((s0 + s1) + (s2 + s3)));
+    if (first > 0 || last < kTile - 1) {
+      SLUICE_UNROLL for (int v = 0; v < kTileVectors; v++) s[v] =
+          visible(s[v], first - v * kLanes, last - v * kLanes);
+    }
+    SLUICE_UNROLL for (int v = 0; v < kTileVectors; v++) most = larger(s[v], most);
+    const Floats scale = splat(scale_), shift = splat(-raise(state_, row, largest(most)) * scale_);
+    float* sums = state_ + row * stride_ + width_;
+    Floats total = load(sums);
+    SLUICE_UNROLL for (int v = 0; v < kTileVectors; v++) {
+      const Floats weight = exp2(multiply_add(s[v], scale, shift));
+      total += weight;
+      store(weights_ + row * kTile + v * kLanes,
+            kCodes<Stored> ? weight * load(value_scales_ + v * kLanes) : weight);
+    }
+    store(sums, total);
   }
 
-  static f32x16 visible(f32x16 scores, int64_t first, int64_t last) {
-    const i32x16 seen =
-        (kLaneIndex >= static_cast<int32_t>(first)) & (kLaneIndex <= static_cast<int32_t>(last));
+  static Floats visible(Floats scores, int64_t first, int64_t last) {
+    const Ints lane = lane_index(), seen = (lane >= int32_t(first)) & (lane <= int32_t(last));
     return seen ? scores : splat(-kInfinity);
   }
 
   // Make the state of a row relative to `score` if that is its largest yet; returns the largest.
-  float raise(float* state, float score) const {
-    float& top = state[width_ + kLanes];
-    if (score <= top) return top;
-    const f32x16 factor = exp(splat((top - score) * scale_));
-    for (int64_t i = 0; i < width_ + kLanes; i += kLanes) store(state + i, load(state + i) * factor);
-    return top = score;
+  float raise(float* state, int64_t row, float score) const {
+    float& most = top(state, row);
+    if (score <= most) return most;
+    const Floats factor = exp2(splat((most - score) * scale_));
+    float* numbers = state + row * stride_;
+    for (int64_t i = 0; i < width_ + kPanelTokens; i += kLanes)
+      store(numbers + i, load(numbers + i) * factor);
+    return most = score;
   }
 
   // Add the states of the rows of one more split to the result.
-  void merge(const float* states) {
+  void merge(float* states) {
     for (int64_t row = 0; row < rows_; row++) {
-      const float* from = states + row * stride_;
+      const float *from = states + row * stride_, most = top(states, row);
       float* to = result_ + row * stride_;
-      const float top = raise(to, from[width_ + kLanes]);
-      const f32x16 factor = exp(splat((from[width_ + kLanes] - top) * scale_));
-      for (int64_t i = 0; i < width_ + kLanes; i += kLanes)
-        store(to + i, fma(load(from + i), factor, load(to + i)));
+      const Floats factor = exp2(splat((most - raise(result_, row, most)) * scale_));
+      for (int64_t i = 0; i < width_ + kPanelTokens; i += kLanes)
+        store(to + i, multiply_add(load(from + i), factor, load(to + i)));
     }
   }
 
@@ -388,48 +464,56 @@ class ItemAttention {
   void write_out() const {
     for (int64_t row = 0; row < rows_; row++) {
       const float* state = result_ + row * stride_;
-      const f32x16 factor = splat(1 / sum(load(state + width_)));
-      T* to = const_cast<T*>(query_row(args_.out, row));
+      Floats sums = {};
+      for (int64_t i = 0; i < kPanelTokens; i += kLanes) sums += load(state + width_ + i);
+      const Floats factor = splat(1 / sum(sums));
+      T* to = query_row(args_.out, row);
       for_lanes(args_.head_dim,
                 [&](int64_t i, int64_t count) { store(to + i, load(state + i) * factor, count); });
     }
   }
 
-  const AttentionArgs<T>& args_;
+  const AttentionArgs<T, Stored>& args_;
   const AttentionItem& item_;
   const int64_t kv_head_, per_kv_, width_, stride_, rows_;
-  const float scale_;
-  T *query_, *weights_, *panel_copies_;
-  float *scores_, *state_, *result_;
+  const float scale_;  // of scores, to powers of two
+  T *query_, *weights_, *copies_;
+  float *scores_, *state_, *result_, *key_scales_, *value_scales_;
+  const T *keys_[kPanels], *values_[kPanels];  // of the tile
 };
 
-// Items of one kv head follow each other, so that their keys and values may still be in the cache.
-template <class T>
-void attention_of(const AttentionArgs<T>& args, int64_t num_items) {
-  parallel(num_items * args.kv_heads, [&args, num_items](int64_t index) {
-    ItemAttention<T>(args, args.items[index % num_items], index / num_items).run();
-  });
+// `run(int8_t{})` for a cache of codes, else `run(T{})`.
+template <class T, class Run>
+void with_cache(int64_t cache_dtype, Run run) {
+  cache_dtype == kInt8 ? run(int8_t{}) : run(T{});
 }
 
+// Items of one kv head follow each other, so that their keys and values may still be in the cache.
 inline void attention(const void* query, const void* keys, const void* values, void* out, const void* items,
                       int64_t num_items, const void* tables, void* partials, void* finished, int64_t heads,
-                      int64_t kv_heads, int64_t head_dim, int64_t block_size, int64_t window, int64_t dtype) {
+                      int64_t kv_heads, int64_t head_dim, int64_t block_size, int64_t window, int64_t dtype,
+                      int64_t cache_dtype) {
   with_type(dtype, [=](auto type) {
     using T = decltype(type);
-    const AttentionArgs<T> args{(const T*)query,
-                                (const T*)keys,
-                                (const T*)values,
-                                (T*)out,
-                                (const AttentionItem*)items,
-                                (const int32_t*)tables,
-                                (float*)partials,
-                                (std::atomic<int32_t>*)finished,
-                                heads,
-                                kv_heads,
-                                head_dim,
-                                block_size,
-                                window};
-    attention_of(args, num_items);
+    with_cache<T>(cache_dtype, [=](auto stored) {
+      using Stored = decltype(stored);
+      const AttentionArgs<T, Stored> args{(const T*)query,
+                                          (const Stored*)keys,
+                                          (const Stored*)values,
+                                          (T*)out,
+                                          (const AttentionItem*)items,
+                                          (const int32_t*)tables,
+                                          (float*)partials,
+                                          (std::atomic<int32_t>*)finished,
+                                          heads,
+                                          kv_heads,
+                                          head_dim,
+                                          block_size,
+                                          window};
+      parallel(num_items * kv_heads, [&args, num_items](int64_t index) {
+        ItemAttention<T, Stored>(args, args.items[index % num_items], index / num_items).run();
+      });
+    });
   });
 }
 

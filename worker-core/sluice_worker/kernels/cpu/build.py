@@ -99,7 +99,7 @@ def _make(compiler: str, library: Path) -> Path:
 
 
 def _compile(compiler: str, scratch: Path, library: Path) -> None:
-    objects = _basecommands(compiler, scratch)
+    objects = compile_commands(compiler, scratch, platform.machine())
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(_run, reversed(objects.values())))  # the slowest first
     # Of a template of the standard library that several variants use, the linker keeps the first: one of
@@ -107,9 +107,9 @@ def _compile(compiler: str, scratch: Path, library: Path) -> None:
     _run([compiler, "-shared", "-pthread", "-o", str(library), *map(str, objects)])
 
 
-def _basecommands(compiler: str, scratch: Path) -> dict[Path, list[str]]:
-    """Command by object file, in the order of linking."""
-    variants = list(VARIANT_FLAGS) if platform.machine() in ("x86_64", "AMD64") else ["plain"]
+def compile_commands(compiler: str, scratch: Path, machine: str) -> dict[Path, list[str]]:
+    """Command by object file, in the order of linking; for `machine`, as `platform.machine` names it."""
+    variants = list(VARIANT_FLAGS) if machine in ("x86_64", "AMD64") else ["plain"]
     base = [compiler, *COMMON_FLAGS, "-c"]
     commands = {scratch / f"{name}.o": [*base, str(SOURCE / f"{name}.cpp")] for name in PLAIN_SOURCES}
     for isa in variants:

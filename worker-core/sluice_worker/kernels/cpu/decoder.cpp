@@ -22,10 +22,10 @@ void attend(const DecoderStep& step, const DecoderLayer& layer) {
                      (step.heads + 2 * step.kv_heads) * step.head_dim, step.cos_sin, step.positions,
                      step.slots, layer.q_norm, layer.k_norm, step.qk_norm_eps, step.query, layer.keys,
                      layer.values, step.rows, step.heads, step.kv_heads, step.head_dim, step.block_size,
-                     step.dtype);
+                     step.dtype, step.cache_dtype);
   ops.attention(step.query, layer.keys, layer.values, step.attended, plan.items, plan.num_items, step.tables,
                 plan.partials, plan.finished, step.heads, step.kv_heads, step.head_dim, step.block_size,
-                plan.window, step.dtype);
+                plan.window, step.dtype, step.cache_dtype);
   ops.linear(layer.out, step.attended, step.x, step.rows, step.dtype, step.dtype);
 }
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from sluice_worker.kernels.cpu.cache import block_size_of
 from sluice_worker.kernels.cpu.library import DTYPES, FLOAT, INT, POINTER
 from sluice_worker.kernels.cpu.packed import PackedLinear
 from sluice_worker.kernels.interface import LayerCache, LayerShape, LayerWeights, StepContext
@@ -78,6 +79,7 @@ class _Step(ctypes.Structure):
         ("inner", INT),
         ("block_size", INT),
         ("dtype", INT),
+        ("cache_dtype", INT),
         ("norm_eps", FLOAT),
         ("qk_norm_eps", FLOAT),
     )
@@ -135,7 +137,8 @@ class FusedLayers:
             return
         for layer, cache in zip(self._layers, caches, strict=True):
             layer.keys, layer.values = cache.keys.data_ptr(), cache.values.data_ptr()
-        self._step.block_size = caches[0].keys.shape[2] * caches[0].keys.shape[4]
+        self._step.block_size = block_size_of(caches[0])
+        self._step.cache_dtype = DTYPES[caches[0].keys.dtype]
         self._caches = caches
 
     def _use_memory(self, rows: int, dtype: torch.dtype) -> Tensor:

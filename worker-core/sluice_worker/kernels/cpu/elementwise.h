@@ -5,6 +5,7 @@
 
 #include <cmath>
 
+#include "activations.h"
 #include "attention.h"
 #include "vector_math.h"
 
@@ -15,12 +16,12 @@ constexpr int64_t kMaxHeadDim = 512;
 // Normalized, rounded, then scaled: the order of the Hugging Face models.
 template <class T>
 inline void normalize(const T* x, const T* weight, int64_t width, float eps, T* out) {
-  f32x16 squares = splat(0);
+  Floats squares = splat(0);
   for_lanes(width, [&](int64_t i, int64_t count) {
-    const f32x16 v = load(x + i, count);
-    squares = fma(v, v, squares);
+    const Floats v = load(x + i, count);
+    squares = multiply_add(v, v, squares);
   });
-  const f32x16 factor = splat(1 / std::sqrt(sum(squares) / static_cast<float>(width) + eps));
+  const Floats factor = splat(1 / std::sqrt(sum(squares) / static_cast<float>(width) + eps));
   for_lanes(width, [&](int64_t i, int64_t count) {
     store(out + i, rounded<T>(load(x + i, count) * factor) * load(weight + i, count), count);
   });
@@ -59,15 +60,15 @@ inline void silu_mul(const void* gate_up, void* out, int64_t rows, int64_t width
     parallel_rows(rows, 4 * width, [=](int64_t row) {
       const T *gate = (const T*)gate_up + 2 * row * width, *up = gate + width;
       for_lanes(width, [=](int64_t i, int64_t count) {
-        const f32x16 g = load(gate + i, count), bounded = larger(g, splat(-87.0f));
-        const f32x16 silu = g / (exp(-bounded) + 1.f);
+        const Floats g = load(gate + i, count), bounded = larger(g, splat(-87.0f));
+        const Floats silu = g / (exp(-bounded) + 1.f);
         store((T*)out + row * width + i, rounded<T>(silu) * load(up + i, count), count);
       });
     });
   });
 }
 
-template <class T>
+template <class T, class Stored>
 struct RopeArgs {
   const T *query, *key, *value;  // rows of whole heads, `stride` numbers apart
   int64_t stride, heads, kv_heads, head_dim, block_size;
@@ -75,7 +76,8 @@ struct RopeArgs {
   const int64_t *positions, *slots;
   const T *q_norm, *k_norm;  // [head_dim] or null
   float eps;
-  T *out, *keys, *values;  // out [rows, heads, head_dim]
+  T* out;  // [rows, heads, head_dim]
+  Stored *keys, *values;
 };
 
 // Norm (if any) and rotation of one head: its halves turn against each other. No fused products here: what
@@ -87,27 +89,55 @@ inline void rotate(const T* x, const T* norm, float eps, const float* cos_sin, i
   const int64_t half = head_dim / 2;
   const T *first = norm ? normed : x, *second = first + half;
   for_lanes(half, [=](int64_t i, int64_t count) {
-    const f32x16 a = load(first + i, count), b = load(second + i, count);
-    const f32x16 c = load(cos_sin + i, count), s = load(cos_sin + half + i, count);
+    const Floats a = load(first + i, count), b = load(second + i, count);
+    const Floats c = load(cos_sin + i, count), s = load(cos_sin + half + i, count);
     store(out + i, a * c - b * s, count);
     store(out + half + i, b * c + a * s, count);
   });
 }
 
-// One kv head of one token into its slot, see `attention.h` for the layout.
+// Symmetric codes of one head, in `codes`; returns their scale. Products are rounded before they become
+// integers, with and without fused ones: codes are the same on every instruction set.
 template <class T>
-inline void write_slot(const RopeArgs<T>& args, int64_t head, int64_t slot, const T* key, const T* value) {
-  const int64_t width = padded_width(args.head_dim), panel = panel_length(args.block_size);
-  const int64_t block = slot / args.block_size, offset = slot % args.block_size;
-  const int64_t first = (block * args.kv_heads + head) * args.block_size * width;
-  T* keys = args.keys + first + offset / panel * panel * width + offset % panel * kPack<T>;
-  for (int64_t i = 0; i < args.head_dim; i += kPack<T>) memcpy(keys + i * panel, key + i, 4);
-  T* values = args.values + first + offset / kPack<T> * kPack<T> * width + offset % kPack<T>;
-  for (int64_t i = 0; i < args.head_dim; i++) values[i * kPack<T>] = value[i];
+inline float quantize_head(const T* x, int64_t size, int8_t* codes) {
+  Ints bits = {};
+  for_lanes(size, [&](int64_t i, int64_t count) { bits = larger_magnitude(bits, load(x + i, count)); });
+  const float magnitude = largest_magnitude(bits), inverse = inverse_scale(magnitude);
+  for_lanes(size, [&](int64_t i, int64_t count) {
+    const Bytes some =
+        __builtin_convertvector(__builtin_convertvector(nearest(load(x + i, count) * inverse), Ints), Bytes);
+    memcpy(codes + i, &some, count);
+  });
+  return magnitude / 127.f;
 }
 
-template <class T>
-inline void rope_row(const RopeArgs<T>& args, int64_t row) {
+// One kv head of one token into its slot, see `attention.h` for the layout.
+template <class T, class Stored>
+inline void write_slot(const RopeArgs<T, Stored>& args, int64_t head, int64_t slot, const T* key,
+                       const T* value) {
+  const int64_t width = padded_width(args.head_dim), panel = panel_length(args.block_size);
+  const int64_t block = slot / args.block_size, offset = slot % args.block_size;
+  const int64_t first = (block * args.kv_heads + head) * block_numbers<Stored>(args.block_size, width);
+  Stored* keys = args.keys + first + offset / panel * panel * width + offset % panel * kPack<T>;
+  Stored* values = args.values + first + offset / kPack<T> * kPack<T> * width + offset % kPack<T>;
+  const auto write = [&](const Stored* new_key, const Stored* new_value) {
+    for (int64_t i = 0; i < args.head_dim; i += kPack<T>)
+      memcpy(keys + i * panel, new_key + i, kPack<T> * sizeof(Stored));
+    for (int64_t i = 0; i < args.head_dim; i++) values[i * kPack<T>] = new_value[i];
+  };
+  if constexpr (kCodes<Stored>) {
+    int8_t codes[2][kMaxHeadDim];
+    const int64_t scales = first + args.block_size * width;
+    ((float*)(args.keys + scales))[offset] = quantize_head(key, args.head_dim, codes[0]);
+    ((float*)(args.values + scales))[offset] = quantize_head(value, args.head_dim, codes[1]);
+    write(codes[0], codes[1]);
+  } else {
+    write(key, value);
+  }
+}
+
+template <class T, class Stored>
+inline void rope_row(const RopeArgs<T, Stored>& args, int64_t row) {
   const int64_t dim = args.head_dim, start = row * args.stride;
   const float* cos_sin = args.cos_sin + args.positions[row] * dim;
   for (int64_t h = 0; h < args.heads; h++)
@@ -124,27 +154,30 @@ inline void rope_and_cache(const void* query, const void* key, const void* value
                            const void* cos_sin, const void* positions, const void* slots, const void* q_norm,
                            const void* k_norm, float eps, void* out, void* keys, void* values, int64_t rows,
                            int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t block_size,
-                           int64_t dtype) {
+                           int64_t dtype, int64_t cache_dtype) {
   with_type(dtype, [=](auto type) {
     using T = decltype(type);
-    const RopeArgs<T> args{(const T*)query,
-                           (const T*)key,
-                           (const T*)value,
-                           stride,
-                           heads,
-                           kv_heads,
-                           head_dim,
-                           block_size,
-                           (const float*)cos_sin,
-                           (const int64_t*)positions,
-                           (const int64_t*)slots,
-                           (const T*)q_norm,
-                           (const T*)k_norm,
-                           eps,
-                           (T*)out,
-                           (T*)keys,
-                           (T*)values};
-    parallel_rows(rows, (heads + kv_heads) * head_dim, [&args](int64_t row) { rope_row(args, row); });
+    with_cache<T>(cache_dtype, [=](auto stored) {
+      using Stored = decltype(stored);
+      const RopeArgs<T, Stored> args{(const T*)query,
+                                     (const T*)key,
+                                     (const T*)value,
+                                     stride,
+                                     heads,
+                                     kv_heads,
+                                     head_dim,
+                                     block_size,
+                                     (const float*)cos_sin,
+                                     (const int64_t*)positions,
+                                     (const int64_t*)slots,
+                                     (const T*)q_norm,
+                                     (const T*)k_norm,
+                                     eps,
+                                     (T*)out,
+                                     (Stored*)keys,
+                                     (Stored*)values};
+      parallel_rows(rows, (heads + kv_heads) * head_dim, [&args](int64_t row) { rope_row(args, row); });
+    });
   });
 }
 

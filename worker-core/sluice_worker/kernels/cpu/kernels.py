@@ -18,10 +18,9 @@ import torch
 from torch import Tensor
 
 from sluice_worker.batch import QueryRange
-from sluice_worker.errors import ConfigError, UnsupportedModelError
+from sluice_worker.kernels.cpu.cache import LANES, allocate_cache, block_size_of
 from sluice_worker.kernels.cpu.decoder import FusedLayers
 from sluice_worker.kernels.cpu.library import DTYPES, library
-from sluice_worker.kernels.cpu.memory import map_memory
 from sluice_worker.kernels.cpu.packed import PackedLinear, pack_linear, quantize_linear
 from sluice_worker.kernels.interface import (
     CacheShape,
@@ -32,12 +31,6 @@ from sluice_worker.kernels.interface import (
     QKNorm,
 )
 from sluice_worker.quant.weights import QuantizedWeight, WeightFormat
-
-LANES = 16
-"""Numbers in a vector: head dimensions are padded to a multiple, and panels of keys hold as many tokens."""
-
-MAX_HEAD_DIM = 512
-"""`kMaxHeadDim` in `elementwise.h`."""
 
 QUERY_TILE = 16
 SPLIT = 512
@@ -105,20 +98,8 @@ class CpuKernels:
         self._lib = lib or library()
 
     def allocate_cache(self, shape: CacheShape, dtype: torch.dtype, device: torch.device) -> LayerCache:
-        """Pages of its own for each tensor, huge ones if the system has them; given when first written."""
-        blocks, block_size, kv_heads, head_dim = shape
-        if head_dim % 2 or head_dim > MAX_HEAD_DIM:
-            raise UnsupportedModelError(
-                f"The CPU kernels need an even head_dim up to {MAX_HEAD_DIM}; this model has {head_dim}."
-            )
-        if block_size % 2:
-            raise ConfigError(f"block_size must be even for the CPU kernels; it is {block_size}.")
-        width, pack = -(-head_dim // LANES) * LANES, 4 // dtype.itemsize
-        panel = math.gcd(block_size, LANES)
-        return LayerCache(
-            _zeros((blocks, kv_heads, block_size // panel, width // pack, panel, pack), dtype),
-            _zeros((blocks, kv_heads, block_size // pack, width, pack), dtype),
-        )
+        """On the CPU, whatever `device`."""
+        return allocate_cache(shape, dtype)
 
     def quantize(self, weight: Tensor, weight_format: WeightFormat) -> QuantizedWeight:
         """A few seconds for a billion weights. Raises `KeyError` for a format with shifts."""
@@ -203,8 +184,9 @@ class CpuKernels:
             query.shape[1],
             key.shape[1],
             query.shape[2],
-            _block_size(cache),
+            block_size_of(cache),
             DTYPES[query.dtype],
+            DTYPES[cache.keys.dtype],
         )
         return out
 
@@ -244,9 +226,10 @@ class CpuKernels:
             heads,
             kv_heads,
             head_dim,
-            _block_size(cache),
+            block_size_of(cache),
             window or 0,
             DTYPES[query.dtype],
+            DTYPES[cache.keys.dtype],
         )
         return out
 
@@ -306,14 +289,6 @@ class CpuKernels:
 
 def _address(values: array[int]) -> int:
     return values.buffer_info()[0]
-
-
-def _block_size(cache: LayerCache) -> int:
-    return cache.keys.shape[2] * cache.keys.shape[4]
-
-
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    return map_memory(math.prod(shape) * dtype.itemsize).view(dtype).view(shape)
 
 
 def _same_rows(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -24,8 +24,8 @@ SIGNATURES: dict[str, list[type]] = {
     # queries, count, window, items, totals
     "plan_attention": [POINTER, INT, INT, POINTER, POINTER],
     # query, keys, values, out, items, num_items, tables, partials, finished, heads, kv_heads, head_dim,
-    # block_size, window, dtype
-    "attention": [*[POINTER] * 5, INT, *[POINTER] * 3, *[INT] * 6],
+    # block_size, window, dtype, cache dtype
+    "attention": [*[POINTER] * 5, INT, *[POINTER] * 3, *[INT] * 7],
     # x, weight, out, rows, width, eps, dtype
     "rms_norm": [*[POINTER] * 3, INT, INT, FLOAT, INT],
     # x, residual, weight, total, out, rows, width, eps, dtype
@@ -33,8 +33,8 @@ SIGNATURES: dict[str, list[type]] = {
     # gate_up, out, rows, width, dtype
     "silu_mul": [POINTER, POINTER, *[INT] * 3],
     # query, key, value, stride, cos_sin, positions, slots, q_norm, k_norm, eps, out, keys, values, rows,
-    # heads, kv_heads, head_dim, block_size, dtype
-    "rope_and_cache": [*[POINTER] * 3, INT, *[POINTER] * 5, FLOAT, *[POINTER] * 3, *[INT] * 6],
+    # heads, kv_heads, head_dim, block_size, dtype, cache dtype
+    "rope_and_cache": [*[POINTER] * 3, INT, *[POINTER] * 5, FLOAT, *[POINTER] * 3, *[INT] * 7],
     # table, indices, out, rows, row_bytes
     "embed": [*[POINTER] * 3, INT, INT],
     # cache, pairs, count, block_bytes
@@ -46,8 +46,8 @@ SIGNATURES: dict[str, list[type]] = {
 }
 """Parameters of each operation, as in `ops.h`."""
 
-DTYPES = {torch.float32: 0, torch.bfloat16: 1}
-"""`DType` in `ops.h`."""
+DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
+"""`DType` in `ops.h`; int8 is for caches only."""
 
 
 @cache

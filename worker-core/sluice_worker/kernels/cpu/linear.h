@@ -92,12 +92,13 @@ struct Product {
 
   // Scale, add the bias, round once. `tail`: the last units of the row's image, `pitch` apart.
   void finish(int64_t panel, int64_t row, const Total* totals, const uint32_t* tail, int64_t pitch) const {
-    for (int c = 0; c < kPanel / kLanes; c++) {
-      const int64_t output = panel * kPanel + c * kLanes, count = std::min(kLanes, layer.outputs - output);
+    for (int c = 0; c < kPanelVectors; c++) {
+      const int64_t output = panel * kPanel + c * kLanes;
+      const int64_t count = std::min<int64_t>(kLanes, layer.outputs - output);
       if (count <= 0) return;
-      f32x16 sum = load((const float*)totals + c * kLanes);
+      Floats sum = load((const float*)totals + c * kLanes);
       if constexpr (std::is_same_v<Format, Int8>)
-        sum = __builtin_convertvector((i32x16)sum + int32_t(tail[0]), f32x16) *
+        sum = __builtin_convertvector((Ints)sum + int32_t(tail[0]), Floats) *
               load(layer.scales + output, count) * as_float(tail[pitch]);
       if (layer.bias) sum += load(layer.bias + output, count);
       store(out + row * layer.outputs + output, sum, count);

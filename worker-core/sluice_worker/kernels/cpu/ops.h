@@ -9,7 +9,7 @@
 
 namespace sluice {
 
-enum DType : int64_t { kFloat32 = 0, kBFloat16 = 1 };
+enum DType : int64_t { kFloat32 = 0, kBFloat16 = 1, kInt8 = 2 };  // int8 is for caches
 
 // Formats of packed weights, see `weight_formats.h`.
 enum WeightFormat : int64_t {
@@ -55,7 +55,7 @@ struct DecoderStep {
   void *x, *residual, *normed;        // [rows, hidden]
   void *qkv, *query, *attended;       // [rows, heads + 2 * kv_heads or heads, head_dim]
   void *gate_up, *gated;              // [rows, 2 * inner], [rows, inner]
-  int64_t num_layers, rows, hidden, heads, kv_heads, head_dim, inner, block_size, dtype;
+  int64_t num_layers, rows, hidden, heads, kv_heads, head_dim, inner, block_size, dtype, cache_dtype;
   float norm_eps, qk_norm_eps;
 };
 
@@ -83,9 +83,9 @@ struct DecoderStep {
   OPERATION(attention, \
             (const void* query, const void* keys, const void* values, void* out, const void* items, int64_t \
              num_items, const void* tables, void* partials, void* finished, int64_t heads, int64_t kv_heads, \
-             int64_t head_dim, int64_t block_size, int64_t window, int64_t dtype), \
+             int64_t head_dim, int64_t block_size, int64_t window, int64_t dtype, int64_t cache_dtype), \
             (query, keys, values, out, items, num_items, tables, partials, finished, heads, kv_heads, head_dim, \
-             block_size, window, dtype)) \
+             block_size, window, dtype, cache_dtype)) \
   OPERATION(rms_norm, \
             (const void* x, const void* weight, void* out, int64_t rows, int64_t width, float eps, int64_t \
              dtype), \
@@ -101,9 +101,9 @@ struct DecoderStep {
             (const void* query, const void* key, const void* value, int64_t stride, const void* cos_sin, const \
              void* positions, const void* slots, const void* q_norm, const void* k_norm, float eps, void* out, \
              void* keys, void* values, int64_t rows, int64_t heads, int64_t kv_heads, int64_t head_dim, int64_t \
-             block_size, int64_t dtype), \
+             block_size, int64_t dtype, int64_t cache_dtype), \
             (query, key, value, stride, cos_sin, positions, slots, q_norm, k_norm, eps, out, keys, values, rows, \
-             heads, kv_heads, head_dim, block_size, dtype)) \
+             heads, kv_heads, head_dim, block_size, dtype, cache_dtype)) \
   OPERATION(embed, \
             (const void* table, const void* indices, void* out, int64_t rows, int64_t row_bytes), \
             (table, indices, out, rows, row_bytes)) \

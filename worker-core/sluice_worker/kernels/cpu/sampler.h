@@ -16,10 +16,11 @@
 
 namespace sluice::SLUICE_ISA {
 
-typedef double f64x8 __attribute__((vector_size(64)));
-typedef uint64_t u64x8 __attribute__((vector_size(64)));
-typedef float f32x8 __attribute__((vector_size(32)));
-typedef uint32_t u32x8 __attribute__((vector_size(32)));
+// Of these, two hold the lanes of a register of floats.
+typedef double Doubles __attribute__((vector_size(kRegisterBytes)));
+typedef uint64_t Longs __attribute__((vector_size(kRegisterBytes)));
+typedef float HalfFloats __attribute__((vector_size(kRegisterBytes / 2)));
+typedef uint32_t HalfWords __attribute__((vector_size(kRegisterBytes / 2)));
 
 // One row's draw; the layout is shared with `kernels.py`.
 struct Draw {
@@ -35,8 +36,8 @@ struct Largest {
   int64_t index;
 };
 
-// Store the lanes whose mask is set, densely; returns how many. May write sixteen lanes.
-SLUICE_INLINE int64_t store_selected(float* p, f32x16 v, i32x16 mask) {
+// Store the lanes whose mask is set, densely; returns how many. May write all lanes.
+SLUICE_INLINE int64_t store_selected(float* p, Floats v, Ints mask) {
 #if defined(__AVX512F__)
   const __mmask16 set = _mm512_movepi32_mask((__m512i)mask);
   _mm512_storeu_ps(p, _mm512_maskz_compress_ps(set, (__m512)v));
@@ -51,26 +52,17 @@ SLUICE_INLINE int64_t store_selected(float* p, f32x16 v, i32x16 mask) {
 #endif
 }
 
-SLUICE_INLINE bool any(i32x16 mask) {
-#if defined(__AVX512F__)
-  return _mm512_movepi32_mask((__m512i)mask) != 0;
-#else
-  int32_t set = 0;
-  for (int i = 0; i < kLanes; i++) set |= mask[i];
-  return set != 0;
-#endif
-}
-
 // The largest number and where it stands first. `size` is at least 1.
 template <class T>
 inline Largest find_largest(const T* x, int64_t size) {
-  f32x16 top = splat(-kInfinity);
-  i32x16 where = {};
+  Floats top = splat(-kInfinity);
+  Ints where = {};
   for_lanes(size, [&](int64_t i, int64_t count) {
-    const f32x16 v = load(x + i, count);
-    const i32x16 better = (v > top) & (kLaneIndex < static_cast<int32_t>(count));
-    top = better ? v : top;
-    where = better ? kLaneIndex + static_cast<int32_t>(i) : where;
+    const Floats lanes = load(x + i, count);
+    const Floats v = lane_index() < static_cast<int32_t>(count) ? lanes : splat(-kInfinity);
+    const Ints better = v > top;
+    top = larger(v, top);
+    where = better ? lane_index() + static_cast<int32_t>(i) : where;
   });
   Largest best{top[0], where[0]};
   for (int lane = 1; lane < kLanes; lane++)
@@ -79,22 +71,23 @@ inline Largest find_largest(const T* x, int64_t size) {
   return best;
 }
 
-// A sum of floats in double, in eight lanes until it is read.
+// A sum of floats in double, in the lanes of one register until it is read.
 class WideSum {
  public:
-  void add(f32x16 v) {
-    f32x8 halves[2];
+  void add(Floats v) {
+    HalfFloats halves[2];
     memcpy(halves, &v, sizeof v);
-    lanes_ += __builtin_convertvector(halves[0], f64x8) + __builtin_convertvector(halves[1], f64x8);
+    lanes_ += __builtin_convertvector(halves[0], Doubles) + __builtin_convertvector(halves[1], Doubles);
   }
 
   double value() const {
-    const f64x8& v = lanes_;
-    return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7]));
+    double total = 0;
+    for (int i = 0; i < kLanes / 2; i++) total += lanes_[i];
+    return total;
   }
 
  private:
-  f64x8 lanes_ = {};
+  Doubles lanes_ = {};
 };
 
 // A multiset of floats that shrinks. Padded with not-a-number, which no comparison selects.
@@ -105,13 +98,13 @@ class Candidates {
     thread_local std::vector<float> memory;
     if (memory.size() < static_cast<size_t>(size + 2 * kLanes)) memory.resize(size + 2 * kLanes);
     values_ = memory.data();
-    keep(x, size, [bound](f32x16 v) { return (v >= bound) & (v > -kInfinity); });
+    keep(x, size, [bound](Floats v) { return (v >= bound) & (v > -kInfinity); });
   }
 
   int64_t count() const { return count_; }
 
   // The largest bound such that the values at or above it weigh at least `target`. `weigh` gives the weights
-  // of sixteen values. All values weigh at least `target`, and there are some.
+  // of a register of values. All values weigh at least `target`, and there are some.
   template <class Weigh>
   float bound(double target, Weigh weigh) {
     double above = 0;
@@ -120,10 +113,10 @@ class Candidates {
       if (!(middle > low_ && middle <= high_)) middle = high_;
       const double upper = above + weight(middle, weigh);
       if (upper >= target) {
-        keep(values_, count_, [middle](f32x16 v) { return v >= middle; });
+        keep(values_, count_, [middle](Floats v) { return v >= middle; });
       } else {
         above = upper;
-        keep(values_, count_, [middle](f32x16 v) { return v < middle; });
+        keep(values_, count_, [middle](Floats v) { return v < middle; });
       }
     }
     return low_;
@@ -133,7 +126,7 @@ class Candidates {
   double weight(float bound, Weigh weigh) const {
     WideSum total;
     for (int64_t i = 0; i < count_; i += kLanes) {
-      const f32x16 v = load(values_ + i);
+      const Floats v = load(values_ + i);
       total.add(v >= bound ? weigh(v) : splat(0));
     }
     return total.value();
@@ -142,11 +135,11 @@ class Candidates {
  private:
   template <class Select>
   void keep(const float* x, int64_t size, Select select) {
-    f32x16 low = splat(kInfinity), high = splat(-kInfinity);
+    Floats low = splat(kInfinity), high = splat(-kInfinity);
     count_ = 0;
     for (int64_t i = 0; i < size; i += kLanes) {
-      const f32x16 v = load(x + i);
-      const i32x16 chosen = select(v);
+      const Floats v = load(x + i);
+      const Ints chosen = select(v);
       count_ += store_selected(values_ + count_, v, chosen);
       high = chosen & (v > high) ? v : high;
       low = chosen & (v < low) ? v : low;
@@ -166,13 +159,13 @@ inline float truncation_bound(const float* scaled, int64_t size, float top, cons
   float bound = -kInfinity;
   if (draw.top_k > 0 && draw.top_k < size) {
     Candidates all(scaled, size, bound);
-    if (all.count() >= draw.top_k) bound = all.bound(draw.top_k, [](f32x16) { return splat(1); });
+    if (all.count() >= draw.top_k) bound = all.bound(draw.top_k, [](Floats) { return splat(1); });
   }
   if (draw.top_p < 1) {
-    const auto mass = [top](f32x16 v) { return exp(v - top); };
+    const auto mass = [top](Floats v) { return exp(v - top); };
     WideSum total;
     for (int64_t i = 0; i < size; i += kLanes) {
-      const f32x16 v = load(scaled + i);
+      const Floats v = load(scaled + i);
       total.add(v >= bound ? mass(v) : splat(0));
     }
     // All tokens below this one together weigh less than 1 - top_p of the largest alone.
@@ -202,14 +195,16 @@ inline float gumbel(uint64_t key, int64_t token) {
   return static_cast<float>(-std::log(-std::log(uniform)));
 }
 
-// 1 - u of sixteen tokens, to float32's precision.
-SLUICE_INLINE f32x16 complements(uint64_t key, int64_t first) {
-  u64x8 low = u64x8{0, 1, 2, 3, 4, 5, 6, 7} + static_cast<uint64_t>(first), high = low + 8;
-  const u32x8 bits[2] = {__builtin_convertvector(random_bits(key, low), u32x8),
-                         __builtin_convertvector(random_bits(key, high), u32x8)};
-  u32x16 all;
-  memcpy(&all, bits, sizeof all);
-  return (__builtin_convertvector(~all, f32x16) + 0.5f) * 0x1p-32f;
+// 1 - u of the tokens from `first` on, to float32's precision.
+SLUICE_INLINE Floats complements(uint64_t key, int64_t first) {
+  HalfWords bits[2];
+  for (int half = 0; half < 2; half++) {
+    const Longs tokens = __builtin_convertvector(lane_index<HalfWords>(), Longs);
+    bits[half] = __builtin_convertvector(
+        random_bits(key, tokens + static_cast<uint64_t>(first + half * (kLanes / 2))), HalfWords);
+  }
+  const Words all = load_as<Words>(bits);
+  return (__builtin_convertvector(~all, Floats) + 0.5f) * 0x1p-32f;
 }
 
 // The token with the largest sum of logit and noise among those at or above `bound`; the lowest id of equals.
@@ -217,9 +212,9 @@ inline int64_t draw_token(const float* scaled, int64_t size, Largest favourite, 
   const float rounding = 1e-3f + 2.4e-7f * std::abs(favourite.value);  // of a score, more than once
   Largest best{favourite.value + gumbel(key, favourite.index), favourite.index};
   for (int64_t i = 0; i < size; i += kLanes) {
-    const f32x16 logits = load(scaled + i);
-    const f32x16 lead = logits - (best.value - rounding);
-    i32x16 possible = (logits >= bound) & (lead >= -kMaxGumbel);
+    const Floats logits = load(scaled + i);
+    const Floats lead = logits - (best.value - rounding);
+    Ints possible = (logits >= bound) & (lead >= -kMaxGumbel);
     if (!any(possible)) continue;
     possible &=
         complements(key, i) <= exp(lead);  // for noise -log(-log(u)) to exceed g, 1 - u <= -log(u) < e^-g
@@ -271,7 +266,7 @@ inline void log_sum_exp(const void* logits, void* out, int64_t rows, int64_t siz
       const float top = find_largest(x, size).value;
       WideSum total;
       for_lanes(size, [&](int64_t i, int64_t count) {
-        total.add(kLaneIndex < static_cast<int32_t>(count) ? exp(load(x + i, count) - top) : splat(0));
+        total.add(lane_index() < static_cast<int32_t>(count) ? exp(load(x + i, count) - top) : splat(0));
       });
       ((float*)out)[row] = static_cast<float>(top + std::log(total.value()));
     });

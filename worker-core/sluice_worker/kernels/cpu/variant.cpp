@@ -3,7 +3,7 @@
 // An operation's header puts everything into `namespace sluice::SLUICE_ISA`, so that no function compiled for
 // one instruction set is linked into another.
 
-#include "isa.h"
+#include "registers.h"
 #include "ops.h"
 #include "team.h"
 

@@ -27,7 +27,7 @@ namespace sluice::SLUICE_ISA {
 
 constexpr int64_t kPanel = 32;
 constexpr int64_t kGroup = 32;
-constexpr int kPanelVectors = kPanel / kRegisterLanes;
+constexpr int kPanelVectors = kPanel / kLanes;
 
 // Rows of a tile, at most, and vectors of a panel worked on together: as many sums as the registers hold.
 // Grouped formats keep two for each output, the group's and the total.
@@ -39,8 +39,6 @@ constexpr int kRows = 6, kGroupRows = 3;
 #else
 constexpr int kRows = 3, kGroupRows = 3;
 #endif
-
-#define SLUICE_UNROLL _Pragma("GCC unroll 12")
 
 // Weights to come, fetched a little with every step, so that memory is never idle while sums are computed.
 struct Prefetch {
@@ -132,13 +130,13 @@ struct GroupFormat {
           SLUICE_UNROLL for (int c = 0; c < C; c++) codes[r][c] = dot_bytes(w[c], xs, codes[r][c]);
         }
       }
-      const f16* scales = (const f16*)(weight + kScales) + kRegisterLanes * first;
+      const f16* scales = (const f16*)(weight + kScales) + kLanes * first;
       SLUICE_UNROLL for (int c = 0; c < C; c++) {
-        const Floats scale = load_register(scales + kRegisterLanes * c);
+        const Floats scale = load_register(scales + kLanes * c);
         SLUICE_UNROLL for (int r = 0; r < R; r++) {
           Floats product = __builtin_convertvector(codes[r][c], Floats);
           if (Shift) {
-            const Floats shift = load_register(scales + kPanel + kRegisterLanes * c);
+            const Floats shift = load_register(scales + kPanel + kLanes * c);
             product = multiply_add(shift, Floats{} + float(int32_t(surplus[r])), product);
           }
           sums[r][c] = multiply_add(product, scale * as_float(x_scales[r]), sums[r][c]);

@@ -92,7 +92,7 @@ inline void pack_weight(const void* weight, const void* scales, const void* shif
 }
 
 SLUICE_INLINE float to_float(f16 x) {
-  f16 lanes[kRegisterLanes] = {x};
+  f16 lanes[kLanes] = {x};
   return load_register(lanes)[0];
 }
 
