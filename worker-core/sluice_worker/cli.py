@@ -20,8 +20,10 @@ import msgspec
 import typer
 
 from sluice_worker import cli_options as options
+from sluice_worker.batching import BatchingMode
 from sluice_worker.config import DeviceName, DTypeName, EngineConfig, KernelsName, QuantizationName
 from sluice_worker.errors import ConfigError, WorkerError
+from sluice_worker.kv_allocation import KVMode
 from sluice_worker.outputs import ModelInfo
 
 LISTEN_BACKLOG = 2048
@@ -57,6 +59,11 @@ def serve(
     max_model_len: options.MaxModelLen = None,
     max_num_seqs: options.MaxNumSeqs = 64,
     max_num_batched_tokens: options.MaxNumBatchedTokens = 1024,
+    batching: options.Batching = "continuous",
+    max_batch: options.MaxBatch = 8,
+    batch_wait_ms: options.BatchWaitMs = 50.0,
+    schedule_tick_ms: options.ScheduleTickMs = 0.0,
+    kv: options.KV = "paged",
     kv_memory: options.KVMemory = None,
     prefix_caching: options.PrefixCaching = True,
     threads: options.Threads = None,
@@ -85,6 +92,11 @@ def serve(
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
             max_model_len=max_model_len,
+            batching=cast(BatchingMode, _one_of("--batching", batching, get_args(BatchingMode))),
+            max_batch=max_batch,
+            batch_wait_ms=batch_wait_ms,
+            schedule_tick_ms=schedule_tick_ms,
+            kv=cast(KVMode, _one_of("--kv", kv, get_args(KVMode))),
             enable_prefix_caching=prefix_caching,
             threads=threads,
         )
