@@ -72,8 +72,9 @@ def serve(
 ) -> None:
     """Serve a model over HTTP until SIGTERM or Ctrl-C.
 
-    The API is OpenAI's: /v1/chat/completions, /v1/completions and /v1/models; beside it /health, /ready,
-    /metrics and /model. One line on standard output says when it is ready.
+    The API is OpenAI's: /v1/chat/completions, /v1/completions and /v1/models; beside it /generate,
+    /v1/generate and /v1/generate_nobatch, and /health, /ready, /metrics and /model. One line on standard
+    output says when it is ready.
 
     A request's own sampling settings win over the model's generation_config.json, and that over OpenAI's
     defaults.

@@ -72,6 +72,10 @@ class TokenMeter:
         self._inter_token = inter_token
         self._last_s: dict[str, float] = {}
 
+    def elapsed_s(self) -> float:
+        """Seconds since the request arrived."""
+        return self._clock() - self._arrived_s
+
     def observe(self, delta: SequenceDelta) -> None:
         """Tokens have arrived; several at once count as evenly spread."""
         count = len(delta.new_token_ids)
