@@ -7,23 +7,24 @@ import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Literal, NoReturn, Protocol, TypeVar
 
 import msgspec
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from sluice_bench import arrivals, ping, report
+from sluice_bench import arrivals, ladder, ping, report
 from sluice_bench.baseline import BUNDLED_MODEL, BaselineSettings, measure_baseline, number_of_steps
 from sluice_bench.calibration import CalibratedRun, run_calibrated
 from sluice_bench.client import ClosedLoop, LoadPlan, OpenLoop, Target
 from sluice_bench.gateway_bench import LANES, BenchSettings, GatewayBench, LaneName, run_bench
 from sluice_bench.gateway_bench import number_of_steps as gateway_steps
 from sluice_bench.gateway_report import figures_table, render_gateway
+from sluice_bench.ladder_report import render_ladder
 from sluice_bench.limits import QUICK_LIMITS, LimitsLoad, measure_limits
 from sluice_bench.limits import number_of_steps as limits_steps
 from sluice_bench.limits import table as limits_table
@@ -300,6 +301,65 @@ def limits_command(
     console.print(limits_table(rows), soft_wrap=True)
     if output is not None:
         _write_json(output, rows)
+
+
+@app.command("ladder")
+def ladder_command(
+    output: Annotated[Path, typer.Option(help="The Markdown page; raw rows go beside it as .json.")] = Path(
+        "docs/reports/batching.md"
+    ),
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Tiny counts and a toy model; the figures mean nothing.")
+    ] = False,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Just this rung, such as continuous-paged; may be repeated.")
+    ] = None,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Just this model, tinyllama-1.1b or sluice-tiny; may be repeated."),
+    ] = None,
+    repeats: Annotated[int | None, typer.Option(min=1, help="Repeats of every measurement.")] = None,
+    bundled_model: Annotated[Path, typer.Option(help="Folder of the bundled model.")] = BUNDLED_MODEL,
+) -> None:
+    """Measure what each batching mode of the worker buys on the same requests, and write the report.
+
+    Starts and ends every worker itself. A repeat of everything takes about ten minutes on two cores; it wants
+    the machine for itself, and how far it was disturbed is in the report.
+    """
+    load = ladder.QUICK_LOAD if quick else ladder.LadderLoad()
+    settings = ladder.LadderSettings(
+        load=msgspec.structs.replace(load, repeats=repeats or load.repeats),
+        models=_chosen(model, ladder.QUICK_MODELS if quick else ladder.MODELS, "--model"),
+        rungs=_chosen(only, ladder.RUNGS, "--only"),
+        bundled_model=bundled_model,
+    )
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are ended then, too
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes")
+    with _steps(ladder.number_of_steps(settings)) as on_step:
+        try:
+            measured = ladder.measure_ladder(settings, _command_line(), now, quick, on_step)
+        except ServerFailed as error:
+            _fail(str(error))
+    raw = output.with_suffix(".json")
+    _write_json(raw, measured)
+    output.write_text(render_ladder(measured, raw.name), encoding="utf-8")
+    console.print(f"Wrote {output} and {raw}.")
+
+
+class _Named(Protocol):
+    @property
+    def name(self) -> str: ...
+
+
+NamedT = TypeVar("NamedT", bound=_Named)
+
+
+def _chosen(names: list[str] | None, known: Sequence[NamedT], option: str) -> tuple[NamedT, ...]:
+    """Those of `known` that are named, in their own order; all without names. The last word is enough."""
+    short = {item.name.rpartition(" ")[2]: item for item in known}
+    if unknown := set(names or ()) - short.keys():
+        _fail(f"{option} does not know {', '.join(sorted(unknown))}; choose from {', '.join(short)}.")
+    return tuple(item for name, item in short.items() if names is None or name in names)
 
 
 @app.command("null-server")

@@ -147,6 +147,12 @@ def test_who_is_aborted_while_a_batch_gathers_leaves_no_gap() -> None:
     assert desk.step(0.2) == "e"
 
 
+def test_a_request_that_runs_alone_does_not_wait_for_companions() -> None:
+    desk = Desk("static")
+    desk.add("x", alone=True)
+    assert desk.step(0.0) == "x"
+
+
 @pytest.mark.parametrize("mode", ["static", "dynamic", "continuous"])
 def test_a_request_that_runs_alone_keeps_its_place_and_has_no_company(mode: BatchingMode) -> None:
     desk = Desk(mode)
