@@ -300,11 +300,15 @@ class _Climb:
 
     def _measure_load(self, name: str, repeat: int) -> LadderRow:
         plan = self._plan_of(name)
-        before, foreign = counters(self._worker.url), ForeignCpu(os.getpid())
+        before, foreign = self._counters(), ForeignCpu(os.getpid())
         run = run_calibrated(plan, self._null)
         foreign_cores = foreign.cores()
-        after = counters(self._worker.url)
+        after = self._counters()
         return self._row(name, repeat, run, {key: after[key] - before[key] for key in after}, foreign_cores)
+
+    def _counters(self) -> dict[str, float]:
+        with urlopen(self._worker.url + "/metrics", timeout=10) as response:
+            return counters(response.read().decode())
 
     def _plan_of(self, name: str) -> LoadPlan:
         load, index = self._load, self._load.load_names.index(name)
@@ -369,11 +373,9 @@ def _ratio(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
 
-def counters(url: str) -> dict[str, float]:
-    """Counters without labels on a worker's `/metrics`, by name without prefix and `_total`."""
-    with urlopen(url + "/metrics", timeout=10) as response:
-        lines = response.read().decode().splitlines()
-    pairs = (line.split(" ") for line in lines if line.startswith("sluice_worker_"))
+def counters(page: str) -> dict[str, float]:
+    """Counters without labels on a worker's metrics page, by name without prefix and `_total`."""
+    pairs = (line.split(" ") for line in page.splitlines() if line.startswith("sluice_worker_"))
     return {
         name.removeprefix("sluice_worker_").removesuffix("_total"): float(value)
         for name, value in pairs
