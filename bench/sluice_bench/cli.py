@@ -7,10 +7,10 @@ import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn, Protocol, TypeVar
+from typing import Annotated, Literal, NoReturn
 
 import msgspec
 import typer
@@ -305,14 +305,19 @@ def limits_command(
 
 @app.command("ladder")
 def ladder_command(
-    output: Annotated[Path, typer.Option(help="The Markdown page; raw rows go beside it as .json.")] = Path(
-        "docs/reports/batching.md"
-    ),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="The Markdown page, raw rows beside it as .json; by default docs/reports/batching.md, and "
+            "with --only, --model or --quick the page is just printed."
+        ),
+    ] = None,
     quick: Annotated[
         bool, typer.Option("--quick", help="Tiny counts and a toy model; the figures mean nothing.")
     ] = False,
     only: Annotated[
-        list[str] | None, typer.Option(help="Just this rung, such as continuous-paged; may be repeated.")
+        list[str] | None,
+        typer.Option(help="Just these: a mode such as dynamic, or one rung, dynamic-paged. May be repeated."),
     ] = None,
     model: Annotated[
         list[str] | None,
@@ -327,12 +332,15 @@ def ladder_command(
     the machine for itself, and how far it was disturbed is in the report.
     """
     load = ladder.QUICK_LOAD if quick else ladder.LadderLoad()
-    settings = ladder.LadderSettings(
-        load=msgspec.structs.replace(load, repeats=repeats or load.repeats),
-        models=_chosen(model, ladder.QUICK_MODELS if quick else ladder.MODELS, "--model"),
-        rungs=_chosen(only, ladder.RUNGS, "--only"),
-        bundled_model=bundled_model,
-    )
+    try:
+        settings = ladder.LadderSettings(
+            load=msgspec.structs.replace(load, repeats=repeats or load.repeats),
+            models=ladder.choose_models(ladder.QUICK_MODELS if quick else ladder.MODELS, model),
+            rungs=ladder.choose_rungs(only),
+            bundled_model=bundled_model,
+        )
+    except ValueError as error:
+        _fail(str(error))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are ended then, too
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes")
     with _steps(ladder.number_of_steps(settings)) as on_step:
@@ -340,26 +348,14 @@ def ladder_command(
             measured = ladder.measure_ladder(settings, _command_line(), now, quick, on_step)
         except ServerFailed as error:
             _fail(str(error))
-    raw = output.with_suffix(".json")
+    if output is None and (only or model or quick):
+        console.print(render_ladder(measured, "batching.json"), markup=False, soft_wrap=True)
+        return
+    page = output or Path("docs/reports/batching.md")
+    raw = page.with_suffix(".json")
     _write_json(raw, measured)
-    output.write_text(render_ladder(measured, raw.name), encoding="utf-8")
-    console.print(f"Wrote {output} and {raw}.")
-
-
-class _Named(Protocol):
-    @property
-    def name(self) -> str: ...
-
-
-NamedT = TypeVar("NamedT", bound=_Named)
-
-
-def _chosen(names: list[str] | None, known: Sequence[NamedT], option: str) -> tuple[NamedT, ...]:
-    """Those of `known` that are named, in their own order; all without names. The last word is enough."""
-    short = {item.name.rpartition(" ")[2]: item for item in known}
-    if unknown := set(names or ()) - short.keys():
-        _fail(f"{option} does not know {', '.join(sorted(unknown))}; choose from {', '.join(short)}.")
-    return tuple(item for name, item in short.items() if names is None or name in names)
+    page.write_text(render_ladder(measured, raw.name), encoding="utf-8")
+    console.print(f"Wrote {page} and {raw}.")
 
 
 @app.command("null-server")

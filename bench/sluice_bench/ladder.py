@@ -81,6 +81,26 @@ MODELS = (
 QUICK_MODELS = (LadderModel(name="random toy", shape="toy", dtype="float32", rate=60.0),)
 
 
+def choose_rungs(names: Sequence[str] | None) -> tuple[Rung, ...]:
+    """The rungs that are named, by mode or whole; all without names. Raises `ValueError`."""
+    known = dict.fromkeys(rung.batching for rung in RUNGS) | dict.fromkeys(rung.name for rung in RUNGS)
+    _check_known(names, tuple(known), "--only")
+    return tuple(rung for rung in RUNGS if not names or {rung.name, rung.batching} & set(names))
+
+
+def choose_models(known: Sequence[LadderModel], names: Sequence[str] | None) -> tuple[LadderModel, ...]:
+    """The models that are named, by the last word of theirs; all without names. Raises `ValueError`."""
+    short = {model.name.rpartition(" ")[2]: model for model in known}
+    _check_known(names, tuple(short), "--model")
+    return tuple(model for name, model in short.items() if not names or name in names)
+
+
+def _check_known(names: Sequence[str] | None, known: Sequence[str], option: str) -> None:
+    for name in names or ():
+        if name not in known:
+            raise ValueError(f"{option} does not know {name}; choose from {', '.join(known)}.")
+
+
 class LadderLoad(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked, and of what kind of worker."""
 

@@ -24,6 +24,8 @@ from sluice_bench.ladder import (
     LadderRow,
     LadderSettings,
     Rung,
+    choose_models,
+    choose_rungs,
     counters,
     kv_bytes,
     measure_ladder,
@@ -152,7 +154,10 @@ def test_a_p99_needs_a_hundred_requests() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--only", "brave"], "--only does not know brave; choose from none-dense, none-paged"),
+        (
+            ["--only", "brave"],
+            "--only does not know brave; choose from none, static, dynamic, continuous, none-dense",
+        ),
         (["--model", "gpt-9"], "--model does not know gpt-9; choose from tinyllama-1.1b, sluice-tiny."),
     ],
 )
@@ -161,6 +166,16 @@ def test_what_is_not_there_is_refused_with_what_is(arguments: list[str], said: s
 
     assert result.exit_code == 1
     assert said in " ".join(result.output.split())
+
+
+def test_rungs_are_named_by_mode_or_whole() -> None:
+    assert choose_rungs(None) == RUNGS
+    assert [rung.name for rung in choose_rungs(["continuous-dense", "none"])] == [
+        "none-dense",
+        "none-paged",
+        "continuous-dense",
+    ]
+    assert choose_models(MODELS, ["sluice-tiny"]) == MODELS[1:]
 
 
 def test_a_worker_is_climbed_with_every_load() -> None:
