@@ -128,7 +128,7 @@ class _Timer:
 
     def observe(self, choice: Choice) -> bool:
         """Tokens have come; whether they are the first."""
-        self._last_s = self._meter.elapsed_s()
+        self._last_s = round(self._meter.elapsed_s(), 6)
         if self._first_tokens:
             return False
         self.ttft_s, self._first_tokens = self._last_s, choice.completion_tokens
@@ -140,5 +140,5 @@ class _Timer:
         return Timings(
             ttft_s=self.ttft_s,
             total_s=self._last_s,
-            tokens_per_s=later / took_s if later and took_s > 0 else None,
+            tokens_per_s=round(later / took_s, 2) if later and took_s > 0 else None,
         )
