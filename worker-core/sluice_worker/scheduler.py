@@ -19,7 +19,8 @@ freed, it waits at the front, and is recomputed later (mostly from the prefix ca
 Why this cannot deadlock or starve: `running` is in order of arrival and older than anything `waiting`, the
 victim is always the newest, and a request that cannot fit into all blocks alone is refused before it gets
 here. So the oldest request always advances, finishes, and makes the next one the oldest. A dense allocation
-never grows, so nothing is preempted. A policy makes nobody wait for more than a batch ahead and its window.
+never grows, so nothing is preempted. A policy only ever delays the head of the queue, and for as long as the
+batch ahead runs and its own window lasts.
 
 This module knows no tensors, no clock (it is told the time, in seconds on any monotonic clock) and no text.
 It decides; the engine computes and then calls `advance`.
