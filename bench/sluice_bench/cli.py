@@ -324,17 +324,27 @@ def ladder_command(
         typer.Option(help="Just this model, tinyllama-1.1b or sluice-tiny; may be repeated."),
     ] = None,
     repeats: Annotated[int | None, typer.Option(min=1, help="Repeats of every measurement.")] = None,
+    prompt_tokens: Annotated[int | None, typer.Option(min=1, help="Length of every prompt.")] = None,
+    output_tokens: Annotated[
+        int | None,
+        typer.Option(min=17, max=192, help="Mean length of an answer, before the longest are cut."),
+    ] = None,
     bundled_model: Annotated[Path, typer.Option(help="Folder of the bundled model.")] = BUNDLED_MODEL,
 ) -> None:
     """Measure what each batching mode of the worker buys on the same requests, and write the report.
 
-    Starts and ends every worker itself. A repeat of everything takes about ten minutes on two cores; it wants
-    the machine for itself, and how far it was disturbed is in the report.
+    Starts and ends every worker itself. A repeat of everything takes a quarter of an hour on two cores; it
+    wants the machine for itself, and how far it was disturbed is in the report.
     """
     load = ladder.QUICK_LOAD if quick else ladder.LadderLoad()
     try:
         settings = ladder.LadderSettings(
-            load=msgspec.structs.replace(load, repeats=repeats or load.repeats),
+            load=msgspec.structs.replace(
+                load,
+                repeats=repeats or load.repeats,
+                prompt_tokens=prompt_tokens or load.prompt_tokens,
+                mean_output_tokens=output_tokens or load.mean_output_tokens,
+            ),
             models=ladder.choose_models(ladder.QUICK_MODELS if quick else ladder.MODELS, model),
             rungs=ladder.choose_rungs(only),
             bundled_model=bundled_model,

@@ -105,22 +105,27 @@ class LadderLoad(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked, and of what kind of worker."""
 
     prompt_tokens: int = 128
-    mean_output_tokens: int = 48
-    least_output_tokens: int = 8
+    mean_output_tokens: int = 64
+    least_output_tokens: int = 16
     most_output_tokens: int = 192
     max_tokens: int = 256
     """What every request may take, and a dense cache reserves."""
     concurrencies: tuple[int, ...] = (4, 16)
-    waves: tuple[int, ...] = (3, 2)
+    waves: tuple[int, ...] = (5, 2)
     """Requests per place of each closed loop."""
-    open_requests: int = 24
+    open_requests: int = 20
     repeats: int = 3
-    kv_tokens: int = 3072
-    """KV memory of the worker: with 128 + 256 tokens a request, eight dense ones."""
+    dense_requests: int = 8
+    """KV memory of the worker, in requests that it holds with all that they may take."""
     max_batch: int = 8
     batch_wait_ms: float = 50.0
     seed: int = 1
     threads: int = msgspec.field(default_factory=lambda: psutil.cpu_count() or 1)
+
+    @property
+    def kv_tokens(self) -> int:
+        """KV memory of the worker, in tokens."""
+        return self.dense_requests * (self.prompt_tokens + self.max_tokens)
 
     @property
     def load_names(self) -> tuple[str, ...]:
@@ -137,7 +142,6 @@ QUICK_LOAD = LadderLoad(
     waves=(1, 1),
     open_requests=4,
     repeats=1,
-    kv_tokens=512,
 )
 """For trying the machinery; its figures mean nothing."""
 
