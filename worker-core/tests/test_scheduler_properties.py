@@ -219,7 +219,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 
 TestScheduler = SchedulerMachine.TestCase
-TestScheduler.settings = settings(max_examples=200, stateful_step_count=100, deadline=None, derandomize=True)
+TestScheduler.settings = settings(max_examples=150, stateful_step_count=100, deadline=None, derandomize=True)
 
 
 def test_scheduler_policies_and_block_pool_import_no_torch() -> None:
