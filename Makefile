@@ -9,9 +9,10 @@ SOURCES := router engines gateway worker-core bench tests ops
 PACKAGES := router/sluice_router engines/sluice_engines gateway/sluice_gateway \
             worker-core/sluice_worker worker-core/training bench/sluice_bench
 TESTS ?=
+VARIANT ?=
 ARGS ?=
 
-.PHONY: help run test compile torture fuzz lint format bench bench-gateway lock clean
+.PHONY: help run test compile torture fuzz lint format bench bench-ladder bench-gateway lock clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -45,8 +46,11 @@ format:  ## Rewrite the sources in the project's style.
 	$(VENV)/bin/ruff check --fix $(SOURCES)
 	$(VENV)/bin/ruff format $(SOURCES)
 
-bench:  ## Measure gateway and worker, write docs/reports/baseline.md (ARGS="--quick" for a trial).
-	@$(SETUP) test && $(VENV)/bin/sluice-bench baseline $(ARGS)
+bench:  ## Measure gateway and worker, write docs/reports/baseline.md (ARGS="--quick"; VARIANT=dynamic: one batching mode).
+	@$(SETUP) test && $(VENV)/bin/sluice-bench $(if $(VARIANT),ladder --only $(VARIANT),baseline) $(ARGS)
+
+bench-ladder:  ## Measure what each batching mode of the worker buys, write docs/reports/batching.md (ARGS="--repeats 1").
+	@$(SETUP) test && $(VENV)/bin/sluice-bench ladder $(ARGS)
 
 bench-gateway:  ## Measure the gateway against its bars and beside others (ARGS="--only plain").
 	@$(SETUP) test && $(VENV)/bin/sluice-bench gateway $(ARGS)

@@ -109,7 +109,7 @@ def _measure_worker(
         )
     on_step(f"making a random checkpoint in the shape of {settings.random_shape}")
     checkpoint = folder / settings.random_shape
-    _make_checkpoint(settings.random_shape, bundled, checkpoint)
+    make_checkpoint(settings.random_shape, bundled, checkpoint)
     load = settings.throughput_load
     return [
         measure_model(bundled.resolve().name, bundled, load, folder, on_step),
@@ -117,7 +117,8 @@ def _measure_worker(
     ]
 
 
-def _make_checkpoint(shape: str, tokenizer: Path, target: Path) -> None:
+def make_checkpoint(shape: str, tokenizer: Path, target: Path) -> None:
+    """Write a random checkpoint (`checkpoint.SHAPES`) from a child process. Raises `ServerFailed`."""
     command = [sys.executable, "-m", "sluice_bench.checkpoint", shape, str(tokenizer), str(target)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:

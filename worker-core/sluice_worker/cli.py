@@ -21,6 +21,7 @@ import msgspec
 import typer
 
 from sluice_worker import cli_options as options
+from sluice_worker.batching import BatchingMode
 from sluice_worker.config import (
     DeviceName,
     DTypeName,
@@ -30,6 +31,7 @@ from sluice_worker.config import (
     QuantizationName,
 )
 from sluice_worker.errors import ConfigError, WorkerError
+from sluice_worker.kv_allocation import KVMode
 from sluice_worker.outputs import ModelInfo
 
 LISTEN_BACKLOG = 2048
@@ -60,6 +62,11 @@ def serve(
     max_model_len: options.MaxModelLen = None,
     max_num_seqs: options.MaxNumSeqs = 64,
     max_num_batched_tokens: options.MaxNumBatchedTokens = 1024,
+    batching: options.Batching = "continuous",
+    max_batch: options.MaxBatch = 8,
+    batch_wait_ms: options.BatchWaitMs = 50.0,
+    schedule_tick_ms: options.ScheduleTickMs = 0.0,
+    kv: options.KV = "paged",
     kv_memory: options.KVMemory = None,
     kv_cache_dtype: options.KVCacheDType = "auto",
     prefix_caching: options.PrefixCaching = True,
@@ -69,8 +76,9 @@ def serve(
 ) -> None:
     """Serve a model over HTTP until SIGTERM or Ctrl-C.
 
-    The API is OpenAI's: /v1/chat/completions, /v1/completions and /v1/models; beside it /health, /ready,
-    /metrics and /model. One line on standard output says when it is ready.
+    The API is OpenAI's: /v1/chat/completions, /v1/completions and /v1/models; beside it /generate,
+    /v1/generate and /v1/generate_nobatch, and /health, /ready, /metrics and /model. One line on standard
+    output says when it is ready.
 
     A request's own sampling settings win over the model's generation_config.json, and that over OpenAI's
     defaults.
@@ -92,6 +100,11 @@ def serve(
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
             max_model_len=max_model_len,
+            batching=cast(BatchingMode, _one_of("--batching", batching, get_args(BatchingMode))),
+            max_batch=max_batch,
+            batch_wait_ms=batch_wait_ms,
+            schedule_tick_ms=schedule_tick_ms,
+            kv=cast(KVMode, _one_of("--kv", kv, get_args(KVMode))),
             enable_prefix_caching=prefix_caching,
             threads=threads,
         )

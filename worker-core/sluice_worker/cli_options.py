@@ -92,6 +92,43 @@ KVCacheDType = Annotated[
         help="Type of the KV cache; int8 halves it (bfloat16), at the cost of a little precision.",
     ),
 ]
+Batching = Annotated[
+    str,
+    typer.Option(
+        envvar="SLUICE_WORKER_BATCHING",
+        metavar="none|static|dynamic|continuous",
+        help="When a waiting request may join: none runs one at a time, static and dynamic gather batches "
+        "and run each to its end, continuous lets it join at the next step.",
+    ),
+]
+MaxBatch = Annotated[
+    int,
+    typer.Option(envvar="SLUICE_WORKER_MAX_BATCH", help="Requests of a static or dynamic batch."),
+]
+BatchWaitMs = Annotated[
+    float,
+    typer.Option(
+        envvar="SLUICE_WORKER_BATCH_WAIT_MS",
+        help="How long a batch that is not full waits for more: dynamic from its first request's arrival, "
+        "static from the end of the batch before at the earliest.",
+    ),
+]
+ScheduleTickMs = Annotated[
+    float,
+    typer.Option(
+        envvar="SLUICE_WORKER_SCHEDULE_TICK_MS",
+        help="Least time between two admissions to the batch, in any mode; 0 is none. Those who run go on.",
+    ),
+]
+KV = Annotated[
+    str,
+    typer.Option(
+        envvar="SLUICE_WORKER_KV",
+        metavar="dense|paged",
+        help="KV memory of a request: paged gives blocks as it grows, dense reserves prompt plus max_tokens "
+        "in one piece and shares no prefixes, for comparison.",
+    ),
+]
 PrefixCaching = Annotated[
     bool,
     typer.Option(envvar="SLUICE_WORKER_PREFIX_CACHING", help="Reuse computed prefixes that prompts share."),

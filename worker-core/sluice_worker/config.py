@@ -10,13 +10,17 @@ from typing import Literal
 
 import msgspec
 
+from sluice_worker.batching import BatchingMode
 from sluice_worker.errors import ConfigError
+from sluice_worker.kv_allocation import KVMode
 
 DTypeName = Literal["auto", "float32", "bfloat16"]
 KernelsName = Literal["auto", "reference", "cpu"]
 QuantizationName = Literal["none", "int8", "int4"]
 KVCacheDTypeName = Literal["auto", "int8"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
+
+_LONGEST_WAIT_MS = 60_000.0
 
 
 class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,16 +53,30 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens of one request computed in one step: a longer prompt is prefilled in chunks between decodes."""
     max_model_len: int | None = None
     """Longest prompt plus output. `None`: the model's context."""
+    batching: BatchingMode = "continuous"
+    """When a waiting request may join the batch: see `batching`."""
+    max_batch: int = 8
+    """Requests of a static or dynamic batch; never more than `max_num_seqs`."""
+    batch_wait_ms: float = 50.0
+    """How long a static or dynamic batch that is not full waits for more requests."""
+    schedule_tick_ms: float = 0.0
+    """Least time between two admissions to the batch; those in it go on meanwhile. 0: none."""
+    kv: KVMode = "paged"
+    """How a request gets KV memory: see `kv_allocation`."""
     enable_prefix_caching: bool = True
     threads: int | None = None
     """CPU threads of one operation. `None`: torch's choice."""
 
     def __post_init__(self) -> None:
         positive = ("block_size", "num_kv_blocks", "kv_cache_bytes", "max_num_seqs", "max_num_batched_tokens")
-        for name in (*positive, "max_chunk", "max_model_len", "threads"):
+        for name in (*positive, "max_chunk", "max_model_len", "max_batch", "threads"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}; it must be at least 1.")
+        for name in ("batch_wait_ms", "schedule_tick_ms"):
+            value = getattr(self, name)
+            if not 0 <= value <= _LONGEST_WAIT_MS:
+                raise ConfigError(f"{name} is {value:g}; choose milliseconds from 0 to {_LONGEST_WAIT_MS:g}.")
         if self.max_num_batched_tokens < self.max_num_seqs:
             # Every running request must be able to get one token a step, or the last ones would starve.
             raise ConfigError(

@@ -6,14 +6,17 @@ there is unfinished work. It speaks token ids only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 
 import msgspec
 
+from sluice_worker.batching import make_batching
 from sluice_worker.block_pool import BlockPool
 from sluice_worker.config import EngineConfig
 from sluice_worker.device import set_threads
 from sluice_worker.errors import RequestError, RequestTooLongError
+from sluice_worker.kv_allocation import make_allocation
 from sluice_worker.kv_cache import KVCache, bytes_per_token
 from sluice_worker.loading.loader import LoadedModel, load_model
 from sluice_worker.outputs import (
@@ -46,20 +49,18 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
 class Engine:
     """One model, its KV cache, and the requests in flight."""
 
-    def __init__(self, config: EngineConfig) -> None:
-        """Load the model and allocate the cache. Raises `ModelLoadError` or `ConfigError`."""
+    def __init__(self, config: EngineConfig, clock: Callable[[], float] = time.monotonic) -> None:
+        """Load the model and allocate the cache. `clock` gives monotonic seconds.
+
+        Raises `ModelLoadError` or `ConfigError`.
+        """
+        self._clock = clock
         set_threads(config.threads)
         loaded = load_model(config)
         self._loaded = loaded
         self._info = _model_info(config, loaded)
         self._pool = BlockPool(loaded.num_blocks, loaded.block_size)
-        self._scheduler = Scheduler(
-            self._pool,
-            max_num_seqs=config.max_num_seqs,
-            max_num_batched_tokens=config.max_num_batched_tokens,
-            max_chunk=config.max_chunk,
-            enable_prefix_caching=config.enable_prefix_caching,
-        )
+        self._scheduler = _scheduler(config, self._pool, loaded.max_model_len)
         cache = KVCache(
             loaded.config,
             loaded.kernels,
@@ -72,7 +73,7 @@ class Engine:
         self._prompt_tokens = 0
         self._cached_tokens = 0
         self._generation_tokens = 0
-        self._steps = 0
+        self._steps = self._sequence_steps = self._reserved_steps = self._held_steps = 0
 
     def add_request(self, request: EngineRequest) -> None:
         """Queue a request.
@@ -81,24 +82,28 @@ class Engine:
         empty prompt, unknown token ids, no tokens to generate, or an id that is in use.
         """
         self._validate(request)
-        self._scheduler.add(Request(request))
+        self._scheduler.add(Request(request, self._clock()))
 
     def abort(self, request_id: str) -> bool:
         """Forget a request and free its blocks at once; no delta follows. `False` when it is not known."""
         return self._scheduler.abort(request_id)
 
     def has_unfinished(self) -> bool:
-        """Whether `step` would compute anything."""
+        """Whether there are requests."""
         return bool(self._scheduler.num_running or self._scheduler.num_waiting)
 
+    def wait_s(self) -> float | None:
+        """Seconds until `step` computes something: 0 is now; `None` is not before another request."""
+        return self._scheduler.wait_s(self._clock())
+
     def step(self) -> StepOutputs:
-        """Compute one step and report what it added. Without work, an empty report."""
-        step = self._scheduler.schedule()
+        """Compute one step and report what it added. Without work that is due, an empty report."""
+        step = self._scheduler.schedule(self._clock())
         if not step:
             return StepOutputs(deltas=[], stats=self.stats())
         sampled = self._runner.run(step)
         self._scheduler.advance(step)
-        self._steps += 1
+        self._count_step(len(step))
         deltas = [self._update(request, token) for request, token in sampled]
         return StepOutputs(deltas=deltas, stats=self.stats())
 
@@ -111,7 +116,8 @@ class Engine:
             self.add_request(
                 EngineRequest(request_id=request_id, prompt_token_ids=list(prompt), params=params)
             )
-        while self.has_unfinished():
+        while (wait_s := self.wait_s()) is not None:
+            time.sleep(wait_s)
             for delta in self.step().deltas:
                 collected[delta.request_id].append(delta)
         return [_generation(deltas) for deltas in collected.values()]
@@ -124,11 +130,16 @@ class Engine:
             kv_blocks_total=self._pool.num_blocks,
             kv_blocks_used=self._pool.num_used,
             kv_blocks_cached=self._pool.num_cached,
+            kv_tokens_reserved=self._scheduler.tokens_reserved(),
+            kv_tokens_held=self._scheduler.tokens_held(),
             prompt_tokens_total=self._prompt_tokens,
             cached_tokens_total=self._cached_tokens,
             generation_tokens_total=self._generation_tokens,
             preemptions_total=self._scheduler.num_preemptions,
             steps_total=self._steps,
+            sequence_steps_total=self._sequence_steps,
+            kv_reserved_steps_total=self._reserved_steps,
+            kv_held_steps_total=self._held_steps,
         )
 
     def model_info(self) -> ModelInfo:
@@ -138,6 +149,12 @@ class Engine:
     def check_integrity(self) -> None:
         """Raise `IntegrityError` when blocks and requests contradict each other. For tests and debugging."""
         self._scheduler.check_integrity()
+
+    def _count_step(self, num_sequences: int) -> None:
+        self._steps += 1
+        self._sequence_steps += num_sequences
+        self._reserved_steps += self._scheduler.tokens_reserved()
+        self._held_steps += self._scheduler.tokens_held()
 
     def _validate(self, request: EngineRequest) -> None:
         prompt = request.prompt_token_ids
@@ -184,6 +201,26 @@ class Engine:
         return None
 
 
+def _scheduler(config: EngineConfig, pool: BlockPool, max_model_len: int) -> Scheduler:
+    return Scheduler(
+        make_allocation(
+            config.kv,
+            pool,
+            max_model_len=max_model_len,
+            enable_prefix_caching=config.enable_prefix_caching,
+        ),
+        make_batching(
+            config.batching,
+            max_batch=min(config.max_batch, config.max_num_seqs),
+            wait_s=config.batch_wait_ms / 1000,
+        ),
+        max_num_seqs=config.max_num_seqs,
+        max_num_batched_tokens=config.max_num_batched_tokens,
+        max_chunk=config.max_chunk,
+        tick_s=config.schedule_tick_ms / 1000,
+    )
+
+
 def _generation(deltas: list[SequenceDelta]) -> Generation:
     last = deltas[-1]
     return Generation(
@@ -212,4 +249,6 @@ def _model_info(config: EngineConfig, loaded: LoadedModel) -> ModelInfo:
         kv_bytes_per_token=bytes_per_token(loaded.config, loaded.cache_dtype),
         num_parameters=loaded.num_parameters,
         kernels=loaded.kernels.name,
+        batching=config.batching,
+        kv=config.kv,
     )

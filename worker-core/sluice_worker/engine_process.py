@@ -2,7 +2,7 @@
 
 Started by `async_engine` as `python -m sluice_worker.engine_process FD FACTORY`. torch is imported here and
 only here. Between steps the inbox is drained without waiting; with nothing to run the process is blocked on
-the socket and uses no processor time.
+the socket and uses no processor time, until a command comes or the time at which a batch is due.
 
 The process lives no longer than its parent: the other end of the socket closes when the parent ends, however
 it ends. A thread watches for that, so that a long load or step does not delay it.
@@ -13,6 +13,7 @@ from __future__ import annotations
 import gc
 import importlib
 import logging
+import math
 import os
 import select
 import signal
@@ -59,8 +60,8 @@ class EngineCore(Protocol):
         """Compute one step for whatever is scheduled."""
         ...
 
-    def has_unfinished(self) -> bool:
-        """Whether `step` has anything to do."""
+    def wait_s(self) -> float | None:
+        """Seconds until `step` has anything to do: 0 is now; `None` is not before another command."""
         ...
 
     def stats(self) -> EngineStats:
@@ -76,18 +77,27 @@ EngineFactory = Callable[[EngineConfig], EngineCore]
 
 
 class CommandChannel:
-    """The engine's end of the socket: blocking, and non-blocking while there is work."""
+    """The engine's end of the socket: blocking, for a while, or not at all while there is work."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._frames = FrameBuffer()
         self._decoder = command_decoder()
+        self._poll = select.poll()
+        self._poll.register(sock, select.POLLIN)
 
-    def receive(self, *, wait: bool) -> list[Command]:
-        """Commands that have arrived; with `wait`, at least one. Raises `EOFError` without a server."""
-        commands = self._read(0 if wait else socket.MSG_DONTWAIT)
-        while wait and not commands:
-            commands = self._read(0)
+    def receive(self, wait_s: float | None) -> list[Command]:
+        """Commands that have arrived, after waiting for the first at most `wait_s`; `None` waits forever.
+
+        Raises `EOFError` without a server.
+        """
+        if wait_s is not None:
+            # Rounded up: a timeout that ends early would be asked for again, and again.
+            readable = self._poll.poll(math.ceil(wait_s * 1000))
+            return self._read() if readable else []
+        commands = self._read()
+        while not commands:
+            commands = self._read()
         return commands
 
     def send(self, event: Event) -> None:
@@ -104,11 +114,9 @@ class CommandChannel:
         while self._sock.recv(_READ_BYTES):
             pass
 
-    def _read(self, flags: int) -> list[Command]:
-        try:
-            data = self._sock.recv(_READ_BYTES, flags)
-        except BlockingIOError:
-            return []
+    def _read(self) -> list[Command]:
+        """What is there, waiting for it if nothing is; empty for a part of a command."""
+        data = self._sock.recv(_READ_BYTES)
         if not data:
             raise EOFError
         return [self._decoder.decode(payload) for payload in self._frames.feed(data)]
@@ -117,13 +125,13 @@ class CommandChannel:
 def run_engine(engine: EngineCore, channel: CommandChannel) -> None:
     """Serve commands until the server closes its end (`EOFError`, or `OSError` while sending)."""
     while True:
-        commands = channel.receive(wait=not engine.has_unfinished())
+        commands = channel.receive(engine.wait_s())
         for command in commands:
             _apply(command, engine, channel)
-        if engine.has_unfinished():
+        if engine.wait_s() == 0:
             channel.send(Stepped(engine.step()))
         elif commands:
-            # No step follows an abort of the last sequence, but the gauges have changed.
+            # No step follows an abort of the last sequence, or a request that waits; the gauges have changed.
             channel.send(Stepped(StepOutputs(deltas=[], stats=engine.stats())))
 
 
@@ -152,7 +160,7 @@ def _load(factory_name: str, config: EngineConfig) -> EngineCore:
 
 def _serve(channel: CommandChannel, factory_name: str) -> None:
     """Load and run. Raises whatever goes wrong."""
-    first = channel.receive(wait=True)[0]
+    first = channel.receive(None)[0]
     if not isinstance(first, Configure):
         raise ValueError("the first command must configure the engine")
     engine = _load(factory_name, first.config)

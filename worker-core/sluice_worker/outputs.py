@@ -23,6 +23,8 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     params: SamplingParams
     cache_salt: str = ""
     """Requests share cached prefixes only within the same salt (a tenant)."""
+    alone: bool = False
+    """Run without companions: wait for the batch ahead to finish, and let nobody join."""
 
 
 class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
@@ -59,6 +61,10 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     """Referenced by a live request; cached-but-free blocks do not count."""
     kv_blocks_cached: int = 0
     """Free, but holding a prefix that may be hit."""
+    kv_tokens_reserved: int = 0
+    """Token places in the blocks that live requests hold; a shared block counts for each of them."""
+    kv_tokens_held: int = 0
+    """Those of them whose keys and values are computed. Less than 1 of reserved is memory kept for later."""
     prompt_tokens_total: int = 0
     """Prompt tokens computed or taken from the cache, counted once a request."""
     cached_tokens_total: int = 0
@@ -66,6 +72,12 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
     generation_tokens_total: int = 0
     preemptions_total: int = 0
     steps_total: int = 0
+    sequence_steps_total: int = 0
+    """Sequences in each step, added up: over `steps_total`, the mean batch."""
+    kv_reserved_steps_total: int = 0
+    """`kv_tokens_reserved` of each step, added up: `kv_held_steps_total` over it is the mean utilisation."""
+    kv_held_steps_total: int = 0
+    """`kv_tokens_held` of each step, added up."""
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -91,6 +103,10 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
     num_parameters: int
     kernels: str
     """`reference`, `cpu` or `cuda`."""
+    batching: str = "continuous"
+    """`none`, `static`, `dynamic` or `continuous`."""
+    kv: str = "paged"
+    """`dense` or `paged`."""
 
 
 class StepOutputs(msgspec.Struct, frozen=True, kw_only=True):

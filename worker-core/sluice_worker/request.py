@@ -16,6 +16,8 @@ class Request:
     """One sequence in the engine. Compared by identity."""
 
     __slots__ = (
+        "alone",
+        "arrived_s",
         "block_digests",
         "block_ids",
         "cache_salt",
@@ -28,8 +30,11 @@ class Request:
         "tokens",
     )
 
-    def __init__(self, asked: EngineRequest) -> None:
+    def __init__(self, asked: EngineRequest, arrived_s: float = 0.0) -> None:
+        """`arrived_s` is on the clock that the scheduler is told the time of."""
         self.request_id: str = asked.request_id
+        self.arrived_s: float = arrived_s
+        self.alone: bool = asked.alone
         self.params: SamplingParams = asked.params
         self.cache_salt: str = asked.cache_salt
         self.prompt_token_ids: list[int] = asked.prompt_token_ids

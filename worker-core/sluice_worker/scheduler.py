@@ -5,26 +5,36 @@ First come, first served, and no phases: each entry of a step is "compute the ne
 1. Running requests with one token to go (decode) come first: a long prompt never stalls the others.
 2. Running requests with more to go (prefill, or recompute after preemption) share the rest of the token
    budget, the oldest first, in chunks.
-3. Waiting requests are admitted while there is budget, room in the batch, and enough free blocks for all
-   their known tokens *plus a margin of one block of growth for every running request*.
+3. Waiting requests are admitted while the batching policy lets them join, and there is budget, room in the
+   batch, and enough free blocks: paged, for all their known tokens *plus a margin of one block of growth for
+   every running request*; dense, for all they may become.
+
+`batching` says who may join when; with `tick_s`, newcomers are admitted at most that often, and those who run
+go on meanwhile. A request that asks to run `alone` keeps its place in the queue, waits for the batch ahead of
+it to finish, and nobody joins it.
 
 When a running request needs a block and none is free, the newest running request is preempted: its blocks are
 freed, it waits at the front, and is recomputed later (mostly from the prefix cache).
 
 Why this cannot deadlock or starve: `running` is in order of arrival and older than anything `waiting`, the
 victim is always the newest, and a request that cannot fit into all blocks alone is refused before it gets
-here. So the oldest request always advances, finishes, and makes the next one the oldest.
+here. So the oldest request always advances, finishes, and makes the next one the oldest. A dense allocation
+never grows, so nothing is preempted. A policy only ever delays the head of the queue, and for as long as the
+batch ahead runs and its own window lasts.
 
-This module knows no tensors, no clock and no text. It decides; the engine computes and then calls `advance`.
+This module knows no tensors, no clock (it is told the time, in seconds on any monotonic clock) and no text.
+It decides; the engine computes and then calls `advance`.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 from typing import NamedTuple
 
-from sluice_worker.block_pool import BlockPool, block_digest, root_digest
+from sluice_worker.batching import BatchingPolicy
 from sluice_worker.errors import IntegrityError
+from sluice_worker.kv_allocation import KVAllocation
 from sluice_worker.request import Request
 
 
@@ -62,18 +72,22 @@ class Scheduler:
 
     def __init__(
         self,
-        pool: BlockPool,
+        allocation: KVAllocation,
+        batching: BatchingPolicy,
         *,
         max_num_seqs: int,
         max_num_batched_tokens: int,
         max_chunk: int,
-        enable_prefix_caching: bool = True,
+        tick_s: float = 0.0,
     ) -> None:
-        self._pool = pool
+        self._allocation = allocation
+        self._pool = allocation.pool
+        self._batching = batching
         self._max_num_seqs = max_num_seqs
         self._max_num_batched_tokens = max_num_batched_tokens
         self._max_chunk = max_chunk
-        self._enable_prefix_caching = enable_prefix_caching
+        self._tick_s = tick_s
+        self._next_admission_s = -math.inf
         self._requests: dict[str, Request] = {}
         self._waiting: deque[Request] = deque()
         self._running: list[Request] = []
@@ -89,6 +103,17 @@ class Scheduler:
     def num_running(self) -> int:
         """Requests in the batch."""
         return len(self._running)
+
+    def tokens_reserved(self) -> int:
+        """Tokens for which running requests hold blocks, whether they have them or not.
+
+        A block that several share counts for each.
+        """
+        return sum(len(request.block_ids) for request in self._running) * self._pool.block_size
+
+    def tokens_held(self) -> int:
+        """Tokens of running requests whose keys and values are computed."""
+        return sum(request.num_computed for request in self._running)
 
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._requests
@@ -108,6 +133,7 @@ class Scheduler:
         else:
             del self._requests[request_id]
             self._waiting.remove(request)
+            self._batching.leave(request)
         return True
 
     def finish(self, request: Request) -> None:
@@ -115,9 +141,17 @@ class Scheduler:
         del self._requests[request.request_id]
         self._running.remove(request)
         self._release(request)
+        self._batching.leave(request)
 
-    def schedule(self) -> list[ScheduledTokens]:
-        """Put the next step together. Empty only when there are no requests.
+    def wait_s(self, now_s: float) -> float | None:
+        """Seconds until `schedule` gives a step: 0 is now; `None` is not before another request is added."""
+        due_s = max(self._batching.due_s(self._waiting, now_s), self._next_admission_s)
+        if self._running:
+            return 0.0
+        return max(0.0, due_s - now_s) if self._waiting else None
+
+    def schedule(self, now_s: float = 0.0) -> list[ScheduledTokens]:
+        """Put the next step together. Empty only when there are no requests, or nobody may join yet.
 
         Every entry has at least one token and the blocks to write it to. Call `advance` when it is computed.
         """
@@ -128,7 +162,7 @@ class Scheduler:
             self._continue(request, step)
         for request in prefilling:
             self._continue(request, step)
-        self._admit(step)
+        self._admit(step, now_s)
         return [ScheduledTokens(request, count) for request, count in step.tokens.items()]
 
     def advance(self, step: list[ScheduledTokens]) -> None:
@@ -136,7 +170,7 @@ class Scheduler:
         for request, num_tokens in step:
             computed_before = request.num_computed
             request.num_computed += num_tokens
-            self._register(request, computed_before)
+            self._allocation.computed(request, computed_before)
 
     def check_integrity(self) -> None:
         """Raise `IntegrityError` unless requests and blocks agree. O(blocks); for tests and debugging."""
@@ -188,44 +222,22 @@ class Scheduler:
         self._pool.free(request.block_ids)
         request.block_ids = []
 
-    def _admit(self, step: _Step) -> None:
-        while self._waiting and step.budget and len(self._running) < self._max_num_seqs:
+    def _admit(self, step: _Step, now_s: float) -> None:
+        if now_s < self._next_admission_s:
+            return
+        self._batching.gather(self._waiting, now_s)
+        while self._waiting and step.budget and self._has_room_for(self._waiting[0]):
             request = self._waiting[0]
-            hits = self._cached_blocks(request)
-            missing = self._pool.blocks_for(len(request.tokens)) - len(hits)
-            left = self._pool.num_free - self._pool.count_free(hits) - missing
-            if left < len(self._running):
+            if not self._allocation.place(request, self._running):
                 return
-            self._pool.share(hits)
-            request.block_ids = hits + self._pool.allocate(missing)
-            request.num_computed = len(hits) * self._pool.block_size
-            if request.num_cached_tokens is None:
-                request.num_cached_tokens = request.num_computed
             self._running.append(self._waiting.popleft())
             step.add(request, min(request.num_uncomputed, self._max_chunk, step.budget))
+            self._next_admission_s = now_s + self._tick_s
 
-    def _cached_blocks(self, request: Request) -> list[int]:
-        """Blocks of the longest cached prefix that leaves at least one token to compute."""
-        if not self._enable_prefix_caching:
-            return []
-        count = (len(request.tokens) - 1) // self._pool.block_size
-        return self._pool.match(self._digests(request, count)[:count])
-
-    def _register(self, request: Request, computed_before: int) -> None:
-        """Make the blocks findable that the last step filled to the end."""
-        if not self._enable_prefix_caching:
-            return
-        block_size = self._pool.block_size
-        full = request.num_computed // block_size
-        for position in range(computed_before // block_size, full):
-            self._pool.register(request.block_ids[position], self._digests(request, full)[position])
-
-    def _digests(self, request: Request, count: int) -> list[bytes]:
-        """Digests of at least the first `count` blocks, all of which are full."""
-        digests = request.block_digests
-        block_size = self._pool.block_size
-        while len(digests) < count:
-            parent = digests[-1] if digests else root_digest(request.cache_salt)
-            start = len(digests) * block_size
-            digests.append(block_digest(parent, request.tokens[start : start + block_size]))
-        return digests
+    def _has_room_for(self, request: Request) -> bool:
+        """Whether the batch takes the head of the queue."""
+        if not self._batching.admits(request):
+            return False
+        if self._running and (request.alone or self._running[0].alone):
+            return False
+        return len(self._running) < self._max_num_seqs

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from sluice_worker.batching import ContinuousBatching
 from sluice_worker.block_pool import BlockPool
+from sluice_worker.kv_allocation import PagedAllocation
 from sluice_worker.outputs import EngineRequest
 from sluice_worker.request import Request
 from sluice_worker.sampling_params import SamplingParams
@@ -17,8 +19,13 @@ def request(name: str, prompt: list[int] | int, salt: str = "") -> Request:
 
 
 def scheduler(num_blocks: int = 100, *, seqs: int = 8, budget: int = 64, chunk: int = 64) -> Scheduler:
-    pool = BlockPool(num_blocks, block_size=4)
-    return Scheduler(pool, max_num_seqs=seqs, max_num_batched_tokens=budget, max_chunk=chunk)
+    return Scheduler(
+        PagedAllocation(BlockPool(num_blocks, block_size=4)),
+        ContinuousBatching(),
+        max_num_seqs=seqs,
+        max_num_batched_tokens=budget,
+        max_chunk=chunk,
+    )
 
 
 def shares(step: list[ScheduledTokens]) -> dict[str, int]:
@@ -183,8 +190,9 @@ def test_aborting_frees_the_blocks_at_once() -> None:
 
 def test_without_prefix_caching_nothing_is_remembered() -> None:
     pool = BlockPool(10, block_size=4)
+    allocation = PagedAllocation(pool, enable_prefix_caching=False)
     queue = Scheduler(
-        pool, max_num_seqs=4, max_num_batched_tokens=64, max_chunk=64, enable_prefix_caching=False
+        allocation, ContinuousBatching(), max_num_seqs=4, max_num_batched_tokens=64, max_chunk=64
     )
     for name in ("a", "b"):
         again = request(name, [1, 2, 3, 4, 5])

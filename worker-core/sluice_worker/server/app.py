@@ -1,6 +1,7 @@
 """The worker's HTTP application: a dictionary of paths on plain ASGI, and one place where errors end.
 
 /v1/chat/completions  /v1/completions  /v1/models  /v1/models/{id}
+/generate  /v1/generate  /v1/generate_nobatch      the worker's own, see `native`
 /tokenize  /detokenize
 /health   200 while the engine process lives, loading or not
 /ready    200 once requests are served
@@ -36,6 +37,7 @@ from sluice_worker.server.exchange import (
     Send,
     client_present,
 )
+from sluice_worker.server.native import generate, generate_alone, generate_whole
 from sluice_worker.server.responses import ModelCard, ModelList, Status
 from sluice_worker.server.service import Service
 from sluice_worker.server.tokenization import detokenize, tokenize
@@ -56,6 +58,9 @@ class WorkerApp:
         self._routes: dict[str, dict[str, Endpoint]] = {
             "/v1/chat/completions": {"POST": self._generating("chat", chat_completions)},
             "/v1/completions": {"POST": self._generating("completions", completions)},
+            "/generate": {"POST": self._generating("generate_whole", generate_whole)},
+            "/v1/generate": {"POST": self._generating("generate", generate)},
+            "/v1/generate_nobatch": {"POST": self._generating("generate_nobatch", generate_alone)},
             "/tokenize": {"POST": self._with_body(tokenize)},
             "/detokenize": {"POST": self._with_body(detokenize)},
             "/v1/models": {"GET": self._list_models},

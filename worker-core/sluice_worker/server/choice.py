@@ -45,6 +45,8 @@ class Choice:
         self.index = index
         self.completion_tokens = 0
         self.cached_tokens = 0
+        self.token_ids: list[int] = []
+        """Of the answer so far, those of text that is held back included; not the token that ended it."""
         self.finish_reason: str | None = None
         self._detokenizer = detokenizer
         self._filter = StopStringFilter(stops)
@@ -68,6 +70,7 @@ class Choice:
             self.completion_tokens += 1
             if last and delta.finish_reason == "stop":
                 break  # the token that ended it has no text
+            self.token_ids.append(token_id)
             text += self._take(token_id, logprobs)
             if self.finish_reason:
                 break

@@ -36,6 +36,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     strip_first_space: bool
     """Whether the answer stands by itself (chat) or goes on where the prompt ends (completions)."""
     cache_salt: str
+    alone: bool = False
+    """Whether the engine is to run each choice without companions."""
 
 
 class Finished(NamedTuple):
@@ -168,6 +170,7 @@ def _sequences(service: Service, plan: Plan) -> tuple[list[EngineRequest], dict[
                 prompt_token_ids=prompt.token_ids,
                 params=msgspec.structs.replace(params, seed=choice_seed(params.seed, i)),
                 cache_salt=plan.cache_salt,
+                alone=plan.alone,
             )
             detokenizer = Detokenizer(
                 service.model.tokenizer,

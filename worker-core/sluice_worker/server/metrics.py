@@ -72,6 +72,10 @@ class TokenMeter:
         self._inter_token = inter_token
         self._last_s: dict[str, float] = {}
 
+    def elapsed_s(self) -> float:
+        """Seconds since the request arrived."""
+        return self._clock() - self._arrived_s
+
     def observe(self, delta: SequenceDelta) -> None:
         """Tokens have arrived; several at once count as evenly spread."""
         count = len(delta.new_token_ids)
@@ -104,6 +108,12 @@ class _EngineCollector(Collector):
         yield _gauge("kv_blocks_total", "KV blocks in all.", stats.kv_blocks_total)
         yield _gauge("kv_blocks_used", "KV blocks that running sequences hold.", stats.kv_blocks_used)
         yield _gauge("kv_blocks_cached", "Free KV blocks that hold a prefix.", stats.kv_blocks_cached)
+        yield _gauge(
+            "kv_tokens_reserved",
+            "Tokens that the blocks of running sequences hold room for.",
+            stats.kv_tokens_reserved,
+        )
+        yield _gauge("kv_tokens_held", "Tokens that are in them.", stats.kv_tokens_held)
         yield _counter("prompt_tokens", "Prompt tokens, computed or cached.", stats.prompt_tokens_total)
         yield _counter("generation_tokens", "Tokens generated.", stats.generation_tokens_total)
         yield _counter(
@@ -113,6 +123,19 @@ class _EngineCollector(Collector):
             "preemptions", "Sequences put back to wait for lack of blocks.", stats.preemptions_total
         )
         yield _counter("steps", "Engine steps.", stats.steps_total)
+        yield _counter(
+            "sequence_steps",
+            "Sequences in each step, added up: over steps, the mean batch.",
+            stats.sequence_steps_total,
+        )
+        yield _counter(
+            "kv_reserved_steps", "kv_tokens_reserved of each step, added up.", stats.kv_reserved_steps_total
+        )
+        yield _counter(
+            "kv_held_steps",
+            "kv_tokens_held of each step, added up: over kv_reserved_steps, the mean utilisation.",
+            stats.kv_held_steps_total,
+        )
         yield self._info()
 
     def _info(self) -> Metric:

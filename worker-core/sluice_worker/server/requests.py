@@ -106,6 +106,18 @@ class CompletionRequest(GenerationRequest, frozen=True, kw_only=True):
     suffix: str | None = None
 
 
+class NativeRequest(CompletionRequest, frozen=True, kw_only=True):
+    """Body of `POST /generate`, `/v1/generate` and `/v1/generate_nobatch`.
+
+    A legacy completion request whose model need not be named.
+    """
+
+    model: str = ""
+    """There is one model; empty is that one."""
+    max_new_tokens: int | None = None
+    """Another name for `max_tokens`."""
+
+
 class TokenizeRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Body of `POST /tokenize`, in vLLM's shape: either a prompt, or a conversation as chat takes it."""
 

@@ -148,6 +148,48 @@ class Completion(msgspec.Struct, frozen=True, kw_only=True):
     system_fingerprint: str
 
 
+class FirstToken(msgspec.Struct, frozen=True):
+    """The event `ttft` of a native stream, sent with the first token."""
+
+    ttft_s: float
+    """Seconds from the request's arrival."""
+
+
+class TextPart(msgspec.Struct, frozen=True):
+    """An event of a native stream with new text."""
+
+    text: str
+    token_ids: list[int]
+    """Those that came since the part before. A part of a character is held back until the rest is there."""
+
+
+class Timings(msgspec.Struct, frozen=True, kw_only=True):
+    """When things were there, in seconds from the request's arrival."""
+
+    ttft_s: float
+    total_s: float
+    tokens_per_s: float | None
+    """Of the tokens after the first, which follow each other; `None` without a second one."""
+
+
+class NativeEnd(msgspec.Struct, frozen=True, kw_only=True):
+    """The event `done` of a native stream."""
+
+    finish_reason: str
+    usage: Usage
+    timings: Timings
+
+
+class NativeAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole native answer."""
+
+    text: str
+    token_ids: list[int]
+    finish_reason: str
+    usage: Usage
+    timings: Timings
+
+
 class TokenCount(msgspec.Struct, frozen=True, kw_only=True):
     """Answer of `/tokenize`, in vLLM's shape."""
 

@@ -1,6 +1,7 @@
 """Server-sent events, framed as OpenAI's API frames them.
 
-Only `data:` lines and comments; `[DONE]` ends a stream that went well, an error event one that did not. The
+Only `data:` lines and comments (and, in native streams, names of events that are not text); `[DONE]` or an
+event `done` ends a stream that went well, an error event one that did not. The
 answer's head is sent with the first event, so that what fails before it can still be a real HTTP status. A
 silent stream gets a comment every `silence_s`, before the first event too: proxies cut idle connections.
 """
@@ -43,13 +44,18 @@ class EventStream:
             except TimeoutError:
                 await self._send(b": keep-alive\n\n")
 
-    async def event(self, value: object) -> None:
-        """One event; `value` is a Struct."""
-        await self._send(b"data: " + msgspec.json.encode(value) + b"\n\n")
+    async def event(self, value: object, name: bytes | None = None) -> None:
+        """One event; `value` is a Struct, and `name` the type under which browsers dispatch it."""
+        head = b"" if name is None else b"event: " + name + b"\n"
+        await self._send(head + b"data: " + msgspec.json.encode(value) + b"\n\n")
 
     async def done(self) -> None:
         """The end of a complete answer."""
         await self._send(b"data: [DONE]\n\n")
+        await self._exchange.end_stream()
+
+    async def end(self) -> None:
+        """The end of a complete answer whose last event has said so."""
         await self._exchange.end_stream()
 
     async def _send(self, data: bytes) -> None:

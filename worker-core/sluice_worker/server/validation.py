@@ -18,6 +18,7 @@ from sluice_worker.server.requests import (
     CompletionRequest,
     DetokenizeRequest,
     GenerationRequest,
+    NativeRequest,
     TokenizeRequest,
 )
 
@@ -124,6 +125,22 @@ def decode_completion(body: bytes) -> CompletionRequest:
                 "echo",
             )
     return request
+
+
+def completion_body(body: bytes, served_name: str) -> bytes:
+    """A native request, put as a legacy completion request. Raises `ApiError` 400.
+
+    Checks only what the two do not share; `decode_completion` does the rest.
+    """
+    request = _decode(body, NativeRequest)
+    max_tokens = request.max_tokens
+    if request.max_new_tokens is not None:
+        if max_tokens not in (None, request.max_new_tokens):
+            raise invalid("'max_new_tokens' and 'max_tokens' differ. Send one of them.", "max_new_tokens")
+        max_tokens = request.max_new_tokens
+        _check_range("max_new_tokens", max_tokens, RANGES["max_tokens"])
+    name = request.model or served_name
+    return msgspec.json.encode(msgspec.structs.replace(request, model=name, max_tokens=max_tokens))
 
 
 def stop_strings(request: GenerationRequest) -> tuple[str, ...]:

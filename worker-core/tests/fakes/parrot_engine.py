@@ -48,8 +48,8 @@ class ParrotEngine:
     def abort(self, request_id: str) -> None:
         self._running.pop(request_id, None)
 
-    def has_unfinished(self) -> bool:
-        return bool(self._running)
+    def wait_s(self) -> float | None:
+        return 0.0 if self._running else None
 
     def step(self) -> StepOutputs:
         self._steps += 1
