@@ -68,7 +68,9 @@ class Engine:
             dtype=loaded.dtype,
             device=loaded.device,
         )
-        self._runner = Runner(loaded.model, cache, Sampler(loaded.config.vocab_size), loaded.device)
+        self._runner = Runner(
+            loaded.model, cache, Sampler(loaded.config.vocab_size, loaded.kernels), loaded.device
+        )
         self._prompt_tokens = 0
         self._cached_tokens = 0
         self._generation_tokens = 0
