@@ -6,9 +6,10 @@ there is unfinished work. It speaks token ids only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import msgspec
+from torch import Tensor
 
 from sluice_worker.block_pool import BlockPool
 from sluice_worker.config import EngineConfig
@@ -41,6 +42,8 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: list[TokenLogprobs]
     finish_reason: FinishReason
     num_cached_tokens: int
+    prompt_logprobs: list[TokenLogprobs]
+    """Of the prompt's tokens from the second on, when asked for."""
 
 
 class Engine:
@@ -80,7 +83,7 @@ class Engine:
         """Queue a request.
 
         Raises `RequestTooLongError` when the prompt leaves no room for an output token, `RequestError` for an
-        empty prompt, unknown token ids, no tokens to generate, or an id that is in use.
+        empty prompt, unknown token ids, nothing to compute, or an id that is in use.
         """
         self._validate(request)
         self._scheduler.add(Request(request))
@@ -98,10 +101,17 @@ class Engine:
         step = self._scheduler.schedule()
         if not step:
             return StepOutputs(deltas=[], stats=self.stats())
-        sampled = self._runner.run(step)
+        result = self._runner.run(step)
         self._scheduler.advance(step)
         self._steps += 1
-        deltas = [self._update(request, token) for request, token in sampled]
+        for request, entries in result.scored:
+            request.score(entries)
+        deltas = [self._update(request, token) for request, token in result.sampled]
+        deltas += [
+            self._end_with_prompt(request)
+            for request, _ in step
+            if not request.params.max_tokens and not request.num_uncomputed
+        ]
         return StepOutputs(deltas=deltas, stats=self.stats())
 
     def generate(self, prompts: Sequence[Sequence[int]], params: SamplingParams) -> list[Generation]:
@@ -117,6 +127,27 @@ class Engine:
             for delta in self.step().deltas:
                 collected[delta.request_id].append(delta)
         return [_generation(deltas) for deltas in collected.values()]
+
+    def prompt_logits(self, prompt: Sequence[int]) -> Iterator[Tensor]:
+        """The model's logits after each token of `prompt` but the last, some rows at a time: [rows, vocab].
+
+        For offline use, with no other requests; the prompt is computed as the caller takes the rows.
+        Raises what `add_request` raises.
+        """
+        params = SamplingParams(max_tokens=0, prompt_logprobs=0)
+        asked = EngineRequest(request_id="prompt-logits", prompt_token_ids=list(prompt), params=params)
+        self._validate(asked)
+        request = Request(asked)
+        self._scheduler.add(request)
+        try:
+            while request.num_uncomputed:
+                step = self._scheduler.schedule()
+                for logits in self._runner.prompt_logits(step):
+                    yield logits
+                    request.num_scored += len(logits)
+                self._scheduler.advance(step)
+        finally:
+            self._scheduler.abort(request.request_id)
 
     def stats(self) -> EngineStats:
         """Gauges and counters as of now."""
@@ -146,23 +177,22 @@ class Engine:
         vocab_size, limit = self._info.vocab_size, self._info.max_model_len
         if not prompt:
             raise RequestError("The prompt is empty; it needs at least one token.")
-        if len(prompt) >= limit:
+        fewest = 1 if request.params.prompt_logprobs is None else 0
+        if len(prompt) + min(request.params.max_tokens, 1) > limit:
             raise RequestTooLongError(
                 f"The prompt has {len(prompt)} tokens; this model takes {limit} tokens of prompt and output "
                 "together. Shorten the prompt."
             )
         if min(prompt) < 0 or max(prompt) >= vocab_size:
             raise RequestError(f"The prompt has token ids outside the vocabulary [0, {vocab_size}).")
-        if request.params.max_tokens < 1:
-            raise RequestError(f"max_tokens is {request.params.max_tokens}; it must be at least 1.")
+        if request.params.max_tokens < fewest:
+            raise RequestError(f"max_tokens is {request.params.max_tokens}; it must be {fewest} or more.")
         if request.request_id in self._scheduler:
             raise RequestError(f"A request with the id {request.request_id} is already in flight.")
 
     def _update(self, request: Request, sampled: SampledToken) -> SequenceDelta:
         """Append a sampled token, and take the request out when that ends it."""
-        if not request.output_token_ids:
-            self._prompt_tokens += len(request.prompt_token_ids)
-            self._cached_tokens += request.num_cached_tokens or 0
+        prompt_logprobs = None if request.output_token_ids else self._end_prompt(request)
         request.append(sampled.token_id)
         self._generation_tokens += 1
         reason = self._finish_reason(request)
@@ -175,7 +205,25 @@ class Engine:
             finish_reason=reason,
             stop_token_id=sampled.token_id if reason == "stop" else None,
             num_cached_tokens=request.num_cached_tokens or 0,
+            prompt_logprobs=prompt_logprobs,
         )
+
+    def _end_with_prompt(self, request: Request) -> SequenceDelta:
+        """Take out a request that asked for nothing beyond its prompt."""
+        self._scheduler.finish(request)
+        return SequenceDelta(
+            request_id=request.request_id,
+            new_token_ids=[],
+            finish_reason="length",
+            num_cached_tokens=request.num_cached_tokens or 0,
+            prompt_logprobs=self._end_prompt(request),
+        )
+
+    def _end_prompt(self, request: Request) -> list[TokenLogprobs] | None:
+        """Count a prompt that has been computed; its log-probabilities, if they were asked for."""
+        self._prompt_tokens += len(request.prompt_token_ids)
+        self._cached_tokens += request.num_cached_tokens or 0
+        return None if request.params.prompt_logprobs is None else request.prompt_logprobs
 
     def _finish_reason(self, request: Request) -> FinishReason | None:
         params, output = request.params, request.output_token_ids
@@ -193,6 +241,7 @@ def _generation(deltas: list[SequenceDelta]) -> Generation:
         logprobs=[entry for delta in deltas for entry in delta.logprobs or ()],
         finish_reason=last.finish_reason or "abort",
         num_cached_tokens=last.num_cached_tokens,
+        prompt_logprobs=deltas[0].prompt_logprobs or [],
     )
 
 

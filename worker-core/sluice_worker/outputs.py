@@ -26,10 +26,10 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
-    """Log-probabilities at one output position: the model's own, before temperature and penalties."""
+    """Log-probabilities at one position: the model's own, before temperature and penalties."""
 
     logprob: float
-    """Of the chosen token."""
+    """Of the token that stands there."""
     top_token_ids: list[int]
     top_logprobs: list[float]
 
@@ -39,7 +39,7 @@ class SequenceDelta(msgspec.Struct, frozen=True, kw_only=True):
 
     request_id: str
     new_token_ids: list[int]
-    """Includes the stop token when one ended the sequence."""
+    """Includes the stop token when one ended the sequence. Empty when only the prompt was asked for."""
     logprobs: list[TokenLogprobs] | None = None
     """One per new token when asked for."""
     finish_reason: FinishReason | None = None
@@ -47,6 +47,8 @@ class SequenceDelta(msgspec.Struct, frozen=True, kw_only=True):
     """The token that ended it, when `finish_reason` is `stop`."""
     num_cached_tokens: int = 0
     """Prompt tokens that came from the prefix cache."""
+    prompt_logprobs: list[TokenLogprobs] | None = None
+    """In the first delta, when asked for: one per prompt token but the first, which nothing precedes."""
 
 
 class EngineStats(msgspec.Struct, frozen=True, kw_only=True):

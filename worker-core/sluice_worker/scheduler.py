@@ -205,10 +205,15 @@ class Scheduler:
             step.add(request, min(request.num_uncomputed, self._max_chunk, step.budget))
 
     def _cached_blocks(self, request: Request) -> list[int]:
-        """Blocks of the longest cached prefix that leaves at least one token to compute."""
+        """Blocks of the longest cached prefix that leaves to compute all that the request needs computed.
+
+        That is at least its last token, and every prompt token whose logits are still wanted.
+        """
         if not self._enable_prefix_caching:
             return []
-        count = (len(request.tokens) - 1) // self._pool.block_size
+        next_scored = request.next_scored
+        unneeded = len(request.tokens) - 1 if next_scored is None else next_scored
+        count = unneeded // self._pool.block_size
         return self._pool.match(self._digests(request, count)[:count])
 
     def _register(self, request: Request, computed_before: int) -> None:

@@ -16,6 +16,7 @@ from sluice_worker.outputs import TokenLogprobs
 from sluice_worker.sampling import processors
 from sluice_worker.sampling.logprobs import token_logprobs
 from sluice_worker.sampling.row import SampledToken, SamplingRow
+from sluice_worker.sampling_params import SamplingParams
 
 _GREEDY = Draw(temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, key=0)
 
@@ -38,16 +39,20 @@ class Sampler:
             raise ValueError(f"{logits.shape[0]} rows of logits for {len(rows)} sequences")
         if not rows:
             return []
-        raw = logits[:, : self._vocab_size]
+        raw = self.real_columns(logits)
         token_ids: list[int] = self._choose(raw, rows).tolist()
         logprobs = self._logprobs(raw, rows, token_ids)
         return [SampledToken(token_id, logprobs.get(i)) for i, token_id in enumerate(token_ids)]
 
-    def token_logprobs(
-        self, logits: Tensor, token_ids: Sequence[int], num_alternatives: int
-    ) -> list[TokenLogprobs]:
-        """What the model gave tokens that were chosen elsewhere: one for each row of `logits`."""
-        return token_logprobs(self._kernels, logits[:, : self._vocab_size], token_ids, num_alternatives)
+    def score(self, logits: Tensor, token_ids: Sequence[int], params: SamplingParams) -> list[TokenLogprobs]:
+        """What the model gave the tokens of a prompt: one for each row of `logits`, as `params` asks."""
+        return token_logprobs(
+            self._kernels, self.real_columns(logits), token_ids, params.prompt_logprobs or 0
+        )
+
+    def real_columns(self, logits: Tensor) -> Tensor:
+        """[rows, vocab_size]."""
+        return logits[:, : self._vocab_size]
 
     def _choose(self, raw: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
         """Token ids, int64 [rows]."""
