@@ -128,16 +128,17 @@ class Engine:
                 collected[delta.request_id].append(delta)
         return [_generation(deltas) for deltas in collected.values()]
 
-    def prompt_logits(self, prompt: Sequence[int]) -> Iterator[Tensor]:
-        """The model's logits after each token of `prompt` but the last, some rows at a time: [rows, vocab].
+    def prompt_logits(self, prompt: Sequence[int], first: int = 0) -> Iterator[Tensor]:
+        """The model's logits after the tokens of `prompt` from `first` on, but not after the last one.
 
-        For offline use, with no other requests; the prompt is computed as the caller takes the rows.
-        Raises what `add_request` raises.
+        Some rows at a time, [rows, vocab]; the prompt is computed as the caller takes them. For offline use,
+        with no other requests. Raises what `add_request` raises.
         """
         params = SamplingParams(max_tokens=0, prompt_logprobs=0)
         asked = EngineRequest(request_id="prompt-logits", prompt_token_ids=list(prompt), params=params)
         self._validate(asked)
         request = Request(asked)
+        request.num_scored = first
         self._scheduler.add(request)
         try:
             while request.num_uncomputed:
