@@ -96,7 +96,7 @@ def serve(
 @app.command()
 def quality(
     model: options.Model = "sluice-tiny",
-    variants: options.Variants = "none,bfloat16",
+    variants: options.Variants = "none,int8,int4",
     corpus: options.CorpusFile = None,
     window: options.Window = 1024,
     prompts: options.Prompts = 64,

@@ -112,7 +112,11 @@ DrainSeconds = Annotated[
     ),
 ]
 Variants = Annotated[
-    str, typer.Option(metavar="NAME,NAME...", help="none is the model as it is; or a type of numbers.")
+    str,
+    typer.Option(
+        metavar="NAME,NAME...",
+        help="The first is the reference; none is the model as it is. A + joins settings: int8+bfloat16.",
+    ),
 ]
 CorpusFile = Annotated[
     Path | None,

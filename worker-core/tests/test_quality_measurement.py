@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import math
+import re
 import weakref
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def test_figures_of_a_variant() -> None:
         kl=kl,
         same_top=[True] * 150 + [False] * 50,
     )
-    found = variant_quality("x", divergence, Agreement(identical=0.5, common_prefix=2.5))
+    found = variant_quality("x", 7, divergence, Agreement(identical=0.5, common_prefix=2.5))
     assert perplexity(divergence.nats) == pytest.approx(3)
     assert found.perplexity_ratio == pytest.approx(1.5)
     assert found.kl_mean == pytest.approx(0.995)
@@ -136,8 +137,18 @@ def test_there_must_be_something_to_compare(variants: list[str]) -> None:
 
 
 def test_a_variant_that_does_not_exist_is_refused() -> None:
-    with pytest.raises(ConfigError, match="'int7'; choose among none"):
-        variant_config(EngineConfig(model="x"), "int7")
+    for name in ("int7", "", "int8+", "none+int8"):
+        with pytest.raises(ConfigError, match=f"{re.escape(repr(name))}; choose among none"):
+            variant_config(EngineConfig(model="x"), name)
+
+
+def test_a_variant_is_the_model_with_some_settings() -> None:
+    base = EngineConfig(model="x", dtype="float32")
+    assert variant_config(base, "none") == base
+    assert variant_config(base, "int8") == EngineConfig(model="x", dtype="float32", quantization="int8")
+    assert variant_config(base, "int4+bfloat16") == EngineConfig(
+        model="x", dtype="bfloat16", quantization="int4"
+    )
 
 
 def test_the_table_has_a_line_a_variant() -> None:
@@ -166,4 +177,23 @@ def test_the_command_prints_the_table_and_writes_the_figures(tmp_path: Path) -> 
 def test_the_command_says_in_a_line_what_is_wrong() -> None:
     result = CliRunner().invoke(app, ["quality", "--variants", "none,int7"])
     assert result.exit_code == 1
-    assert result.stderr == "sluice-worker: --variants has 'int7'; choose among none, float32, bfloat16.\n"
+    assert result.stderr.startswith("sluice-worker: --variants has 'int7'; choose among none, int8, ")
+
+
+def test_the_bundled_models_quantized_variants_are_near_the_unquantized_one() -> None:
+    """The bars of the project: perplexity within 1 % with int8, within 4 % with int4."""
+    documents = load_corpus(None).documents[::2]
+    report = measure(
+        EngineConfig(model="sluice-tiny", threads=1),
+        ["none", "int8", "int4"],
+        Corpus("half", "0", documents),
+        Settings(window=1024, max_prompts=20, max_tokens=32),
+        lambda line: None,
+    )
+    none, int8, int4 = report.variants
+    assert report.scored_tokens > 1500
+    assert abs(int8.perplexity_ratio - 1) < 0.01
+    assert abs(int4.perplexity_ratio - 1) < 0.04
+    assert int8.kl_mean < 0.001 < int4.kl_mean < 0.01
+    assert int8.greedy_agreement >= 0.8 and int4.greedy_agreement >= 0.6
+    assert int4.weight_bytes < int8.weight_bytes < none.weight_bytes

@@ -8,7 +8,7 @@ from typing import get_args
 
 import msgspec
 
-from sluice_worker.config import DTypeName, EngineConfig
+from sluice_worker.config import DTypeName, EngineConfig, QuantizationName
 from sluice_worker.engine import Engine
 from sluice_worker.errors import ConfigError
 from sluice_worker.loading.hf_config import read_model_config
@@ -18,6 +18,8 @@ from sluice_worker.quality.corpus import Corpus
 from sluice_worker.quality.report import QualityReport, VariantQuality, reference_quality, variant_quality
 from sluice_worker.quality.samples import Sample, SampleMaker
 
+DTYPES = tuple(name for name in get_args(DTypeName) if name != "auto")
+QUANTIZATIONS = tuple(name for name in get_args(QuantizationName) if name != "none")
 MAX_NUM_SEQS = 16
 """Continuations written together."""
 
@@ -36,13 +38,18 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def variant_config(base: EngineConfig, name: str) -> EngineConfig:
-    """`base` as a variant's name says: `none`, or a type of numbers. Raises `ConfigError`."""
-    if name == "none":
-        return base
-    dtypes = [dtype for dtype in get_args(DTypeName) if dtype != "auto"]
-    if name not in dtypes:
-        raise ConfigError(f"--variants has {name!r}; choose among none, {', '.join(dtypes)}.")
-    return msgspec.structs.replace(base, dtype=name)
+    """`base` as a variant's name says: `none`, or settings joined by `+`. Raises `ConfigError`."""
+    for part in name.split("+"):
+        if part in DTYPES:
+            base = msgspec.structs.replace(base, dtype=part)
+        elif part in QUANTIZATIONS:
+            base = msgspec.structs.replace(base, quantization=part)
+        elif name != "none":
+            known = ("none", *QUANTIZATIONS, *DTYPES)
+            raise ConfigError(
+                f"--variants has {name!r}; choose among {', '.join(known)}, or join some: int8+bfloat16."
+            )
+    return base
 
 
 def measure(
@@ -86,7 +93,8 @@ class _Reference:
         count = _counter(self._progress, name, len(self._samples))
         divergence = diverge(self._engine, other, self._samples, count)
         self._nats = divergence.reference_nats
-        return variant_quality(name, divergence, agree(self._written, written))
+        weight_bytes = other.model_info().weight_bytes
+        return variant_quality(name, weight_bytes, divergence, agree(self._written, written))
 
     def report(self, name: str, corpus: Corpus, rows: list[VariantQuality]) -> QualityReport:
         """All figures; `name` and `rows` are the reference's and the others'."""
@@ -104,7 +112,7 @@ class _Reference:
             greedy_prompts=len(self._prompts),
             greedy_max_tokens=self._settings.max_tokens,
             greedy_mean_tokens=mean_tokens,
-            variants=[reference_quality(name, self._nats, mean_tokens), *rows],
+            variants=[reference_quality(name, info.weight_bytes, self._nats, mean_tokens), *rows],
         )
 
 

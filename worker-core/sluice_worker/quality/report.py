@@ -11,6 +11,7 @@ from sluice_worker.quality.comparison import Agreement, Divergence, perplexity
 
 _COLUMNS = (
     "variant",
+    "weights",
     "perplexity",
     "ratio",
     "mean KL",
@@ -26,6 +27,8 @@ class VariantQuality(msgspec.Struct, frozen=True, kw_only=True):
     """One variant beside the reference. KL divergences are nats per token, from the reference."""
 
     name: str
+    weight_bytes: int
+    """Memory of the weights."""
     perplexity: float
     perplexity_ratio: float
     kl_mean: float
@@ -58,10 +61,13 @@ class QualityReport(msgspec.Struct, frozen=True, kw_only=True):
     variants: list[VariantQuality]
 
 
-def reference_quality(name: str, nats: Sequence[float], greedy_mean_tokens: float) -> VariantQuality:
+def reference_quality(
+    name: str, weight_bytes: int, nats: Sequence[float], greedy_mean_tokens: float
+) -> VariantQuality:
     """The reference beside itself; `nats` is what each token cost it."""
     return VariantQuality(
         name=name,
+        weight_bytes=weight_bytes,
         perplexity=perplexity(nats),
         perplexity_ratio=1.0,
         kl_mean=0.0,
@@ -73,7 +79,9 @@ def reference_quality(name: str, nats: Sequence[float], greedy_mean_tokens: floa
     )
 
 
-def variant_quality(name: str, divergence: Divergence, agreement: Agreement) -> VariantQuality:
+def variant_quality(
+    name: str, weight_bytes: int, divergence: Divergence, agreement: Agreement
+) -> VariantQuality:
     """Figures from the numbers of all tokens, of which there is at least one."""
     kl, count = divergence.kl, len(divergence.kl)
     mean = math.fsum(kl) / count
@@ -81,6 +89,7 @@ def variant_quality(name: str, divergence: Divergence, agreement: Agreement) -> 
     found = perplexity(divergence.nats)
     return VariantQuality(
         name=name,
+        weight_bytes=weight_bytes,
         perplexity=found,
         perplexity_ratio=found / perplexity(divergence.reference_nats),
         kl_mean=mean,
@@ -108,6 +117,7 @@ def table(report: QualityReport) -> str:
 def _cells(variant: VariantQuality) -> tuple[str, ...]:
     return (
         variant.name,
+        f"{variant.weight_bytes / 1e6:.1f} MB",
         f"{variant.perplexity:.4f}",
         f"{variant.perplexity_ratio:.4f}",
         f"{variant.kl_mean:.5f}",
