@@ -54,7 +54,7 @@ class Batch(NamedTuple):
     """int64 [S], the last row of each request that is ready to sample."""
     sampled: list[Request]
     """The requests of `sample_rows`, in the same order."""
-    scored: list[ScoredRange]
+    scored: Sequence[ScoredRange] = ()
     """One per request that wants log-probabilities of prompt tokens which this step's rows predict."""
 
 

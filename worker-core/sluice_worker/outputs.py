@@ -25,7 +25,7 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Requests share cached prefixes only within the same salt (a tenant)."""
 
 
-class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
+class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Log-probabilities at one position: the model's own, before temperature and penalties."""
 
     logprob: float
@@ -34,7 +34,7 @@ class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
     top_logprobs: list[float]
 
 
-class SequenceDelta(msgspec.Struct, frozen=True, kw_only=True):
+class SequenceDelta(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """What one step added to one sequence."""
 
     request_id: str
@@ -51,7 +51,7 @@ class SequenceDelta(msgspec.Struct, frozen=True, kw_only=True):
     """In the first delta, when asked for: one per prompt token but the first, which nothing precedes."""
 
 
-class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
+class EngineStats(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """Gauges and monotonic counters, sent with every step."""
 
     num_running: int = 0
