@@ -44,6 +44,20 @@ def test_a_plain_answer_is_right(client: openai.OpenAI) -> None:
     assert answer.usage.total_tokens == answer.usage.prompt_tokens + answer.usage.completion_tokens
 
 
+@pytest.mark.parametrize("max_tokens", [0, 2])
+def test_logprobs_of_a_prompt_come_through(client: openai.OpenAI, max_tokens: int) -> None:
+    prompt = "Once upon a time"
+    answer = client.completions.create(
+        model=MODEL, prompt=prompt, max_tokens=max_tokens, echo=True, logprobs=2, temperature=0
+    )
+    found = answer.choices[0].logprobs
+    assert answer.usage is not None and answer.usage.completion_tokens <= max_tokens
+    assert found is not None and found.tokens and found.token_logprobs
+    assert "".join(found.tokens).startswith(prompt)
+    assert len(found.tokens) == answer.usage.total_tokens
+    assert [logprob is None for logprob in found.token_logprobs] == [True] + [False] * (len(found.tokens) - 1)
+
+
 def test_a_streamed_answer_is_the_plain_one_in_pieces(client: openai.OpenAI) -> None:
     question = ask("Hello! What is 2 + 3?")
     plain = client.chat.completions.create(model=MODEL, messages=question, temperature=0)

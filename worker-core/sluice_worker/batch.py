@@ -29,6 +29,16 @@ class QueryRange(NamedTuple):
     """Blocks of the whole context, in order."""
 
 
+class ScoredRange(NamedTuple):
+    """Tokens of a prompt whose log-probabilities are wanted, and the rows that predict them."""
+
+    request: Request
+    start: int
+    """First row; the others follow it."""
+    token_ids: list[int]
+    """The token after each row's own."""
+
+
 class Batch(NamedTuple):
     """One step for the model. T rows in all, S of them sampled."""
 
@@ -41,9 +51,11 @@ class Batch(NamedTuple):
     queries: list[QueryRange]
     """One per request, covering rows `[0, T)` in order."""
     sample_rows: Tensor
-    """int64 [S], the rows whose logits are wanted: the last one of each request that is ready to sample."""
+    """int64 [S], the last row of each request that is ready to sample."""
     sampled: list[Request]
     """The requests of `sample_rows`, in the same order."""
+    scored: Sequence[ScoredRange] = ()
+    """One per request that wants log-probabilities of prompt tokens which this step's rows predict."""
 
 
 def build_batch(step: Sequence[ScheduledTokens], block_size: int, device: torch.device) -> Batch:
@@ -54,15 +66,20 @@ def build_batch(step: Sequence[ScheduledTokens], block_size: int, device: torch.
     queries: list[QueryRange] = []
     sample_rows: list[int] = []
     sampled: list[Request] = []
+    scored: list[ScoredRange] = []
     for entry in step:
         request, length = entry
         first, end = request.num_computed, request.num_computed + length
         blocks = request.block_ids
         queries.append(QueryRange(len(token_ids), length, end, blocks[: -(-end // block_size)]))
+        next_scored = request.next_scored
+        if next_scored is not None and next_scored < end:
+            start = len(token_ids) + next_scored - first
+            scored.append(ScoredRange(request, start, request.prompt_token_ids[next_scored + 1 : end + 1]))
         token_ids += request.tokens[first:end]
         positions += range(first, end)
         slots += [blocks[p // block_size] * block_size + p % block_size for p in range(first, end)]
-        if entry.samples:
+        if entry.samples and request.params.max_tokens:
             sample_rows.append(len(token_ids) - 1)
             sampled.append(request)
     return Batch(
@@ -72,4 +89,5 @@ def build_batch(step: Sequence[ScheduledTokens], block_size: int, device: torch.
         queries=queries,
         sample_rows=torch.tensor(sample_rows, dtype=torch.int64, device=device),
         sampled=sampled,
+        scored=scored,
     )

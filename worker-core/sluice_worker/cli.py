@@ -1,8 +1,8 @@
-"""The command line: `sluice-worker serve` and `sluice-worker bench-kernels`.
+"""The command line: `sluice-worker serve`, `quality` and `bench-kernels`.
 
 Every option can also be set by an environment variable, named in `--help`. Mistakes end with one line on
-standard error and status 1 (2 for options that do not exist). Nothing heavy is imported before it is needed,
-and torch never: the engine process is started first and loads while this one reads the tokenizer.
+standard error and status 1 (2 for options that do not exist). Nothing heavy is imported before it is needed.
+`serve` never imports torch: the engine process is started first and loads while this one reads the tokenizer.
 """
 
 from __future__ import annotations
@@ -152,6 +152,47 @@ def _bench_kernels(isa: str | None, threads: int | None, turns: int) -> None:
         raise ConfigError(f"--isa is {isa!r}, which this CPU cannot run; try avx2 or plain.")
     figures = speed.measure(speed.all_cases(CpuKernels()), turns)
     typer.echo(f"{chosen}, {torch.get_num_threads()} threads, medians of {turns}\n\n{speed.render(figures)}")
+
+
+@app.command()
+def quality(
+    model: options.Model = "sluice-tiny",
+    variants: options.Variants = "none,int8,int4",
+    corpus: options.CorpusFile = None,
+    window: options.Window = 1024,
+    prompts: options.Prompts = 64,
+    max_tokens: options.MaxTokens = 64,
+    json_file: options.JsonFile = None,
+    dtype: options.DType = "auto",
+    device: options.Device = "auto",
+    kernels: options.Kernels = "auto",
+    threads: options.Threads = None,
+) -> None:
+    """Measure what quantizing costs: perplexity, KL divergence and greedy agreement of variants of a model.
+
+    The first variant is what the others are compared with. Conversations count with what the assistant says
+    last, texts as a whole. The table goes to standard output, progress to standard error.
+    """
+    from sluice_worker.quality.corpus import load_corpus
+    from sluice_worker.quality.measurement import Settings, measure
+    from sluice_worker.quality.report import table
+
+    try:
+        base = EngineConfig(
+            model=model,
+            dtype=cast(DTypeName, _one_of("--dtype", dtype, get_args(DTypeName))),
+            device=cast(DeviceName, _one_of("--device", device, get_args(DeviceName))),
+            kernels=cast(KernelsName, _one_of("--kernels", kernels, get_args(KernelsName))),
+            threads=threads,
+        )
+        settings = Settings(window=window, max_prompts=prompts, max_tokens=max_tokens)
+        names = [name.strip() for name in variants.split(",")]
+        report = measure(base, names, load_corpus(corpus), settings, lambda line: typer.echo(line, err=True))
+    except WorkerError as error:
+        _fail(str(error))
+    typer.echo(table(report))
+    if json_file is not None:
+        json_file.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
 
 
 def parse_memory(text: str) -> int:

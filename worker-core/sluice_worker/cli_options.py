@@ -1,10 +1,11 @@
-"""The options of `sluice-worker`: names, environment variables and help texts.
+"""The options of `sluice-worker`'s commands: names, environment variables and help texts.
 
 Values are checked in `cli` and in `EngineConfig`, so that every mistake is reported in the same way.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -161,4 +162,26 @@ DrainSeconds = Annotated[
         min=0,
         help="How long requests in flight may go on after SIGTERM or Ctrl-C.",
     ),
+]
+Variants = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME,NAME...",
+        help="The first is the reference; none is the model as it is. A + joins settings: int8+kv-int8.",
+    ),
+]
+CorpusFile = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="A text, or .jsonl with an object with 'text' or 'messages' on each line. [default: our own]",
+    ),
+]
+Window = Annotated[
+    int, typer.Option(min=2, help="Tokens that are read together; longer conversations are left out.")
+]
+Prompts = Annotated[int, typer.Option(min=1, help="Prompts that are continued greedily.")]
+MaxTokens = Annotated[int, typer.Option(min=1, help="Longest continuation, in tokens.")]
+JsonFile = Annotated[
+    Path | None, typer.Option("--json", metavar="FILE", help="Where to write the figures, too.")
 ]

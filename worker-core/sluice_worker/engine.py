@@ -7,9 +7,10 @@ there is unfinished work. It speaks token ids only.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
+from torch import Tensor
 
 from sluice_worker.batching import make_batching
 from sluice_worker.block_pool import BlockPool
@@ -44,6 +45,8 @@ class Generation(msgspec.Struct, frozen=True, kw_only=True):
     logprobs: list[TokenLogprobs]
     finish_reason: FinishReason
     num_cached_tokens: int
+    prompt_logprobs: list[TokenLogprobs]
+    """Of the prompt's tokens from the second on, when asked for."""
 
 
 class Engine:
@@ -69,7 +72,9 @@ class Engine:
             dtype=loaded.cache_dtype,
             device=loaded.device,
         )
-        self._runner = Runner(loaded.model, cache, Sampler(loaded.config.vocab_size), loaded.device)
+        self._runner = Runner(
+            loaded.model, cache, Sampler(loaded.config.vocab_size, loaded.kernels), loaded.device
+        )
         self._prompt_tokens = 0
         self._cached_tokens = 0
         self._generation_tokens = 0
@@ -79,7 +84,7 @@ class Engine:
         """Queue a request.
 
         Raises `RequestTooLongError` when the prompt leaves no room for an output token, `RequestError` for an
-        empty prompt, unknown token ids, no tokens to generate, or an id that is in use.
+        empty prompt, unknown token ids, nothing to compute, or an id that is in use.
         """
         self._validate(request)
         self._scheduler.add(Request(request, self._clock()))
@@ -101,10 +106,17 @@ class Engine:
         step = self._scheduler.schedule(self._clock())
         if not step:
             return StepOutputs(deltas=[], stats=self.stats())
-        sampled = self._runner.run(step)
+        result = self._runner.run(step)
         self._scheduler.advance(step)
         self._count_step(len(step))
-        deltas = [self._update(request, token) for request, token in sampled]
+        for request, entries in result.scored:
+            request.score(entries)
+        deltas = [self._update(request, token) for request, token in result.sampled]
+        deltas += [
+            self._end_with_prompt(request)
+            for request, _ in step
+            if not request.params.max_tokens and not request.num_uncomputed
+        ]
         return StepOutputs(deltas=deltas, stats=self.stats())
 
     def generate(self, prompts: Sequence[Sequence[int]], params: SamplingParams) -> list[Generation]:
@@ -121,6 +133,28 @@ class Engine:
             for delta in self.step().deltas:
                 collected[delta.request_id].append(delta)
         return [_generation(deltas) for deltas in collected.values()]
+
+    def prompt_logits(self, prompt: Sequence[int], first: int = 0) -> Iterator[Tensor]:
+        """The model's logits after the tokens of `prompt` from `first` on, but not after the last one.
+
+        Some rows at a time, [rows, vocab]; the prompt is computed as the caller takes them. For offline use,
+        with no other requests. Raises what `add_request` raises.
+        """
+        params = SamplingParams(max_tokens=0, prompt_logprobs=0)
+        asked = EngineRequest(request_id="prompt-logits", prompt_token_ids=list(prompt), params=params)
+        self._validate(asked)
+        request = Request(asked)
+        request.num_scored = first
+        self._scheduler.add(request)
+        try:
+            while request.num_uncomputed:
+                step = self._scheduler.schedule()
+                for logits in self._runner.prompt_logits(step):
+                    yield logits
+                    request.num_scored += len(logits)
+                self._scheduler.advance(step)
+        finally:
+            self._scheduler.abort(request.request_id)
 
     def stats(self) -> EngineStats:
         """Gauges and counters as of now."""
@@ -161,23 +195,22 @@ class Engine:
         vocab_size, limit = self._info.vocab_size, self._info.max_model_len
         if not prompt:
             raise RequestError("The prompt is empty; it needs at least one token.")
-        if len(prompt) >= limit:
+        fewest = 1 if request.params.prompt_logprobs is None else 0
+        if len(prompt) + min(request.params.max_tokens, 1) > limit:
             raise RequestTooLongError(
                 f"The prompt has {len(prompt)} tokens; this model takes {limit} tokens of prompt and output "
                 "together. Shorten the prompt."
             )
         if min(prompt) < 0 or max(prompt) >= vocab_size:
             raise RequestError(f"The prompt has token ids outside the vocabulary [0, {vocab_size}).")
-        if request.params.max_tokens < 1:
-            raise RequestError(f"max_tokens is {request.params.max_tokens}; it must be at least 1.")
+        if request.params.max_tokens < fewest:
+            raise RequestError(f"max_tokens is {request.params.max_tokens}; it must be {fewest} or more.")
         if request.request_id in self._scheduler:
             raise RequestError(f"A request with the id {request.request_id} is already in flight.")
 
     def _update(self, request: Request, sampled: SampledToken) -> SequenceDelta:
         """Append a sampled token, and take the request out when that ends it."""
-        if not request.output_token_ids:
-            self._prompt_tokens += len(request.prompt_token_ids)
-            self._cached_tokens += request.num_cached_tokens or 0
+        prompt_logprobs = None if request.output_token_ids else self._end_prompt(request)
         request.append(sampled.token_id)
         self._generation_tokens += 1
         reason = self._finish_reason(request)
@@ -190,7 +223,25 @@ class Engine:
             finish_reason=reason,
             stop_token_id=sampled.token_id if reason == "stop" else None,
             num_cached_tokens=request.num_cached_tokens or 0,
+            prompt_logprobs=prompt_logprobs,
         )
+
+    def _end_with_prompt(self, request: Request) -> SequenceDelta:
+        """Take out a request that asked for nothing beyond its prompt."""
+        self._scheduler.finish(request)
+        return SequenceDelta(
+            request_id=request.request_id,
+            new_token_ids=[],
+            finish_reason="length",
+            num_cached_tokens=request.num_cached_tokens or 0,
+            prompt_logprobs=self._end_prompt(request),
+        )
+
+    def _end_prompt(self, request: Request) -> list[TokenLogprobs] | None:
+        """Count a prompt that has been computed; its log-probabilities, if they were asked for."""
+        self._prompt_tokens += len(request.prompt_token_ids)
+        self._cached_tokens += request.num_cached_tokens or 0
+        return None if request.params.prompt_logprobs is None else request.prompt_logprobs
 
     def _finish_reason(self, request: Request) -> FinishReason | None:
         params, output = request.params, request.output_token_ids
@@ -228,6 +279,7 @@ def _generation(deltas: list[SequenceDelta]) -> Generation:
         logprobs=[entry for delta in deltas for entry in delta.logprobs or ()],
         finish_reason=last.finish_reason or "abort",
         num_cached_tokens=last.num_cached_tokens,
+        prompt_logprobs=deltas[0].prompt_logprobs or [],
     )
 
 

@@ -70,10 +70,15 @@ class PagedAllocation:
             self.pool.register(request.block_ids[position], self._digests(request, full)[position])
 
     def _cached_blocks(self, request: Request) -> list[int]:
-        """Blocks of the longest cached prefix that leaves at least one token to compute."""
+        """Blocks of the longest cached prefix that leaves to compute all that the request needs computed.
+
+        That is at least its last token, and every prompt token whose logits are still wanted.
+        """
         if not self._enable_prefix_caching:
             return []
-        count = (len(request.tokens) - 1) // self.pool.block_size
+        next_scored = request.next_scored
+        unneeded = len(request.tokens) - 1 if next_scored is None else next_scored
+        count = unneeded // self.pool.block_size
         return self.pool.match(self._digests(request, count)[:count])
 
     def _digests(self, request: Request, count: int) -> list[bytes]:

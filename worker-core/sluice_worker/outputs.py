@@ -27,21 +27,21 @@ class EngineRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Run without companions: wait for the batch ahead to finish, and let nobody join."""
 
 
-class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True):
-    """Log-probabilities at one output position: the model's own, before temperature and penalties."""
+class TokenLogprobs(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Log-probabilities at one position: the model's own, before temperature and penalties."""
 
     logprob: float
-    """Of the chosen token."""
+    """Of the token that stands there."""
     top_token_ids: list[int]
     top_logprobs: list[float]
 
 
-class SequenceDelta(msgspec.Struct, frozen=True, kw_only=True):
+class SequenceDelta(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """What one step added to one sequence."""
 
     request_id: str
     new_token_ids: list[int]
-    """Includes the stop token when one ended the sequence."""
+    """Includes the stop token when one ended the sequence. Empty when only the prompt was asked for."""
     logprobs: list[TokenLogprobs] | None = None
     """One per new token when asked for."""
     finish_reason: FinishReason | None = None
@@ -49,9 +49,11 @@ class SequenceDelta(msgspec.Struct, frozen=True, kw_only=True):
     """The token that ended it, when `finish_reason` is `stop`."""
     num_cached_tokens: int = 0
     """Prompt tokens that came from the prefix cache."""
+    prompt_logprobs: list[TokenLogprobs] | None = None
+    """In the first delta, when asked for: one per prompt token but the first, which nothing precedes."""
 
 
-class EngineStats(msgspec.Struct, frozen=True, kw_only=True):
+class EngineStats(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc=False):
     """Gauges and monotonic counters, sent with every step."""
 
     num_running: int = 0

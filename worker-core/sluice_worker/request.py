@@ -8,7 +8,7 @@ no phase.
 
 from __future__ import annotations
 
-from sluice_worker.outputs import EngineRequest
+from sluice_worker.outputs import EngineRequest, TokenLogprobs
 from sluice_worker.sampling_params import SamplingParams
 
 
@@ -23,8 +23,10 @@ class Request:
         "cache_salt",
         "num_cached_tokens",
         "num_computed",
+        "num_scored",
         "output_token_ids",
         "params",
+        "prompt_logprobs",
         "prompt_token_ids",
         "request_id",
         "tokens",
@@ -49,11 +51,26 @@ class Request:
         """Of the leading full blocks, as far as anyone asked. Tokens never change, so neither do these."""
         self.num_cached_tokens: int | None = None
         """Prompt tokens found in the prefix cache at first admission; `None` before."""
+        self.num_scored: int = 0
+        """Leading tokens whose logits have been used for log-probabilities of the prompt. Never goes back."""
+        self.prompt_logprobs: list[TokenLogprobs] = []
+        """Of the prompt's tokens from the second on, as far as computed."""
 
     @property
     def num_uncomputed(self) -> int:
         """Tokens still to compute before the next one can be sampled. At least 1 while the request lives."""
         return len(self.tokens) - self.num_computed
+
+    @property
+    def next_scored(self) -> int | None:
+        """The first position whose logits are still wanted for the prompt token after it, if any is."""
+        wanted = self.params.prompt_logprobs is not None and self.num_scored < len(self.prompt_token_ids) - 1
+        return self.num_scored if wanted else None
+
+    def score(self, entries: list[TokenLogprobs]) -> None:
+        """Add the next log-probabilities of the prompt."""
+        self.prompt_logprobs += entries
+        self.num_scored += len(entries)
 
     def append(self, token_id: int) -> None:
         """Add a sampled token."""

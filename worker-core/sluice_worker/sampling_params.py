@@ -30,9 +30,13 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True):
     """Over output tokens, OpenAI's definition."""
     logit_bias: dict[int, float] = {}
     max_tokens: int = 16
+    """0 only with `prompt_logprobs`: the request ends when its prompt has been computed."""
     min_tokens: int = 0
     """Until then stop tokens cannot be chosen."""
     stop_token_ids: tuple[int, ...] = ()
     """End the sequence when chosen; includes the model's end tokens unless `ignore_eos` was asked."""
     logprobs: int | None = None
     """`None`: no log-probabilities. k >= 0: the chosen token's and the k most likely ones'."""
+    prompt_logprobs: int | None = None
+    """As `logprobs`, for the tokens of the prompt. Such a request takes no cached prefix: what is cached are
+    keys and values, not what the model thought of the next token."""

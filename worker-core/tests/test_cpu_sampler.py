@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sluice_worker.kernels.cpu.kernels import CpuKernels, Draw
+from sluice_worker.kernels.cpu.kernels import CpuKernels
+from sluice_worker.kernels.interface import Draw
+from sluice_worker.kernels.reference import ReferenceKernels
 from sluice_worker.sampling import Sampler, SamplingRow, noise, truncation
 from sluice_worker.sampling_params import SamplingParams
 
@@ -42,12 +44,6 @@ dtypes = st.sampled_from([torch.float32, torch.bfloat16])
 vocabularies = st.sampled_from([1, 15, 16, 17, 150, 2000])
 
 
-def draw_of(row: SamplingRow) -> Draw:
-    p = row.params
-    temperature = 0.0 if row.is_greedy else p.temperature
-    return Draw(temperature, p.top_k, p.top_p, p.min_p, noise.row_key(p.seed, len(row.output_token_ids)))
-
-
 def make_logits(rows: int, vocab: int, seed: int, spread: float, dtype: torch.dtype, step: float) -> Tensor:
     """Random logits, rounded to multiples of `step` if that is not 0, so that equal ones are common."""
     logits = torch.randn(rows, vocab, generator=torch.Generator().manual_seed(seed)) * spread
@@ -55,11 +51,11 @@ def make_logits(rows: int, vocab: int, seed: int, spread: float, dtype: torch.dt
 
 
 def choose(kernels: CpuKernels, logits: Tensor, rows: list[SamplingRow]) -> list[int]:
-    return kernels.sample(logits, [draw_of(row) for row in rows]).tolist()
+    return kernels.sample(logits, [row.draw() for row in rows]).tolist()
 
 
 def specified(logits: Tensor, rows: list[SamplingRow]) -> list[int]:
-    return [token.token_id for token in Sampler(logits.shape[1]).sample(logits, rows)]
+    return [token.token_id for token in Sampler(logits.shape[1], ReferenceKernels()).sample(logits, rows)]
 
 
 @every_isa
@@ -197,12 +193,37 @@ def test_log_sum_exp(isa: str, seed: int, vocab: int, dtype: torch.dtype, spread
     torch.testing.assert_close(found, logits.float().logsumexp(-1), atol=1e-5, rtol=1e-6)
 
 
+@every_isa
+@some
+@given(
+    seed=st.integers(0, 10_000), vocab=vocabularies, dtype=dtypes, alternatives=st.sampled_from([0, 1, 5, 20])
+)
+def test_logprobs_are_those_of_the_reference(
+    isa: str, seed: int, vocab: int, dtype: torch.dtype, alternatives: int
+) -> None:
+    """Among rows that ask for none or for other numbers of them; and each row's own, to the last bit."""
+    logits = make_logits(4, vocab, seed, 3.0, dtype, 0.0)
+    params = [
+        SamplingParams(temperature=0.0, logprobs=count) for count in (alternatives, None, 2, alternatives)
+    ]
+    rows = [SamplingRow(settings, (), ()) for settings in params]
+    sampler = Sampler(vocab, forced_kernels(isa))
+    found = sampler.sample(logits, rows)
+    expected = Sampler(vocab, ReferenceKernels()).sample(logits, rows)
+    for one, other in zip(found, expected, strict=True):
+        assert (one.logprobs is None) == (other.logprobs is None)
+        if one.logprobs and other.logprobs:
+            assert one.logprobs.top_token_ids == other.logprobs.top_token_ids
+            assert one.logprobs.logprob == pytest.approx(other.logprobs.logprob, abs=1e-5)
+            assert one.logprobs.top_logprobs == pytest.approx(other.logprobs.top_logprobs, abs=1e-5)
+    assert found == [sampler.sample(logits[i : i + 1], [row])[0] for i, row in enumerate(rows)]
+
+
 def test_the_bound_is_the_specified_one() -> None:
     """A draw that lands just inside and never outside: every token at or above the bound occurs, no other."""
     kernels = forced_kernels("plain")
     logits = make_logits(1, 40, 3, 1.0, torch.float32, 0.0)
-    params = SamplingParams(top_k=12, top_p=0.9)
-    bound = truncation.lower_bound(logits[0], params)
     draws = [Draw(1.0, 12, 0.9, 0.0, noise.row_key(0, i)) for i in range(4000)]
+    bound = truncation.lower_bound(logits[0], draws[0])
     seen = set(kernels.sample(logits.expand(4000, 40), draws).tolist())
     assert seen == set((logits[0] >= bound).nonzero().flatten().tolist())

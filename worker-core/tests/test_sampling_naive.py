@@ -5,10 +5,13 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import pytest
 import torch
+from cpu_variants import ISAS, forced_kernels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sluice_worker.kernels.reference import ReferenceKernels
 from sluice_worker.sampling import Sampler, SamplingRow
 from sluice_worker.sampling_params import SamplingParams
 
@@ -79,6 +82,13 @@ def naive_sample(logits: list[float], row: SamplingRow) -> int:
 
 
 VOCAB = 150
+BACKENDS = ("reference", *ISAS)
+
+
+def make_sampler(backend: str) -> Sampler:
+    return Sampler(VOCAB, ReferenceKernels() if backend == "reference" else forced_kernels(backend))
+
+
 token_ids = st.integers(0, VOCAB - 1)
 
 params_strategy = st.builds(
@@ -107,30 +117,34 @@ rows_strategy = st.lists(
 )
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @given(rows=rows_strategy, shape_seed=st.integers(0, 10_000), spread=st.sampled_from([0.0, 0.5, 3.0, 20.0]))
 @settings(max_examples=200, deadline=None)
 def test_agrees_with_the_naive_sampler_token_for_token(
-    rows: list[SamplingRow], shape_seed: int, spread: float
+    backend: str, rows: list[SamplingRow], shape_seed: int, spread: float
 ) -> None:
     generator = torch.Generator().manual_seed(shape_seed)
+    sampler = make_sampler(backend)
     # Rounded to quarters, so that equal logits are common.
     logits = (torch.randn(len(rows), VOCAB, generator=generator) * spread * 4).round() / 4
 
-    sampled = Sampler(VOCAB).sample(logits, rows)
+    sampled = sampler.sample(logits, rows)
 
     expected = [naive_sample(logits[i].tolist(), row) for i, row in enumerate(rows)]
     assert [token.token_id for token in sampled] == expected
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
 @given(rows=rows_strategy, shape_seed=st.integers(0, 10_000), data=st.data())
 @settings(max_examples=100, deadline=None)
 def test_a_row_draws_the_same_alone_and_among_others(
-    rows: list[SamplingRow], shape_seed: int, data: st.DataObject
+    backend: str, rows: list[SamplingRow], shape_seed: int, data: st.DataObject
 ) -> None:
     logits = torch.randn(len(rows), VOCAB, generator=torch.Generator().manual_seed(shape_seed)) * 3
+    sampler = make_sampler(backend)
     order = data.draw(st.permutations(range(len(rows))))
 
-    alone = [Sampler(VOCAB).sample(logits[i : i + 1], [row])[0] for i, row in enumerate(rows)]
-    together = Sampler(VOCAB).sample(logits[order], [rows[i] for i in order])
+    alone = [sampler.sample(logits[i : i + 1], [row])[0] for i, row in enumerate(rows)]
+    together = sampler.sample(logits[order], [rows[i] for i in order])
 
     assert together == [alone[i] for i in order]

@@ -7,12 +7,17 @@ import msgspec
 import pytest
 import torch
 
+from sluice_worker.kernels.reference import ReferenceKernels
 from sluice_worker.sampling import Sampler, SamplingRow
 from sluice_worker.sampling_params import SamplingParams
 
 VOCAB = 8
 LOGITS = torch.tensor([2.0, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -6.0])
 DRAWS = 20_000
+
+
+def make_sampler(vocab_size: int = VOCAB) -> Sampler:
+    return Sampler(vocab_size, ReferenceKernels())
 
 
 def row(params: SamplingParams, prompt: tuple[int, ...] = (), output: tuple[int, ...] = ()) -> SamplingRow:
@@ -22,7 +27,7 @@ def row(params: SamplingParams, prompt: tuple[int, ...] = (), output: tuple[int,
 def draw_many(logits: torch.Tensor, params: SamplingParams) -> Counter[int]:
     """One draw at each of many output positions, as a long answer would make."""
     rows = [SamplingRow(params, (), range(position)) for position in range(DRAWS)]
-    return Counter(token.token_id for token in Sampler(VOCAB).sample(logits.expand(DRAWS, VOCAB), rows))
+    return Counter(token.token_id for token in make_sampler().sample(logits.expand(DRAWS, VOCAB), rows))
 
 
 def chi_square(observed: Counter[int], probabilities: torch.Tensor) -> float:
@@ -31,7 +36,7 @@ def chi_square(observed: Counter[int], probabilities: torch.Tensor) -> float:
 
 
 def test_greedy_takes_the_most_likely_token() -> None:
-    sampled = Sampler(VOCAB).sample(LOGITS[None], [row(SamplingParams(temperature=0.0))])
+    sampled = make_sampler().sample(LOGITS[None], [row(SamplingParams(temperature=0.0))])
 
     assert sampled == [(0, None)]
 
@@ -39,7 +44,7 @@ def test_greedy_takes_the_most_likely_token() -> None:
 def test_padding_columns_are_never_chosen() -> None:
     padded = torch.cat([LOGITS, torch.tensor([99.0])])
 
-    assert Sampler(VOCAB).sample(padded[None], [row(SamplingParams(temperature=0.0))])[0].token_id == 0
+    assert make_sampler().sample(padded[None], [row(SamplingParams(temperature=0.0))])[0].token_id == 0
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
@@ -62,7 +67,7 @@ def test_draws_under_top_k_and_top_p_follow_the_renormalized_rest() -> None:
 
 def test_draws_at_one_position_differ_between_seeds_as_the_softmax_says() -> None:
     rows = [row(SamplingParams(seed=seed)) for seed in range(DRAWS)]
-    observed = Counter(token.token_id for token in Sampler(VOCAB).sample(LOGITS.expand(DRAWS, VOCAB), rows))
+    observed = Counter(token.token_id for token in make_sampler().sample(LOGITS.expand(DRAWS, VOCAB), rows))
 
     assert chi_square(observed, torch.softmax(LOGITS, 0)) < 24.3
 
@@ -70,7 +75,7 @@ def test_draws_at_one_position_differ_between_seeds_as_the_softmax_says() -> Non
 def test_consecutive_draws_are_independent() -> None:
     rows = [SamplingRow(SamplingParams(seed=11), (), range(position)) for position in range(DRAWS)]
     flat = torch.zeros(2)
-    bits = [token.token_id for token in Sampler(2).sample(flat.expand(DRAWS, 2), rows)]
+    bits = [token.token_id for token in make_sampler(2).sample(flat.expand(DRAWS, 2), rows)]
 
     pairs = Counter(zip(bits[::2], bits[1::2], strict=True))
     expected = DRAWS / 2 / 4
@@ -82,7 +87,9 @@ def test_the_same_seed_repeats_and_another_seed_does_not() -> None:
 
     def text(seed: int) -> list[int]:
         params = SamplingParams(seed=seed)
-        return [Sampler(1000).sample(flat, [SamplingRow(params, (), range(p))])[0].token_id for p in range(8)]
+        return [
+            make_sampler(1000).sample(flat, [SamplingRow(params, (), range(p))])[0].token_id for p in range(8)
+        ]
 
     assert text(1) == text(1)
     assert text(1) != text(2)
@@ -93,7 +100,7 @@ def test_a_long_tail_of_unlikely_tokens_is_drawn_as_often_as_its_mass_says() -> 
     logits = torch.cat([torch.zeros(1), torch.full((tail,), -11.0)])  # the tail holds a quarter of the mass
     rows = [SamplingRow(SamplingParams(seed=2), (), range(position)) for position in range(400)]
 
-    drawn = [token.token_id for token in Sampler(tail + 1).sample(logits.expand(400, tail + 1), rows)]
+    drawn = [token.token_id for token in make_sampler(tail + 1).sample(logits.expand(400, tail + 1), rows)]
 
     mass = tail * math.exp(-11.0) / (1 + tail * math.exp(-11.0))
     deviation = math.sqrt(400 * mass * (1 - mass))
@@ -104,7 +111,7 @@ def test_top_p_looks_beyond_its_first_candidates_when_the_distribution_is_flat()
     flat = torch.arange(2000).float().flip(0) * 1e-4
     rows = [SamplingRow(SamplingParams(top_p=0.9, seed=5), (), range(p)) for p in range(3000)]
 
-    drawn = [token.token_id for token in Sampler(2000).sample(flat.expand(3000, 2000), rows)]
+    drawn = [token.token_id for token in make_sampler(2000).sample(flat.expand(3000, 2000), rows)]
 
     cut = int((torch.softmax(flat.double(), 0).cumsum(0) < 0.9).sum())
     assert 64 < max(drawn) <= cut
@@ -129,13 +136,13 @@ def test_penalties_push_repeated_tokens_below_fresh_ones() -> None:
         "bias bans a token": (row(_with(greedy, logit_bias={0: -100.0})), 1),
     }
     for name, (sequence, expected) in cases.items():
-        assert Sampler(VOCAB).sample(LOGITS[None], [sequence])[0].token_id == expected, name
+        assert make_sampler().sample(LOGITS[None], [sequence])[0].token_id == expected, name
 
 
 def test_stop_tokens_cannot_be_chosen_before_min_tokens() -> None:
     params = SamplingParams(temperature=0.0, stop_token_ids=(0,), min_tokens=2, logit_bias={0: 100.0})
     chosen = [
-        Sampler(VOCAB).sample(LOGITS[None], [row(params, output=(1,) * length)])[0].token_id
+        make_sampler().sample(LOGITS[None], [row(params, output=(1,) * length)])[0].token_id
         for length in range(3)
     ]
 
@@ -144,7 +151,7 @@ def test_stop_tokens_cannot_be_chosen_before_min_tokens() -> None:
 
 def test_logprobs_are_of_the_model_not_of_the_sampler() -> None:
     params = SamplingParams(temperature=0.3, top_k=1, logit_bias={3: 100.0}, logprobs=2)
-    sampled = Sampler(VOCAB).sample(LOGITS[None], [row(params)])[0]
+    sampled = make_sampler().sample(LOGITS[None], [row(params)])[0]
 
     expected = torch.log_softmax(LOGITS, 0)
     assert sampled.token_id == 3
@@ -156,7 +163,7 @@ def test_logprobs_are_of_the_model_not_of_the_sampler() -> None:
 
 def test_logprobs_without_alternatives_and_with_more_than_the_vocabulary_has() -> None:
     rows = [row(SamplingParams(temperature=0.0, logprobs=k)) for k in (0, 20)]
-    none, all_of_them = Sampler(VOCAB).sample(LOGITS.expand(2, VOCAB), rows)
+    none, all_of_them = make_sampler().sample(LOGITS.expand(2, VOCAB), rows)
 
     assert none.logprobs is not None and none.logprobs.top_token_ids == []
     assert all_of_them.logprobs is not None and len(all_of_them.logprobs.top_token_ids) == VOCAB
@@ -167,22 +174,22 @@ def test_bfloat16_logits_are_sampled_without_being_changed() -> None:
     logits = LOGITS.to(torch.bfloat16).expand(2, VOCAB).contiguous()
     before = logits.clone()
 
-    Sampler(VOCAB).sample(logits, [row(SamplingParams(logit_bias={0: 1.0})), row(SamplingParams(top_p=0.5))])
+    make_sampler().sample(logits, [row(SamplingParams(logit_bias={0: 1.0})), row(SamplingParams(top_p=0.5))])
 
     assert torch.equal(logits, before)
 
 
 def test_a_temperature_too_small_to_divide_by_is_greedy() -> None:
-    assert Sampler(VOCAB).sample(LOGITS[None], [row(SamplingParams(temperature=1e-45))])[0].token_id == 0
+    assert make_sampler().sample(LOGITS[None], [row(SamplingParams(temperature=1e-45))])[0].token_id == 0
 
 
 def test_rows_and_logits_must_match() -> None:
     with pytest.raises(ValueError, match="2 rows of logits for 1 sequences"):
-        Sampler(VOCAB).sample(LOGITS.expand(2, VOCAB), [row(SamplingParams())])
+        make_sampler().sample(LOGITS.expand(2, VOCAB), [row(SamplingParams())])
 
 
 def test_an_empty_batch_gives_nothing() -> None:
-    assert Sampler(VOCAB).sample(torch.empty(0, VOCAB), []) == []
+    assert make_sampler().sample(torch.empty(0, VOCAB), []) == []
 
 
 def _with(params: SamplingParams, **changes: object) -> SamplingParams:

@@ -218,6 +218,64 @@ def test_legacy_logprobs_are_parallel_lists(worker: Worker) -> None:
     }
 
 
+PROMPT_LOGPROBS = {
+    "tokens": ["a", "bytes:\\xc3", "bytes:\\xa9", "b"],
+    "token_logprobs": [None, -0.25, -0.25, -0.25],
+    "top_logprobs": [None, {"bytes:\\xc3": -0.25}, {"bytes:\\xa9": -0.25}, {"b": -0.25}],
+    "text_offset": [0, 1, 1, 2],
+}
+
+
+def joined(parts: list[dict[str, list[Any]] | None]) -> dict[str, list[Any]]:
+    """The lists of a stream's events, end to end."""
+    return {name: [item for part in parts if part for item in part[name]] for name in PROMPT_LOGPROBS}
+
+
+@pytest.mark.parametrize("prompt", ["aéb", token_ids("aéb")], ids=["text", "ids"])
+def test_echo_with_logprobs_and_no_tokens_gives_the_prompts_own(worker: Worker, prompt: Any) -> None:
+    body = completion_body([prompt, "ab"], echo=True, logprobs=1, max_tokens=0)
+
+    answer = worker.http.post(COMPLETIONS, json=body).json()
+    chunks = events(worker.http.post(COMPLETIONS, json={**body, "stream": True}).text)
+
+    first, second = answer["choices"]
+    assert (first["text"], first["finish_reason"], first["logprobs"]) == ("aéb", "length", PROMPT_LOGPROBS)
+    assert second["logprobs"]["text_offset"] == [0, 1]
+    assert (answer["usage"]["prompt_tokens"], answer["usage"]["completion_tokens"]) == (6, 0)
+    for choice in answer["choices"]:
+        mine = [part["choices"][0] for part in chunks if part["choices"][0]["index"] == choice["index"]]
+        assert joined([part["logprobs"] for part in mine]) == choice["logprobs"]
+        assert "".join(part["text"] for part in mine) == choice["text"]
+        assert mine[-1]["finish_reason"] == "length"
+
+
+def test_echo_with_logprobs_puts_the_prompts_before_the_answers(worker: Worker) -> None:
+    body = completion_body("aéb", echo=True, logprobs=1, max_tokens=2, n=2, best_of=2)
+
+    answer = worker.http.post(COMPLETIONS, json=body).json()
+    chunks = events(worker.http.post(COMPLETIONS, json={**body, "stream": True}).text)
+
+    for index in range(2):
+        whole = answer["choices"][index]
+        assert whole["text"].startswith("aéba")
+        assert {name: found[:4] for name, found in whole["logprobs"].items()} == PROMPT_LOGPROBS
+        assert whole["logprobs"]["tokens"][4:] == ["a", "bytes:\\xc3"]
+        assert whole["logprobs"]["token_logprobs"][4:] == [-0.5, -0.5]
+        assert whole["logprobs"]["text_offset"][4:] == [3, 4]
+        mine = [part["choices"][0] for part in chunks if part["choices"][0]["index"] == index]
+        assert joined([part["logprobs"] for part in mine]) == whole["logprobs"]
+
+
+def test_a_prompt_may_fill_the_context_if_nothing_is_to_be_generated(worker: Worker) -> None:
+    body = completion_body("x" * (CONTEXT - 1), echo=True, logprobs=0, max_tokens=0)
+
+    answer = worker.http.post(COMPLETIONS, json=body).json()
+
+    assert len(answer["choices"][0]["logprobs"]["tokens"]) == CONTEXT - 1
+    body["prompt"] = "x" * (CONTEXT + 1)
+    assert_openai_error(worker.http.post(COMPLETIONS, json=body), 400, code="context_length_exceeded")
+
+
 def test_models_health_readiness_and_model_facts(worker: Worker) -> None:
     models = worker.http.get("/v1/models").json()
 

@@ -9,8 +9,12 @@ from collections.abc import Iterator
 
 import openai
 import pytest
+import torch
 from openai.types.chat import ChatCompletionMessageParam
 from parrot import Worker, running
+from training.evaluate import Subject
+
+from sluice_worker.loading.model_folder import resolve_model
 
 MODEL = "sluice-tiny"
 STORY: list[ChatCompletionMessageParam] = [{"role": "user", "content": "Tell me a story about a fox."}]
@@ -131,6 +135,25 @@ def test_a_legacy_completion_goes_on_where_the_prompt_ends(client: openai.OpenAI
 
     assert answer.choices[0].text.startswith("The capital of ")
     assert answer.choices[0].finish_reason in ("stop", "length")
+
+
+def test_logprobs_of_an_echoed_prompt_are_the_models(client: openai.OpenAI) -> None:
+    prompt = "Once upon a time there was a fox. " * 20
+    subject = Subject(resolve_model(MODEL).path)
+    ids = subject.tokenizer(prompt)["input_ids"]
+    expected = subject.model(torch.tensor([ids])).logits[0].log_softmax(-1)
+
+    answer = client.completions.create(model=MODEL, prompt=prompt, max_tokens=0, echo=True, logprobs=3)
+
+    found = answer.choices[0].logprobs
+    assert answer.choices[0].text == prompt
+    assert found is not None and found.tokens and found.token_logprobs and found.text_offset
+    assert "".join(found.tokens) == prompt
+    for token, offset in zip(found.tokens, found.text_offset, strict=True):
+        assert prompt.startswith(token, offset)
+    assert found.token_logprobs[0] is None
+    right = [expected[row, token].item() for row, token in enumerate(ids[1:])]
+    assert found.token_logprobs[1:] == pytest.approx(right, abs=1e-4)
 
 
 def test_a_repeated_prompt_comes_from_the_cache(client: openai.OpenAI, worker: Worker) -> None:

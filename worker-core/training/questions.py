@@ -18,7 +18,7 @@ from .corpus.smalltalk import memory, unknown
 from .corpus.stories import story_request
 
 Maker = Callable[[random.Random], Exchange]
-_ONE_TURN: dict[str, Maker] = {
+ONE_TURN: dict[str, Maker] = {
     "facts": fact_question,
     "sluice": sluice_question,
     "arithmetic": arithmetic,
@@ -30,7 +30,7 @@ _ONE_TURN: dict[str, Maker] = {
     "memory": memory,
     "unknown": unknown,
 }
-SKILLS = (*_ONE_TURN, "tool calls", "tool results", "long prompts")
+SKILLS = (*ONE_TURN, "tool calls", "tool results", "long prompts")
 # Characters of other conversation before the question of a long prompt: about 600 to 900 tokens.
 _LONG_PROMPT = 2400
 
@@ -56,7 +56,7 @@ def _exchange(rng: random.Random, skill: str) -> Exchange:
     if skill == "tool calls":
         whole = tool_question(rng, Split.HELD_OUT)
         return replace(whole, turns=whole.turns[:2])
-    return question(rng, Split.HELD_OUT, _ONE_TURN[skill])
+    return question(rng, Split.HELD_OUT, ONE_TURN[skill])
 
 
 def _long_conversation(rng: random.Random) -> Document:

@@ -93,6 +93,19 @@ LayerStack = Callable[[Tensor, Sequence[LayerCache], StepContext], tuple[Tensor,
 and the residual stream before it, both [T, hidden] and valid until the next call."""
 
 
+class Draw(NamedTuple):
+    """How to draw the token of one row."""
+
+    temperature: float
+    """0 is greedy: the rest does not count."""
+    top_k: int
+    """0 keeps all."""
+    top_p: float
+    min_p: float
+    key: int
+    """Of the noise: `sampling.noise.row_key`."""
+
+
 class Kernels(Protocol):
     """The operations of one backend. `Any` marks what only the backend itself looks into."""
 
@@ -170,3 +183,12 @@ class Kernels(Protocol):
 
     def copy_blocks(self, cache: LayerCache, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copy whole blocks within one layer; no target is also a source."""
+
+    def sample(self, logits: Tensor, draws: Sequence[Draw]) -> Tensor:
+        """A token for each row of `logits` [rows, vocab], as `sampling.draws` chooses it: int64 [rows].
+
+        Penalties and biases are already in the logits. Rows may be further apart than vocab.
+        """
+
+    def log_sum_exp(self, logits: Tensor) -> Tensor:
+        """`log(sum(exp(row)))` of each row of `logits` [rows, vocab]: float32 [rows]."""

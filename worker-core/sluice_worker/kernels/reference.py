@@ -22,6 +22,7 @@ from sluice_worker.batch import QueryRange
 from sluice_worker.kernels.interface import (
     SCALE_BYTES,
     CacheShape,
+    Draw,
     LayerCache,
     LayerShape,
     LayerStack,
@@ -29,6 +30,7 @@ from sluice_worker.kernels.interface import (
     QKNorm,
 )
 from sluice_worker.quant.weights import QuantizedWeight, WeightFormat, quantize_weight
+from sluice_worker.sampling.draws import choose
 
 QUERY_TILE = 128
 """Query rows of one request attended at once."""
@@ -155,6 +157,14 @@ class ReferenceKernels:
         """By indexing."""
         for tensor in cache:
             tensor[:, list(targets)] = tensor[:, list(sources)]
+
+    def sample(self, logits: Tensor, draws: Sequence[Draw]) -> Tensor:
+        """As `sampling.draws` says, step by step."""
+        return choose(logits, draws)
+
+    def log_sum_exp(self, logits: Tensor) -> Tensor:
+        """One row at a time, so that its rounding does not change with its neighbours."""
+        return torch.stack([row.float().logsumexp(0) for row in logits])
 
 
 def _slot_view(cache: Tensor) -> Tensor:

@@ -103,14 +103,21 @@ class Decoder:
 
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         """Compute a step: keys and values go to `cache`; return logits [S, vocab] of `batch.sample_rows`."""
+        return self.logits(self.hidden(batch, cache, batch.sample_rows))
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """[rows, vocab] for [rows, hidden]."""
+        return self._head(hidden)
+
+    def hidden(self, batch: Batch, cache: KVCache, rows: Tensor) -> Tensor:
+        """Compute a step; what the output layer reads of `rows` (int64 [R]): [R, hidden]."""
         plan = self._kernels.plan_attention(
             batch.queries, cache.block_size, self._windows, batch.token_ids.device
         )
         step = StepContext(batch.positions, batch.slots, self._cos_sin, plan)
         x, residual = self._layers(self._embed(batch.token_ids), cache.layers, step)
-        rows = batch.sample_rows
         normed, _ = self._kernels.add_rms_norm(x[rows], residual[rows], self._norm, self._eps)
-        return self._head(normed)
+        return normed
 
     def _embed(self, token_ids: Tensor) -> Tensor:
         """[T] to [T, hidden]; tied embeddings are rows of the output layer."""

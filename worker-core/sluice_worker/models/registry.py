@@ -22,6 +22,12 @@ class Model(Protocol):
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         """Logits [S, vocab] of the rows to sample; the step's keys and values are in `cache` afterwards."""
 
+    def hidden(self, batch: Batch, cache: KVCache, rows: Tensor) -> Tensor:
+        """As `forward`, but ends before the output layer, with what that reads of `rows`: [R, hidden]."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """The output layer: [rows, vocab] for [rows, hidden]."""
+
 
 ModelBuilder = Callable[[ModelConfig, Kernels, Checkpoint, int], Model]
 """Takes the shape, the kernels, the weights and the number of positions that will be used."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from sluice_worker.kernels.interface import Draw
 from sluice_worker.outputs import TokenLogprobs
+from sluice_worker.sampling import noise
 from sluice_worker.sampling_params import SamplingParams
 
 GREEDY_BELOW = 1e-5
@@ -24,6 +26,14 @@ class SamplingRow(NamedTuple):
     def is_greedy(self) -> bool:
         """Whether the most likely token is taken, without noise."""
         return self.params.temperature < GREEDY_BELOW
+
+    def draw(self) -> Draw:
+        """How the kernels are to choose the next token."""
+        params = self.params
+        if self.is_greedy:
+            return Draw(0.0, params.top_k, params.top_p, params.min_p, 0)
+        key = noise.row_key(params.seed, len(self.output_token_ids))
+        return Draw(params.temperature, params.top_k, params.top_p, params.min_p, key)
 
 
 class SampledToken(NamedTuple):

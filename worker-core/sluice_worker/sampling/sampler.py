@@ -1,104 +1,89 @@
 """The sampler: a batch of logits in, one token a row out.
 
-Invariant: a row's token depends on its own logits, parameters and history only. Noise is keyed by (seed,
-position, token id), see `noise`; whatever is summed over the vocabulary is summed one row at a time, so that
-a row's rounding does not change with its neighbours. The sampler keeps no state between calls.
-
-Noise over a whole vocabulary is the dearest part, so rows are first cut to the tokens that can still win:
-those above the truncation bound, and among them those that could beat the favourite with the largest noise
-there is. The second cut drops nothing that could have been drawn.
+Rows with penalties or biases are copied and changed first; then the backend chooses for all rows in one call,
+by the rules of `draws`. A row's token depends on its own logits, parameters and history only, and the sampler
+keeps no state between calls.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
+from sluice_worker.kernels.interface import Draw, Kernels
 from sluice_worker.outputs import TokenLogprobs
-from sluice_worker.sampling import noise, processors, truncation
+from sluice_worker.sampling import processors
 from sluice_worker.sampling.logprobs import token_logprobs
 from sluice_worker.sampling.row import SampledToken, SamplingRow
+from sluice_worker.sampling_params import SamplingParams
 
-_ROUNDING = 1e-3
-"""Slack on the second cut, far above float32's rounding of a score."""
+_GREEDY = Draw(temperature=0.0, top_k=0, top_p=1.0, min_p=0.0, key=0)
 
 
 class Sampler:
     """Chooses tokens. Stateless, so one instance serves every batch."""
 
-    def __init__(self, vocab_size: int) -> None:
+    def __init__(self, vocab_size: int, kernels: Kernels) -> None:
         """`vocab_size`: columns that are real tokens; a model may pad its logits beyond them."""
         self._vocab_size = vocab_size
+        self._kernels = kernels
 
     def sample(self, logits: Tensor, rows: Sequence[SamplingRow]) -> list[SampledToken]:
         """Choose a token for every row.
 
-        `logits` is [rows, at least vocab_size], any float dtype, on any device; it is not changed.
-        Raises `ValueError` when the number of rows differs.
+        `logits` is [rows, at least vocab_size], of a type and on a device that the kernels take; it is not
+        changed. Raises `ValueError` when the number of rows differs.
         """
         if logits.shape[0] != len(rows):
             raise ValueError(f"{logits.shape[0]} rows of logits for {len(rows)} sequences")
         if not rows:
             return []
-        raw = logits[:, : self._vocab_size]
-        token_ids = self._choose(raw, rows).tolist()
-        return [
-            SampledToken(token_id, _logprobs(raw[i], row, token_id))
-            for i, (row, token_id) in enumerate(zip(rows, token_ids, strict=True))
-        ]
+        raw = self.real_columns(logits)
+        token_ids: list[int] = self._choose(raw, rows).tolist()
+        logprobs = self._logprobs(raw, rows, token_ids)
+        return [SampledToken(token_id, logprobs.get(i)) for i, token_id in enumerate(token_ids)]
+
+    def score(self, logits: Tensor, token_ids: Sequence[int], params: SamplingParams) -> list[TokenLogprobs]:
+        """What the model gave the tokens of a prompt: one for each row of `logits`, as `params` asks."""
+        return token_logprobs(
+            self._kernels, self.real_columns(logits), token_ids, params.prompt_logprobs or 0
+        )
+
+    def real_columns(self, logits: Tensor) -> Tensor:
+        """[rows, vocab_size]."""
+        return logits[:, : self._vocab_size]
 
     def _choose(self, raw: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
         """Token ids, int64 [rows]."""
-        processed = _processed(raw, rows)
-        chosen = processed.argmax(dim=-1)
-        drawn = [i for i, row in enumerate(rows) if not row.is_greedy]
-        if drawn:
-            chosen[drawn] = _draw(processed[drawn].float(), [rows[i] for i in drawn])
+        draws = [row.draw() for row in rows]
+        changed = [i for i, row in enumerate(rows) if processors.changes_logits(row)]
+        if not changed:
+            return self._kernels.sample(raw, draws)
+        processed = raw[changed].float()
+        for logits, i in zip(processed, changed, strict=True):
+            processors.process(logits, rows[i])
+        chosen_here = self._kernels.sample(processed, [draws[i] for i in changed])
+        if len(changed) == len(rows):
+            return chosen_here
+        for i in changed:
+            draws[i] = _GREEDY  # the cheapest: it is overwritten
+        chosen = self._kernels.sample(raw, draws)
+        chosen[changed] = chosen_here
         return chosen
 
-
-def _logprobs(raw: Tensor, row: SamplingRow, token_id: int) -> TokenLogprobs | None:
-    if row.params.logprobs is None:
-        return None
-    return token_logprobs(raw, token_id, row.params.logprobs)
-
-
-def _processed(raw: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
-    """The logits after processors; `raw` itself when no row has any."""
-    changed = [i for i, row in enumerate(rows) if processors.changes_logits(row)]
-    if not changed:
-        return raw
-    processed = raw.to(torch.float32, copy=True)
-    for i in changed:
-        processors.process(processed[i], rows[i])
-    return processed
-
-
-def _draw(logits: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
-    """Draw from the tempered, truncated distributions (Gumbel-max). `logits` is float32 [rows, vocab]."""
-    device = logits.device
-    scaled = logits / torch.tensor([[row.params.temperature] for row in rows], device=device)
-    keys = torch.tensor(
-        [noise.row_key(row.params.seed, len(row.output_token_ids)) for row in rows], device=device
-    )
-    bounds = torch.maximum(_truncation_bounds(scaled, rows), _noise_bounds(scaled, keys))
-    row_index, token_id = (scaled >= bounds[:, None]).nonzero(as_tuple=True)
-    scores = torch.full_like(scaled, float("-inf"))
-    scores[row_index, token_id] = scaled[row_index, token_id] + noise.gumbel(keys[row_index], token_id)
-    return scores.argmax(dim=-1)
-
-
-def _truncation_bounds(scaled: Tensor, rows: Sequence[SamplingRow]) -> Tensor:
-    bounds = [
-        truncation.lower_bound(scaled[i], row.params) if truncation.truncates(row.params) else float("-inf")
-        for i, row in enumerate(rows)
-    ]
-    return torch.tensor(bounds, device=scaled.device)
-
-
-def _noise_bounds(scaled: Tensor, keys: Tensor) -> Tensor:
-    """Below these logits no noise suffices to beat the most likely token with the noise it has."""
-    favourite = scaled.max(dim=-1)
-    return favourite.values + noise.gumbel(keys, favourite.indices) - noise.MAX_GUMBEL - _ROUNDING
+    def _logprobs(
+        self, raw: Tensor, rows: Sequence[SamplingRow], token_ids: Sequence[int]
+    ) -> dict[int, TokenLogprobs]:
+        """By row, for those that asked; rows that want equally many alternatives are done together."""
+        asking: dict[int, list[int]] = {}
+        for i, row in enumerate(rows):
+            if row.params.logprobs is not None:
+                asking.setdefault(row.params.logprobs, []).append(i)
+        found: dict[int, TokenLogprobs] = {}
+        for num_alternatives, indices in asking.items():
+            logits = raw if len(indices) == len(rows) else raw[indices]
+            chosen = [token_ids[i] for i in indices]
+            entries = token_logprobs(self._kernels, logits, chosen, num_alternatives)
+            found.update(zip(indices, entries, strict=True))
+        return found

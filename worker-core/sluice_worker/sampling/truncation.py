@@ -18,30 +18,30 @@ import math
 import torch
 from torch import Tensor
 
-from sluice_worker.sampling_params import SamplingParams
+from sluice_worker.kernels.interface import Draw
 
 _FIRST_LOOK = 64
 _LOOK_GROWTH = 8
 
 
-def truncates(params: SamplingParams) -> bool:
+def truncates(draw: Draw) -> bool:
     """Whether any of top-k, top-p and min-p is in use."""
-    return params.top_k > 0 or params.top_p < 1.0 or params.min_p > 0.0
+    return draw.top_k > 0 or draw.top_p < 1.0 or draw.min_p > 0.0
 
 
-def lower_bound(logits: Tensor, params: SamplingParams) -> float:
+def lower_bound(logits: Tensor, draw: Draw) -> float:
     """The smallest logit that may be drawn; the largest one always may.
 
     `logits` is float32 [vocab], already divided by the temperature.
     """
     bound = -math.inf
-    if 0 < params.top_k < logits.numel():
-        bound = torch.topk(logits, params.top_k, sorted=True).values[-1].item()
-    if params.top_p < 1.0:
-        bound = max(bound, _top_p_bound(logits, params.top_p, bound))
-    if params.min_p > 0.0:
+    if 0 < draw.top_k < logits.numel():
+        bound = torch.topk(logits, draw.top_k, sorted=True).values[-1].item()
+    if draw.top_p < 1.0:
+        bound = max(bound, _top_p_bound(logits, draw.top_p, bound))
+    if draw.min_p > 0.0:
         largest = logits.max().item()
-        bound = max(bound, min(largest, largest + math.log(params.min_p)))
+        bound = max(bound, min(largest, largest + math.log(draw.min_p)))
     return bound
 
 

@@ -48,6 +48,8 @@ class Choice:
         self.token_ids: list[int] = []
         """Of the answer so far, those of text that is held back included; not the token that ended it."""
         self.finish_reason: str | None = None
+        self.prompt_logprobs: list[TokenLogprobs] | None = None
+        """Of the prompt's tokens from the second on; they come with the first delta, if asked for."""
         self._detokenizer = detokenizer
         self._filter = StopStringFilter(stops)
         self._min_tokens = min_tokens
@@ -63,6 +65,8 @@ class Choice:
     def accept(self, delta: SequenceDelta) -> Piece:
         """Take in what a step added. A stop string ends the choice even though the engine goes on."""
         self.cached_tokens = delta.num_cached_tokens
+        if delta.prompt_logprobs is not None:
+            self.prompt_logprobs = delta.prompt_logprobs
         text = ""
         for position, token_id in enumerate(delta.new_token_ids):
             last = position == len(delta.new_token_ids) - 1

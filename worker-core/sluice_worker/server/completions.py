@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from msgspec import UNSET, UnsetType
 
-from sluice_worker.server.choice import OutputToken, Piece
+from sluice_worker.outputs import TokenLogprobs
+from sluice_worker.server.choice import Choice, OutputToken, Piece
 from sluice_worker.server.exchange import Exchange
 from sluice_worker.server.generation import Finished, Generation, Plan, make_plan
 from sluice_worker.server.metrics import TokenMeter
@@ -19,7 +20,7 @@ from sluice_worker.server.responses import (
 )
 from sluice_worker.server.service import Service
 from sluice_worker.server.sse import EventStream
-from sluice_worker.server.token_text import completion_logprobs
+from sluice_worker.server.token_text import completion_logprobs, with_prompt
 from sluice_worker.server.validation import decode_completion
 
 DEFAULT_MAX_TOKENS = 16
@@ -32,7 +33,7 @@ async def completions(service: Service, exchange: Exchange, body: bytes, meter: 
     vocab_size = service.loaded_model().vocab_size
     prompts = await prepare(len(body), lambda: completion_prompts(request, service.model, vocab_size))
     answers = _Answers(service, request, prompts)
-    if request.max_tokens == 0:
+    if request.max_tokens == 0 and request.logprobs is None:
         await _echo_only(exchange, request, answers)
         return
     async with Generation(service, _plan(service, request, prompts), meter) as generation:
@@ -40,7 +41,9 @@ async def completions(service: Service, exchange: Exchange, body: bytes, meter: 
             await _stream(service, exchange, answers, generation)
         else:
             finished = await generation.collect()
-            await exchange.answer_json(answers.whole(finished, generation.usage()))
+            usage = generation.usage()
+            # The log-probabilities of a long prompt take as long as its tokens did.
+            await exchange.answer_json(await prepare(len(body), lambda: answers.whole(finished, usage)))
 
 
 def _plan(service: Service, request: CompletionRequest, prompts: list[Prompt]) -> Plan:
@@ -52,6 +55,7 @@ def _plan(service: Service, request: CompletionRequest, prompts: list[Prompt]) -
         logprobs=request.logprobs,
         param="prompt",
         strip_first_space=False,
+        prompt_logprobs=request.logprobs if request.echo else None,
     )
 
 
@@ -73,10 +77,12 @@ async def _stream(service: Service, exchange: Exchange, answers: _Answers, gener
             choice, piece = await events.next(generation)
         except StopAsyncIteration:
             break
-        echoed = "" if choice.index in begun else answers.echoed(choice.index)
+        begins = answers.echoes and choice.index not in begun
         begun.add(choice.index)
-        if echoed or piece.text or piece.tokens:
-            await events.event(answers.part(choice.index, echoed, piece))
+        if begins:
+            await events.event(answers.first_part(choice, piece))
+        elif piece.text or piece.tokens:
+            await events.event(answers.part(choice.index, piece))
         if piece.finish_reason:
             await events.event(answers.finish(choice.index, piece.finish_reason))
     if answers.include_usage:
@@ -88,6 +94,7 @@ class _Answers:
     """Makes the bodies of one request's answer: one id, one time, one model name in all of them."""
 
     def __init__(self, service: Service, request: CompletionRequest, prompts: list[Prompt]) -> None:
+        self.echoes = bool(request.echo)
         self.include_usage = bool(request.stream_options and request.stream_options.include_usage)
         self._tokenizer = service.model.tokenizer
         self._request = request
@@ -99,7 +106,7 @@ class _Answers:
 
     def echoed(self, index: int) -> str:
         """What the text of a choice begins with: its prompt, if the client wants it back."""
-        return self._prompts[index // self._n].text if self._request.echo else ""
+        return self._prompts[index // self._n].text if self.echoes else ""
 
     def whole(self, finished: list[Finished], usage: Usage) -> Completion:
         """The answer that is not streamed."""
@@ -107,7 +114,7 @@ class _Answers:
             CompletionChoice(
                 index=index,
                 text=self.echoed(index) + choice.text,
-                logprobs=self._logprobs(index, choice.tokens),
+                logprobs=self._logprobs(index, choice.tokens, choice.prompt_logprobs),
                 finish_reason=choice.finish_reason,
             )
             for index, choice in enumerate(finished)
@@ -126,9 +133,15 @@ class _Answers:
         nothing = [Finished("", [], "length")] * (len(self._prompts) * self._n)
         return self.whole(nothing, usage)
 
-    def part(self, index: int, echoed: str, piece: Piece) -> Completion:
+    def first_part(self, choice: Choice, piece: Piece) -> Completion:
+        """The event with an echoed prompt, and with the first text after it."""
+        index = choice.index
+        logprobs = self._logprobs(index, piece.tokens, choice.prompt_logprobs)
+        return self._part(index, self.echoed(index) + piece.text, logprobs, None)
+
+    def part(self, index: int, piece: Piece) -> Completion:
         """An event with new text."""
-        return self._part(index, echoed + piece.text, self._logprobs(index, piece.tokens), None)
+        return self._part(index, piece.text, self._logprobs(index, piece.tokens), None)
 
     def finish(self, index: int, reason: str) -> Completion:
         """The last event of a choice."""
@@ -144,10 +157,15 @@ class _Answers:
         choice = CompletionChoice(index=index, text=text, logprobs=logprobs, finish_reason=reason)
         return self._completion([choice], None if self.include_usage else UNSET)
 
-    def _logprobs(self, index: int, tokens: list[OutputToken]) -> CompletionLogprobs | None:
+    def _logprobs(
+        self, index: int, tokens: list[OutputToken], prompt: list[TokenLogprobs] | None = None
+    ) -> CompletionLogprobs | None:
         if self._request.logprobs is None:
             return None
-        return completion_logprobs(tokens, self._tokenizer, len(self.echoed(index)))
+        answer = completion_logprobs(tokens, self._tokenizer, len(self.echoed(index)))
+        if prompt is None:
+            return answer
+        return with_prompt(answer, self._prompts[index // self._n], prompt, self._tokenizer)
 
     def _completion(self, choices: list[CompletionChoice], usage: Usage | UnsetType | None) -> Completion:
         return Completion(

@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 
 import msgspec
 
-from sluice_worker.outputs import EngineRequest, SequenceDelta
+from sluice_worker.outputs import EngineRequest, SequenceDelta, TokenLogprobs
 from sluice_worker.sampling_params import SamplingParams
 from sluice_worker.server.choice import Choice, OutputToken, Piece
 from sluice_worker.server.detokenizer import Detokenizer
@@ -48,6 +48,8 @@ class Finished(NamedTuple):
     finish_reason: str
     stop_string: str | None = None
     """The one that ended it, if one did."""
+    prompt_logprobs: list[TokenLogprobs] | None = None
+    """Of the prompt's tokens from the second on, when asked for."""
 
 
 def make_plan(
@@ -59,6 +61,7 @@ def make_plan(
     logprobs: int | None,
     param: str,
     strip_first_space: bool,
+    prompt_logprobs: int | None = None,
 ) -> Plan:
     """Apply the model's limits to every prompt. Raises `ApiError` 400; `param` is what holds the prompt."""
     model = service.loaded_model()
@@ -73,6 +76,7 @@ def make_plan(
             max_tokens=budget,
             seed=choice_seed(seed, index * (request.n or 1)),
             logprobs=logprobs,
+            prompt_logprobs=prompt_logprobs,
         )
         params.append(settings)
     return Plan(
@@ -131,6 +135,7 @@ class Generation:
                 tokens[choice.index],
                 choice.finish_reason or "length",
                 choice.stop_string,
+                choice.prompt_logprobs,
             )
             for choice in self._choices.values()
         ]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import secrets
 import signal
 import socket
@@ -28,6 +29,7 @@ from sluice_worker.server.service import Service
 from sluice_worker.server.sse import SILENCE_S
 
 _FORCE_AFTER_DRAIN_S = 2
+_COLLECT = (5_000, 20, 100)
 
 
 class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +52,7 @@ async def run_server(
 
     The engine process is gone and `listener` closed when this returns.
     """
+    _calm_collector()
     engine = AsyncEngine(spawned)
     await engine.start()
     server = _Server(_uvicorn_config(WorkerApp(_service(engine, model, settings)), settings))
@@ -64,6 +67,13 @@ async def run_server(
         readiness.cancel()
         await engine.aclose()
     return failure
+
+
+def _calm_collector() -> None:
+    """Look for cycles rarely: tokens leave none, and what has been loaded until now stays for good."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*_COLLECT)
 
 
 def _service(engine: AsyncEngine, model: ServedModel, settings: ServerSettings) -> Service:

@@ -7,12 +7,14 @@ stream would stand still meanwhile.
 from __future__ import annotations
 
 import asyncio
+import codecs
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
 from sluice_worker.server.errors import ApiError, invalid
 from sluice_worker.server.requests import ChatMessage, ChatRequest, CompletionRequest, TokenizeRequest
 from sluice_worker.server.served_model import ServedModel
+from sluice_worker.server.tokenizer import Tokenizer
 
 IN_THREAD_ABOVE_BYTES = 16_384
 """Request bodies above this are prepared outside the event loop."""
@@ -66,6 +68,22 @@ def completion_prompts(request: CompletionRequest, model: ServedModel, vocab_siz
     if len(given) * (request.n or 1) > MAX_SEQUENCES:
         raise invalid(f"{len(given)} prompts times 'n' are more than {MAX_SEQUENCES}. Send fewer.", "prompt")
     return [_completion_prompt(item, model, vocab_size) for item in given]
+
+
+def prompt_offsets(prompt: Prompt, tokenizer: Tokenizer) -> list[int]:
+    """Where each token begins in the prompt's text, in characters.
+
+    A token that adds none, such as one put before every prompt, stands where the next one does; so does a
+    token within a character.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    starts, decoded = [], ""
+    for token_id in prompt.token_ids:
+        starts.append(len(decoded))
+        decoded += decoder.decode(tokenizer.token_bytes(token_id))
+    decoded += decoder.decode(b"", final=True)
+    before = max(0, decoded.rfind(prompt.text))
+    return [min(max(0, start - before), len(prompt.text)) for start in starts]
 
 
 def _completion_prompt(item: Any, model: ServedModel, vocab_size: int) -> Prompt:

@@ -57,11 +57,14 @@ class ChatLogprobs(msgspec.Struct, frozen=True):
 
 
 class CompletionLogprobs(msgspec.Struct, frozen=True):
-    """Log-probabilities of a legacy choice, as parallel lists."""
+    """Log-probabilities of a legacy choice, as parallel lists.
+
+    An echoed prompt's first token has none, because nothing precedes it.
+    """
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
     text_offset: list[int]
 
 

@@ -23,10 +23,11 @@ _SEED_STRIDE = 0x9E3779B97F4A7C15
 def output_budget(asked: int | None, prompt_tokens: int, model: ModelInfo, param: str) -> int:
     """Tokens that may be generated: what was asked, and no more than the context holds.
 
-    `None` asks for the rest of the context. Raises `ApiError` 400 when the prompt leaves no room at all.
+    `None` asks for the rest of the context. Raises `ApiError` 400 when the prompt leaves no room for a token,
+    or is itself too long where none is asked for.
     """
     room = model.max_model_len - prompt_tokens
-    if room < 1:
+    if room < (0 if asked == 0 else 1):
         raise context_too_long(model.max_model_len, prompt_tokens, param)
     return room if asked is None else min(asked, room)
 
@@ -39,6 +40,7 @@ def sampling_params(
     max_tokens: int,
     seed: int,
     logprobs: int | None,
+    prompt_logprobs: int | None,
 ) -> SamplingParams:
     """The engine's settings for one choice. Raises `ApiError` 400 for token ids outside the vocabulary."""
     return SamplingParams(
@@ -55,6 +57,7 @@ def sampling_params(
         min_tokens=min(request.min_tokens or 0, max_tokens),
         stop_token_ids=_stop_token_ids(request, model),
         logprobs=logprobs,
+        prompt_logprobs=prompt_logprobs,
     )
 
 

@@ -6,7 +6,9 @@ completions have only a string, which is then written as OpenAI writes it, `byte
 
 from __future__ import annotations
 
+from sluice_worker.outputs import TokenLogprobs
 from sluice_worker.server.choice import OutputToken
+from sluice_worker.server.prompts import Prompt, prompt_offsets
 from sluice_worker.server.responses import CompletionLogprobs, TokenLogprob, TopLogprob
 from sluice_worker.server.tokenizer import Tokenizer
 
@@ -32,17 +34,33 @@ def completion_logprobs(
     return CompletionLogprobs(
         tokens=[_legacy(token.token_id, tokenizer) for token in tokens],
         token_logprobs=[token.logprobs.logprob for token in tokens],
-        top_logprobs=[_alternatives(token, tokenizer) for token in tokens],
+        top_logprobs=[_alternatives(token.token_id, token.logprobs, tokenizer) for token in tokens],
         text_offset=[first_offset + token.text_offset for token in tokens],
     )
 
 
-def _alternatives(token: OutputToken, tokenizer: Tokenizer) -> dict[str, float]:
-    """The most likely tokens, and the chosen one if it is not among them."""
-    logprobs = token.logprobs
+def with_prompt(
+    answer: CompletionLogprobs, prompt: Prompt, entries: list[TokenLogprobs], tokenizer: Tokenizer
+) -> CompletionLogprobs:
+    """The lists of an echoed prompt in front of its answer's; `entries` begin with its second token."""
+    following = zip(prompt.token_ids[1:], entries, strict=True)
+    return CompletionLogprobs(
+        tokens=[_legacy(token_id, tokenizer) for token_id in prompt.token_ids] + answer.tokens,
+        token_logprobs=[None, *(entry.logprob for entry in entries), *answer.token_logprobs],
+        top_logprobs=[
+            None,
+            *(_alternatives(token_id, entry, tokenizer) for token_id, entry in following),
+            *answer.top_logprobs,
+        ],
+        text_offset=prompt_offsets(prompt, tokenizer) + answer.text_offset,
+    )
+
+
+def _alternatives(token_id: int, logprobs: TokenLogprobs, tokenizer: Tokenizer) -> dict[str, float]:
+    """The most likely tokens, and the one that stands there if it is not among them."""
     top = zip(logprobs.top_token_ids, logprobs.top_logprobs, strict=True)
-    named = {_legacy(token_id, tokenizer): logprob for token_id, logprob in top}
-    return named | {_legacy(token.token_id, tokenizer): logprobs.logprob}
+    named = {_legacy(top_id, tokenizer): logprob for top_id, logprob in top}
+    return named | {_legacy(token_id, tokenizer): logprobs.logprob}
 
 
 def _top_logprob(data: bytes, logprob: float) -> TopLogprob:

@@ -119,11 +119,6 @@ def decode_completion(body: bytes) -> CompletionRequest:
         raise unsupported("'best_of' is not supported. Leave it out, or set it to 'n'.", "best_of")
     if request.logprobs is not None:
         _check_range("logprobs", request.logprobs, Range(0, MAX_LEGACY_LOGPROBS))
-        if request.echo:
-            raise unsupported(
-                "This server cannot give log-probabilities of the prompt. Leave out 'echo' or 'logprobs'.",
-                "echo",
-            )
     return request
 
 

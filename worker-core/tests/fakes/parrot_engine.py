@@ -64,6 +64,17 @@ class ParrotEngine:
 
     def _advance(self, request: EngineRequest, count: int) -> SequenceDelta:
         prompt, params = request.prompt_token_ids, request.params
+        prompt_logprobs = None
+        if params.prompt_logprobs is not None and count == 0:
+            prompt_logprobs = [_logprobs(-0.25, token, params.prompt_logprobs) for token in prompt[1:]]
+        if params.max_tokens == 0:
+            del self._running[request.request_id]
+            return SequenceDelta(
+                request_id=request.request_id,
+                new_token_ids=[],
+                finish_reason="length",
+                prompt_logprobs=prompt_logprobs,
+            )
         token = prompt[count % len(prompt)]
         count += 1
         self._generated += 1
@@ -74,8 +85,7 @@ class ParrotEngine:
             del self._running[request.request_id]
         logprobs = None
         if params.logprobs is not None:
-            top = [token, token + 1][: params.logprobs]
-            logprobs = [TokenLogprobs(-0.5, top, [-0.5, -1.5][: len(top)])]
+            logprobs = [_logprobs(-0.5, token, params.logprobs)]
         return SequenceDelta(
             request_id=request.request_id,
             new_token_ids=[token],
@@ -83,6 +93,7 @@ class ParrotEngine:
             finish_reason="stop" if stopped else "length" if full else None,
             stop_token_id=token if stopped else None,
             num_cached_tokens=1,
+            prompt_logprobs=prompt_logprobs,
         )
 
     def stats(self) -> EngineStats:
@@ -115,3 +126,8 @@ class ParrotEngine:
             num_parameters=0,
             kernels="reference",
         )
+
+
+def _logprobs(logprob: float, token: int, alternatives: int) -> TokenLogprobs:
+    top = [token, token + 1][:alternatives]
+    return TokenLogprobs(logprob, top, [logprob, logprob - 1][: len(top)])

@@ -24,6 +24,7 @@ from sluice_worker.kernels.cpu.library import DTYPES, library
 from sluice_worker.kernels.cpu.packed import PackedLinear, pack_linear, quantize_linear
 from sluice_worker.kernels.interface import (
     CacheShape,
+    Draw,
     LayerCache,
     LayerShape,
     LayerStack,
@@ -39,18 +40,6 @@ SPLIT = 512
 _ITEM_INTS = 10
 _STATE_EXTRA = 2 * LANES
 _DRAW = struct.Struct("=fiddQ")
-
-
-class Draw(NamedTuple):
-    """How to draw one row's token: the fields of `SamplingParams`, and the key of the noise."""
-
-    temperature: float
-    """0 is greedy."""
-    top_k: int
-    top_p: float
-    min_p: float
-    key: int
-    """`sampling.noise.row_key`."""
 
 
 class WindowPlan:
@@ -253,10 +242,7 @@ class CpuKernels:
             self._lib.sluice_copy_blocks(tensor.data_ptr(), _address(pairs), len(sources), block_bytes)
 
     def sample(self, logits: Tensor, draws: Sequence[Draw]) -> Tensor:
-        """A token for each row of `logits` [rows, vocab], by the rules of `sampling.sampler`: int64 [rows].
-
-        Penalties and biases are already in the logits. Equal logits go to the lowest id.
-        """
+        """Equal logits go to the lowest id. The rules are `sampling.draws`'."""
         packed = b"".join(
             _DRAW.pack(
                 draw.temperature,
@@ -279,7 +265,7 @@ class CpuKernels:
         return tokens
 
     def log_sum_exp(self, logits: Tensor) -> Tensor:
-        """`log(sum(exp(row)))` of each row: float32 [rows]."""
+        """Summed in float64, one row on one thread."""
         out = torch.empty(len(logits))
         self._lib.sluice_log_sum_exp(
             logits.data_ptr(), out.data_ptr(), *logits.shape, logits.stride(0), DTYPES[logits.dtype]

@@ -18,10 +18,10 @@ import torch
 from torch import Tensor
 
 from sluice_worker.batch import QueryRange
-from sluice_worker.kernels.cpu.kernels import CpuKernels, Draw
+from sluice_worker.kernels.cpu.kernels import CpuKernels
 from sluice_worker.kernels.cpu.memory import map_memory
 from sluice_worker.kernels.cpu.packed import PackedLinear, pack_linear
-from sluice_worker.kernels.interface import CacheShape, LayerCache
+from sluice_worker.kernels.interface import CacheShape, Draw, LayerCache
 from sluice_worker.quant.weights import (
     QuantizedWeight,
     quantize_int4,
