@@ -77,6 +77,13 @@ MaxNumBatchedTokens = Annotated[
         help="Tokens computed in one step. More: prompts finish sooner, running answers stutter more.",
     ),
 ]
+DecodeStretch = Annotated[
+    float,
+    typer.Option(
+        envvar="SLUICE_WORKER_DECODE_STRETCH",
+        help="How many times longer steps of running answers may take while prompts are computed; 0: any.",
+    ),
+]
 KVMemory = Annotated[
     str | None,
     typer.Option(

@@ -51,6 +51,9 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Tokens computed in one step, over all requests."""
     max_chunk: int = 512
     """Tokens of one request computed in one step: a longer prompt is prefilled in chunks between decodes."""
+    decode_stretch: float = 2.0
+    """How many times longer than without them steps that decode may take because of prompt tokens: prompts
+    wait for as many steps as that needs. 0 is no limit."""
     max_model_len: int | None = None
     """Longest prompt plus output. `None`: the model's context."""
     batching: BatchingMode = "continuous"
@@ -77,6 +80,10 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if not 0 <= value <= _LONGEST_WAIT_MS:
                 raise ConfigError(f"{name} is {value:g}; choose milliseconds from 0 to {_LONGEST_WAIT_MS:g}.")
+        if self.decode_stretch and self.decode_stretch <= 1:
+            raise ConfigError(
+                f"decode_stretch is {self.decode_stretch}; it must be more than 1, or 0 for no limit."
+            )
         if self.max_num_batched_tokens < self.max_num_seqs:
             # Every running request must be able to get one token a step, or the last ones would starve.
             raise ConfigError(

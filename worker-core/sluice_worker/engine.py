@@ -29,12 +29,13 @@ from sluice_worker.outputs import (
     StepOutputs,
     TokenLogprobs,
 )
+from sluice_worker.pacing import Pacer
 from sluice_worker.request import Request
 from sluice_worker.runner import Runner
 from sluice_worker.sampling.row import SampledToken
 from sluice_worker.sampling.sampler import Sampler
 from sluice_worker.sampling_params import SamplingParams
-from sluice_worker.scheduler import Scheduler
+from sluice_worker.scheduler import ScheduledTokens, Scheduler
 
 
 class Generation(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +64,9 @@ class Engine:
         self._loaded = loaded
         self._info = _model_info(config, loaded)
         self._pool = BlockPool(loaded.num_blocks, loaded.block_size)
-        self._scheduler = _scheduler(config, self._pool, loaded.max_model_len)
+        largest = config.max_num_batched_tokens
+        self._pacer = Pacer(config.decode_stretch, largest=largest) if config.decode_stretch else None
+        self._scheduler = _scheduler(config, self._pool, self._pacer, loaded.max_model_len)
         cache = KVCache(
             loaded.config,
             loaded.kernels,
@@ -106,7 +109,9 @@ class Engine:
         step = self._scheduler.schedule(self._clock())
         if not step:
             return StepOutputs(deltas=[], stats=self.stats())
+        began_s = self._clock()
         result = self._runner.run(step)
+        self._pace(step, self._clock() - began_s)
         self._scheduler.advance(step)
         self._count_step(len(step))
         for request, entries in result.scored:
@@ -148,7 +153,7 @@ class Engine:
         self._scheduler.add(request)
         try:
             while request.num_uncomputed:
-                step = self._scheduler.schedule()
+                step = self._scheduler.schedule(self._clock())
                 for logits in self._runner.prompt_logits(step):
                     yield logits
                     request.num_scored += len(logits)
@@ -183,6 +188,12 @@ class Engine:
     def check_integrity(self) -> None:
         """Raise `IntegrityError` when blocks and requests contradict each other. For tests and debugging."""
         self._scheduler.check_integrity()
+
+    def _pace(self, step: list[ScheduledTokens], duration_s: float) -> None:
+        if self._pacer is None:
+            return
+        decodes = sum(entry.num_tokens == 1 for entry in step)
+        self._pacer.observe(decodes, sum(entry.num_tokens for entry in step) - decodes, duration_s)
 
     def _count_step(self, num_sequences: int) -> None:
         self._steps += 1
@@ -252,7 +263,7 @@ class Engine:
         return None
 
 
-def _scheduler(config: EngineConfig, pool: BlockPool, max_model_len: int) -> Scheduler:
+def _scheduler(config: EngineConfig, pool: BlockPool, pacer: Pacer | None, max_model_len: int) -> Scheduler:
     return Scheduler(
         make_allocation(
             config.kv,
@@ -269,6 +280,7 @@ def _scheduler(config: EngineConfig, pool: BlockPool, max_model_len: int) -> Sch
         max_num_batched_tokens=config.max_num_batched_tokens,
         max_chunk=config.max_chunk,
         tick_s=config.schedule_tick_ms / 1000,
+        pacer=pacer,
     )
 
 

@@ -4,7 +4,7 @@ First come, first served, and no phases: each entry of a step is "compute the ne
 
 1. Running requests with one token to go (decode) come first: a long prompt never stalls the others.
 2. Running requests with more to go (prefill, or recompute after preemption) share the rest of the token
-   budget, the oldest first, in chunks.
+   budget, the oldest first, in chunks; beside decodes a `Pacer` may make that rest smaller.
 3. Waiting requests are admitted while the batching policy lets them join, and there is budget, room in the
    batch, and enough free blocks: paged, for all their known tokens *plus a margin of one block of growth for
    every running request*; dense, for all they may become.
@@ -35,6 +35,7 @@ from typing import NamedTuple
 from sluice_worker.batching import BatchingPolicy
 from sluice_worker.errors import IntegrityError
 from sluice_worker.kv_allocation import KVAllocation
+from sluice_worker.pacing import Pacer
 from sluice_worker.request import Request
 
 
@@ -79,6 +80,7 @@ class Scheduler:
         max_num_batched_tokens: int,
         max_chunk: int,
         tick_s: float = 0.0,
+        pacer: Pacer | None = None,
     ) -> None:
         self._allocation = allocation
         self._pool = allocation.pool
@@ -87,6 +89,7 @@ class Scheduler:
         self._max_num_batched_tokens = max_num_batched_tokens
         self._max_chunk = max_chunk
         self._tick_s = tick_s
+        self._pacer = pacer
         self._next_admission_s = -math.inf
         self._requests: dict[str, Request] = {}
         self._waiting: deque[Request] = deque()
@@ -150,7 +153,7 @@ class Scheduler:
             return 0.0
         return max(0.0, due_s - now_s) if self._waiting else None
 
-    def schedule(self, now_s: float = 0.0) -> list[ScheduledTokens]:
+    def schedule(self, now_s: float) -> list[ScheduledTokens]:
         """Put the next step together. Empty only when there are no requests, or nobody may join yet.
 
         Every entry has at least one token and the blocks to write it to. Call `advance` when it is computed.
@@ -160,6 +163,8 @@ class Scheduler:
         prefilling = [request for request in self._running if request.num_uncomputed > 1]
         for request in decoding:
             self._continue(request, step)
+        if step.tokens and self._pacer is not None:
+            step.budget = min(step.budget, self._pacer.allowance)
         for request in prefilling:
             self._continue(request, step)
         self._admit(step, now_s)

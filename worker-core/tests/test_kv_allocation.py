@@ -31,7 +31,7 @@ def scheduler(num_blocks: int, max_model_len: int = 40) -> Scheduler:
 
 
 def step(queue: Scheduler) -> list[str]:
-    entries = queue.schedule()
+    entries = queue.schedule(0.0)
     sampled = [entry.request for entry in entries if entry.samples]
     queue.advance(entries)
     for each in sampled:

@@ -6,6 +6,7 @@ from sluice_worker.batching import ContinuousBatching
 from sluice_worker.block_pool import BlockPool
 from sluice_worker.kv_allocation import PagedAllocation
 from sluice_worker.outputs import EngineRequest
+from sluice_worker.pacing import Pacer
 from sluice_worker.request import Request
 from sluice_worker.sampling_params import SamplingParams
 from sluice_worker.scheduler import ScheduledTokens, Scheduler
@@ -18,13 +19,16 @@ def request(name: str, prompt: list[int] | int, salt: str = "") -> Request:
     return Request(asked)
 
 
-def scheduler(num_blocks: int = 100, *, seqs: int = 8, budget: int = 64, chunk: int = 64) -> Scheduler:
+def scheduler(
+    num_blocks: int = 100, *, seqs: int = 8, budget: int = 64, chunk: int = 64, pacer: Pacer | None = None
+) -> Scheduler:
     return Scheduler(
         PagedAllocation(BlockPool(num_blocks, block_size=4)),
         ContinuousBatching(),
         max_num_seqs=seqs,
         max_num_batched_tokens=budget,
         max_chunk=chunk,
+        pacer=pacer,
     )
 
 
@@ -34,7 +38,7 @@ def shares(step: list[ScheduledTokens]) -> dict[str, int]:
 
 def compute(scheduler: Scheduler) -> dict[str, int]:
     """One step with token 7 sampled wherever a token is due."""
-    step = scheduler.schedule()
+    step = scheduler.schedule(0.0)
     sampled = [entry.request for entry in step if entry.samples]
     planned = shares(step)
     scheduler.advance(step)
@@ -50,6 +54,16 @@ def test_prompts_share_the_token_budget_in_order_of_arrival() -> None:
         queue.add(request(name, 6))
     assert compute(queue) == {"a": 6, "b": 4}
     assert compute(queue) == {"a": 1, "b": 2, "c": 6}
+
+
+def test_prompts_beside_decodes_get_what_the_pacer_allows_between_them() -> None:
+    queue = scheduler(pacer=Pacer(2.0, start=20))
+    queue.add(request("first", 50))
+    assert compute(queue) == {"first": 50}  # nobody waits for it
+    queue.add(request("second", 15))
+    queue.add(request("third", 30))
+    assert compute(queue) == {"first": 1, "second": 15, "third": 5}
+    assert compute(queue) == {"first": 1, "second": 1, "third": 20}
 
 
 def test_a_long_prompt_is_computed_in_chunks_beside_decodes() -> None:
@@ -68,17 +82,17 @@ def test_decodes_come_first_even_when_younger_than_a_prefill() -> None:
     queue.add(request("long", 20))
     queue.add(request("short", 1))
     assert compute(queue) == {"long": 3, "short": 1}
-    step = queue.schedule()
+    step = queue.schedule(0.0)
     assert [entry.request.request_id for entry in step] == ["short", "long"]
 
 
 def test_only_an_entry_that_reaches_the_end_of_its_tokens_samples() -> None:
     queue = scheduler(chunk=5)
     queue.add(request("a", 8))
-    step = queue.schedule()
+    step = queue.schedule(0.0)
     assert not step[0].samples
     queue.advance(step)
-    assert queue.schedule()[0].samples
+    assert queue.schedule(0.0)[0].samples
 
 
 def test_the_batch_takes_no_more_requests_than_allowed() -> None:
@@ -203,4 +217,4 @@ def test_without_prefix_caching_nothing_is_remembered() -> None:
 
 
 def test_an_idle_scheduler_schedules_nothing() -> None:
-    assert scheduler().schedule() == []
+    assert scheduler().schedule(0.0) == []
