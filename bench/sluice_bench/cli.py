@@ -13,12 +13,14 @@ import msgspec
 import typer
 
 from sluice_bench import arrivals, ping, report
-from sluice_bench.baseline import BUNDLED_MODEL, BaselineSettings, measure_baseline
+from sluice_bench.baseline import BUNDLED_MODEL, BaselineSettings, measure_baseline, number_of_steps
 from sluice_bench.calibration import CalibratedRun, run_calibrated
 from sluice_bench.client import ClosedLoop, LoadPlan, OpenLoop, Target
 from sluice_bench.gateway_bench import LANES, BenchSettings, GatewayBench, LaneName, run_bench
+from sluice_bench.gateway_bench import number_of_steps as gateway_steps
 from sluice_bench.gateway_report import figures_table, render_gateway
 from sluice_bench.limits import QUICK_LIMITS, LimitsLoad, measure_limits
+from sluice_bench.limits import number_of_steps as limits_steps
 from sluice_bench.limits import table as limits_table
 from sluice_bench.metrics import Objective, Summary, summarise
 from sluice_bench.null_server import NullSettings, serve

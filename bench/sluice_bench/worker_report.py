@@ -1,14 +1,14 @@
-"""The page of the worker bench: figures against their bars, the setting, each cell's table, how far to trust it."""
+"""The page of the worker bench: figures against their bars, the setting, a table per cell, and trust."""
 
 from __future__ import annotations
 
 import statistics
 from collections.abc import Iterable, Sequence
 
-from sluice_bench.figure import DISTURBED_CORES, figures_section
+from sluice_bench.figure import figures_section
 from sluice_bench.gateway_report import machine
 from sluice_bench.gateway_tables import cell as cell_text
-from sluice_bench.report import number, spread
+from sluice_bench.report import DISTURBED_CORES, number, spread
 from sluice_bench.worker_bench import CellResult, WorkerBench
 from sluice_bench.worker_figures import worker_figures
 from sluice_bench.worker_plan import (
@@ -40,7 +40,7 @@ _TITLES = {
     Lane.START: "Start and memory",
 }
 _EXPLAINED = {
-    Lane.DECODE: "Tokens/s are output tokens over the whole window, prefill included; TPOT is decoding alone.",
+    Lane.DECODE: "Tokens/s are output tokens over the whole window, prefill included; TPOT is decode alone.",
     Lane.PREFILL: "One request at a time with one output token: prompt tokens over the time to it.",
     Lane.ROOF: (
         "The roof is the best of several reads of a buffer as large as the weights, in the same repeat. "
@@ -108,10 +108,10 @@ def _opening(bench: WorkerBench, raw_name: str) -> str:
     return (
         "# Worker on CPUs: against its bars and beside other engines\n\n"
         f"Last run: \n\n```\n{bench.command}\n```\n\n"
-        f"Every repeat is a row in [{raw_name}]({raw_name}); each table says when it was measured. A figure is "
-        "the median of its repeats, with the smallest and the largest in brackets; a ratio is taken repeat by "
-        "repeat between engines that took turns. How each is measured: [measuring.md](../measuring.md)."
-        + warning
+        f"Every repeat is a row in [{raw_name}]({raw_name}); each table says when it was measured. A figure "
+        "is the median of its repeats, with the smallest and the largest in brackets; a ratio is taken "
+        "repeat by repeat between engines that took turns. How each is measured: "
+        "[measuring.md](../measuring.md)." + warning
     )
 
 
@@ -125,9 +125,9 @@ def _setting(bench: WorkerBench, results: Sequence[CellResult]) -> str:
         [
             "## Setting",
             f"{machine(bench.environment)} Peers: {versions}. Every engine has {bench.threads} threads and "
-            "the same random weights; a request is a prompt of token ids and a fixed number of output tokens, "
-            "greedy. Engines of a table are loaded together and take turns; whoever's turn it is not is "
-            "paused. `transformers` gets its batches without HTTP. Client and engine share the cores.",
+            "the same random weights; a request is a prompt of token ids and a fixed number of output "
+            "tokens, greedy. Engines of a table are loaded together and take turns; whoever's turn it is not "
+            "is paused. `transformers` gets its batches without HTTP. Client and engine share the cores.",
             "\n".join(f"- {line}" for line in lines),
         ]
     )
@@ -161,7 +161,8 @@ def _section(result: CellResult) -> str:
 def _described(load: Load) -> str:
     match load:
         case Streams():
-            return f"{load.prompt_tokens:,} tokens in, {load.output_tokens} out, {load.requests} requests a repeat"
+            tokens = f"{load.prompt_tokens:,} tokens in, {load.output_tokens} out"
+            return f"{tokens}, {load.requests} requests a repeat"
         case Extension():
             return f"a prefix of {load.prefix_tokens:,} tokens, {load.requests} requests a repeat"
         case Intrusion():
@@ -203,8 +204,8 @@ def _trust(bench: WorkerBench, results: Sequence[CellResult]) -> str:
     lines += [f"- `{key}` could not be measured: {cell_text(reason)}" for key, reason in bench.failed.items()]
     if bench.foreign_before > DISTURBED_CORES:
         lines.append(
-            f"- **The machine was not quiet: others kept {number(bench.foreign_before)} cores busy before the "
-            "first cell of the last run.**"
+            f"- **The machine was not quiet: others kept {number(bench.foreign_before)} cores busy before "
+            "the first cell of the last run.**"
         )
     if foreign:
         bad = sum(cores > DISTURBED_CORES for cores in foreign)

@@ -95,7 +95,10 @@ class Contestant(Protocol):
     """A loaded engine."""
 
     name: str
-    command: Sequence[str]
+
+    @property
+    def command(self) -> Sequence[str]:
+        """How it was started."""
 
     def pause(self) -> None:
         """Take no CPU until `resume`."""
@@ -110,7 +113,11 @@ class ServedContestant:
     def __init__(self, name: str, server: ServerProcess) -> None:
         self.name = name
         self.server = server
-        self.command = server.command
+
+    @property
+    def command(self) -> Sequence[str]:
+        """How it was started."""
+        return self.server.command
 
     def pause(self) -> None:
         """Take no CPU until `resume`."""
@@ -128,7 +135,12 @@ class BatchContestant:
         self.name = name
         self.peer = peer
         self.batching = TRANSFORMERS[name]
-        self.command = command
+        self._command = command
+
+    @property
+    def command(self) -> Sequence[str]:
+        """How it was started."""
+        return self._command
 
     def pause(self) -> None:
         """It waits for its next task and takes no CPU meanwhile."""
@@ -185,12 +197,15 @@ def running_contestant(name: str, shape: str, site: Site) -> Iterator[Contestant
         yield ServedContestant(name, server)
 
 
-def server_of(name: str, shape: str, site: Site) -> ServerProcess:
-    """The server of a contestant, not yet started. Raises `ServerFailed` when it is not installed."""
+def server_of(name: str, shape: str, site: Site, kv_bytes: int = KV_BYTES) -> ServerProcess:
+    """The server of a contestant, not yet started; `kv_bytes` are the worker's.
+
+    Raises `ServerFailed` when it is not installed.
+    """
     port, checkpoint = free_port(), site.checkpoint(shape)
     log, environment = site.folder / f"{name}-{port}.log", {"OMP_NUM_THREADS": str(site.threads)}
     if name in WORKER_OPTIONS:
-        command = worker_command(checkpoint, port, site.threads, WORKER_OPTIONS[name])
+        command = worker_command(checkpoint, port, site.threads, kv_bytes, WORKER_OPTIONS[name])
         return ServerProcess(command, port, log, "/ready", _READY_S, environment)
     program = site.programs.get(name, "not installed")
     if isinstance(program, str):
@@ -202,11 +217,13 @@ def server_of(name: str, shape: str, site: Site) -> ServerProcess:
     return ServerProcess(command, port, log, "/health", _READY_S, vllm_environment(site.threads))
 
 
-def worker_command(checkpoint: Path, port: int, threads: int, options: Sequence[str]) -> list[str]:
+def worker_command(
+    checkpoint: Path, port: int, threads: int, kv_bytes: int, options: Sequence[str]
+) -> list[str]:
     """Sluice's worker, as it is installed."""
     command = [script("sluice-worker"), "serve", "--model", str(checkpoint), "--port", str(port)]
     command += ["--served-model-name", MODEL_NAME, "--threads", str(threads)]
-    return [*command, "--kv-memory", f"{KV_BYTES // 2**20}MiB", *options]
+    return [*command, "--kv-memory", f"{kv_bytes // 2**20}MiB", *options]
 
 
 def llama_command(program: Path, gguf: Path, port: int, threads: int) -> list[str]:

@@ -80,9 +80,10 @@ def _timed_continuous(model: Any, task: Task) -> tuple[float, int]:
     length = max(len(prompt) for prompt in task.prompts) + task.output_tokens
     pages = len(task.prompts) * -(-length // _PAGE_TOKENS) + 1
     start = time.perf_counter()
+    settings: Any = GenerationConfig  # its constructor is untyped
     outputs = model.generate_batch(
         task.prompts,
-        generation_config=GenerationConfig(
+        generation_config=settings(
             do_sample=False, max_new_tokens=task.output_tokens, eos_token_id=-1, pad_token_id=0
         ),
         continuous_batching_config=ContinuousBatchingConfig(
