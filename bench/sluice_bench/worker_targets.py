@@ -222,7 +222,7 @@ def worker_command(
 ) -> list[str]:
     """Sluice's worker, as it is installed."""
     command = [script("sluice-worker"), "serve", "--model", str(checkpoint), "--port", str(port)]
-    command += ["--served-model-name", MODEL_NAME, "--threads", str(threads)]
+    command += ["--served-model-name", MODEL_NAME, "--threads", str(threads), "--dtype", "bfloat16"]
     return [*command, "--kv-memory", f"{kv_bytes // 2**20}MiB", *options]
 
 
@@ -234,10 +234,19 @@ def llama_command(program: Path, gguf: Path, port: int, threads: int) -> list[st
     return [*command, "--no-cache-prompt", "--cache-ram", "0"]
 
 
-def vllm_command(program: Path, checkpoint: Path, port: int) -> list[str]:
-    """vLLM's server on CPUs."""
-    command = [str(program), "serve", str(checkpoint), "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--served-model-name", MODEL_NAME, "--dtype", "bfloat16"]
+def vllm_command(python: Path, checkpoint: Path, port: int) -> list[str]:
+    """vLLM's server on CPUs, as a module of the interpreter that has it."""
+    command = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(checkpoint)]
+    command += [
+        "--host",
+        "127.0.0.1",
+        "--port",
+        str(port),
+        "--served-model-name",
+        MODEL_NAME,
+        "--dtype",
+        "bfloat16",
+    ]
     command += ["--max-model-len", str(_VLLM_CONTEXT), "--max-num-seqs", str(_SLOTS)]
     return [*command, "--no-enable-prefix-caching"]
 

@@ -52,7 +52,7 @@ def test_the_worker_is_started_as_it_is_installed() -> None:
     command = worker_command(Path("/m"), 8123, 2, 64 * 2**20, WORKER_OPTIONS["worker-int8"])
     assert command[1:] == [
         "serve", "--model", "/m", "--port", "8123", "--served-model-name", "bench", "--threads", "2",
-        "--kv-memory", "64MiB", "--quantization", "int8",
+        "--dtype", "bfloat16", "--kv-memory", "64MiB", "--quantization", "int8",
     ]  # fmt: skip
 
 
@@ -69,8 +69,9 @@ def test_llama_server_has_all_cores_slots_for_every_stream_and_no_prompt_cache()
 
 
 def test_vllm_has_all_cores_and_no_prefix_cache() -> None:
-    command = vllm_command(Path("/bin/vllm"), Path("/m"), 8123)
-    assert command[:3] == ["/bin/vllm", "serve", "/m"]
+    command = vllm_command(Path("/venv/bin/python"), Path("/m"), 8123)
+    assert command[:3] == ["/venv/bin/python", "-m", "vllm.entrypoints.openai.api_server"]
+    assert command[command.index("--model") + 1] == "/m"
     assert "--no-enable-prefix-caching" in command and command[command.index("--dtype") + 1] == "bfloat16"
     assert vllm_environment(2)["VLLM_CPU_OMP_THREADS_BIND"] == "0-1"
     assert vllm_environment(1)["VLLM_CPU_OMP_THREADS_BIND"] == "0"
