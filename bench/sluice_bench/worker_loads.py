@@ -160,7 +160,9 @@ def requested(
 
 
 def _requests(target: Target, prompts: Sequence[Sequence[int]], output_tokens: int) -> list[WireRequest]:
-    return token_requests(target, prompts, output_tokens, Asking(model=MODEL_NAME, ignore_eos=True))
+    """Each request has a connection of its own: llama-server ends them unannounced after a stream."""
+    asking = Asking(model=MODEL_NAME, ignore_eos=True, headers=(("Connection", "close"),))
+    return token_requests(target, prompts, output_tokens, asking)
 
 
 def _run(target: Target, requests: Sequence[WireRequest], loop: ClosedLoop | OpenLoop) -> list[RequestRecord]:
