@@ -12,11 +12,14 @@ import pytest
 from typer.testing import CliRunner
 
 from sluice_bench.baseline import BUNDLED_MODEL
+from sluice_bench.checkpoint import SHAPES, plain_ids, write_checkpoint
 from sluice_bench.cli import app
 from sluice_bench.processes import ServerProcess, free_port
 from sluice_bench.records import Chunk, Failure, RequestRecord
 from sluice_bench.worker_bench import WorkerBench
-from sluice_bench.worker_loads import Prompts, gaps_around, problem_of
+from sluice_bench.worker_loads import Prompts, gaps_around, measure_step, problem_of
+from sluice_bench.worker_plan import Step, Streams
+from sluice_bench.worker_targets import Site, loaded_contestants
 
 MODEL = Path(__file__).parents[2] / BUNDLED_MODEL
 
@@ -26,6 +29,20 @@ def measure(folder: Path, *options: str) -> WorkerBench:
     result = CliRunner().invoke(app, [*command, "--bundled-model", str(MODEL), "--threads", "1", *options])
     assert result.exit_code == 0, result.output
     return msgspec.json.decode((folder / "worker-cpu.json").read_bytes(), type=WorkerBench)
+
+
+@pytest.mark.slow
+def test_transformers_runs_batches_in_both_ways(tmp_path: Path) -> None:
+    write_checkpoint(SHAPES["toy"], MODEL, tmp_path / "toy")
+    site = Site(folder=tmp_path, models=tmp_path, programs={}, threads=1)
+    names = ("transformers-generate-bf16", "transformers-cb-bf16")
+    prompts = Prompts(plain_ids(tmp_path / "toy"))
+    load = Streams(streams=2, requests=2, prompt_tokens=16, output_tokens=8)
+    with loaded_contestants(names, "toy", site, lambda step: None) as loaded:
+        for name in names:
+            row = measure_step(Step(name, load), loaded.contestants[name], prompts, "batch", 0)
+            assert row.problem == ""
+            assert row.figures["tokens_per_s"] == pytest.approx(16 / row.figures["seconds"])
 
 
 @pytest.mark.slow
