@@ -15,7 +15,7 @@ import msgspec
 from sluice_bench.checkpoint import SHAPES
 from sluice_bench.figure import Figure, disturbed
 from sluice_bench.worker_bench import CellResult, WorkerBench
-from sluice_bench.worker_plan import LARGE, ROOF, SMALL, Group, Lane, Row
+from sluice_bench.worker_plan import LARGE, ROOF, SMALL, Group, Lane, Row, streams_name
 from sluice_bench.worker_targets import (
     CONTINUOUS_BF16,
     GENERATE_BF16,
@@ -49,7 +49,7 @@ class Against(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def _key(lane: Lane, shape: str, group: Group, streams: int | None = None) -> str:
-    name = [] if streams is None else [f"{streams} streams"]
+    name = [] if streams is None else [streams_name(streams)]
     return "/".join([lane, shape, group, *name])
 
 

@@ -210,6 +210,11 @@ def _each(contestants: Sequence[str], load: Load, label: str = "") -> tuple[Step
     return tuple(Step(name, load, label) for name in contestants)
 
 
+def streams_name(streams: int) -> str:
+    """Of a cell whose engines have so many."""
+    return f"{streams} stream" if streams == 1 else f"{streams} streams"
+
+
 def _decode(
     shape: str, group: Group, streams: int, requests: int, contestants: Sequence[str], repeats: int
 ) -> Cell:
@@ -217,7 +222,7 @@ def _decode(
         lane=Lane.DECODE,
         shape=shape,
         group=group,
-        name=f"{streams} streams",
+        name=streams_name(streams),
         steps=_each(contestants, Streams(streams=streams, requests=requests)),
         repeats=repeats,
     )

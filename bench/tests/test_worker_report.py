@@ -65,7 +65,7 @@ def figure(bench: WorkerBench, name: str) -> Figure:
     return found
 
 
-ONE = f"decode/{LARGE}/plain/1 streams"
+ONE = f"decode/{LARGE}/plain/1 stream"
 
 
 def test_every_figure_is_there_before_anything_is_measured() -> None:
