@@ -112,6 +112,7 @@ def _streams(
         "tokens_per_s": summary.whole.tokens_per_s,
         "seconds": summary.whole.seconds,
         "engine_cores": cpu_s / summary.whole.seconds,
+        "cpu_ms_per_token": cpu_s * 1000 / max(1, summary.whole.output_tokens),
         "client_cores": client_cpu_s / summary.whole.seconds,
         "resident_mb": server.largest_resident_bytes() / 1e6,
     }

@@ -74,6 +74,7 @@ _COLUMNS = {
     "ready_s": "ready after s",
     "first_token_s": "first token after s",
     "peak_mb": "peak RSS MB",
+    "cpu_ms_per_token": "CPU ms / output token",
     "engine_cores": "engine's cores",
     "client_cores": "client's cores",
     "resident_mb": "RSS MB",
@@ -181,7 +182,7 @@ def _columns(result: CellResult) -> list[str]:
     found = {name for row in result.rows for name in row.figures}
     unwanted = set() if result.cell.lane is Lane.PREFILL else set(_PREFILL_ONLY)
     if result.cell.lane is Lane.PREFILL:
-        unwanted = {"tokens_per_s", "tpot_p50_ms"}
+        unwanted = {"tokens_per_s", "tpot_p50_ms", "cpu_ms_per_token"}
     return [name for name in _COLUMNS if name in found and name not in unwanted]
 
 
