@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from sluice_bench.checkpoint import ModelShape, write_checkpoint
 from sluice_bench.gguf import gguf_name, paired_rows, write_gguf
 
-TINY = ModelShape(layers=1, hidden=16, ffn=32, heads=2, kv_heads=1, vocab=20)
+TINY = ModelShape(layers=1, hidden=12, ffn=20, heads=2, kv_heads=1, vocab=20)
 SIZES = {0: 4, 30: 2}
 DTYPES = {0: torch.float32, 30: torch.bfloat16}
 
@@ -101,7 +101,7 @@ def test_shape_and_tokens_are_told(tmp_path: Path, checkpoint: Path) -> None:
     metadata, _ = Reader((tmp_path / "model.gguf").read_bytes()).whole()
     assert metadata["general.architecture"] == "llama"
     assert metadata["llama.attention.head_count_kv"] == 1
-    assert metadata["llama.rope.dimension_count"] == 8
+    assert metadata["llama.rope.dimension_count"] == 6
     assert metadata["llama.attention.layer_norm_rms_epsilon"] == pytest.approx(1e-5)
     assert len(metadata["tokenizer.ggml.tokens"]) == len(metadata["tokenizer.ggml.token_type"]) == TINY.vocab
     assert metadata["tokenizer.ggml.tokens"][2:6] == ["a", "Ġdog", "b", "ab"]
