@@ -195,15 +195,16 @@ def _quotients(found: Pairs, metric: str) -> list[float]:
     ]
 
 
-def _both(found: Pairs) -> list[Row]:
-    return [row for pair in found for row in pair]
+def _worse(found: Pairs) -> list[Row]:
+    """Of each pair the row that was disturbed more: it spoils the quotient whichever side it is on."""
+    return [max(pair, key=lambda row: row.foreign_cores) for pair in found]
 
 
 def _ratio(bench: WorkerBench, against: Against) -> Figure:
     result = bench.results.get(against.key)
     found = pairs(rows_of(result, against.ours), rows_of(result, against.theirs))
     values = _quotients(found, against.metric)
-    return _figure(against.name, "×", against.bar, against.aim, values, _both(found), higher_is_better=True)
+    return _figure(against.name, "×", against.bar, against.aim, values, _worse(found), higher_is_better=True)
 
 
 def _prefill_int8_vllm(bench: WorkerBench) -> Figure:
@@ -211,7 +212,7 @@ def _prefill_int8_vllm(bench: WorkerBench) -> Figure:
     result = bench.results.get(_LARGE_PREFILL)
     found = pairs(rows_of(result, WORKER_INT8), rows_of(result, VLLM_BF16))
     name = "1.1B, prefill of 1,024: int8 ÷ vLLM CPU bf16"
-    return _figure(name, "×", None, 1.6, _quotients(found, _PREFILL), _both(found), higher_is_better=True)
+    return _figure(name, "×", None, 1.6, _quotients(found, _PREFILL), _worse(found), higher_is_better=True)
 
 
 def _best_of_each(bench: WorkerBench) -> Figure:
@@ -223,7 +224,7 @@ def _best_of_each(bench: WorkerBench) -> Figure:
     name = "135M, 32 streams: best precision of each, Sluice ÷ llama-server"
     values = _quotients(found, "tokens_per_s")
     note = f"{ours} ÷ {theirs}"
-    return _figure(name, "×", 2.5, 6.0, values, _both(found), higher_is_better=True, note=note)
+    return _figure(name, "×", 2.5, 6.0, values, _worse(found), higher_is_better=True, note=note)
 
 
 def _best(result: CellResult | None, names: Sequence[str]) -> str:
@@ -259,7 +260,7 @@ def _roof_share(bench: WorkerBench, contestant: str, kind: str, bar: float, aim:
     roofs = [roof.figures["best_gb_s"] for _, roof in found]
     note = f"roof {statistics.median(roofs):.1f} GB/s" if roofs else ""
     name = f"1.1B, 1 stream: share of the memory's read roof, {kind}"
-    return _figure(name, "%", bar, aim, shares, _both(found), higher_is_better=True, note=note)
+    return _figure(name, "%", bar, aim, shares, _worse(found), higher_is_better=True, note=note)
 
 
 def _own(
@@ -268,7 +269,7 @@ def _own(
     """Quotients of a metric under one load over that under another."""
     result = bench.results.get(_key(lane, LARGE, Group.OWN))
     found = pairs(rows_of(result, contestant, first), rows_of(result, contestant, second))
-    return _quotients(found, metric), _both(found)
+    return _quotients(found, metric), _worse(found)
 
 
 def _context(bench: WorkerBench) -> Figure:
@@ -299,7 +300,7 @@ def _batching(bench: WorkerBench) -> list[Figure]:
     speeds = [row.figures["tokens_per_s"] for row in ours]
     name = "1.1B bf16, 4 concurrent: continuous batching"
     return [
-        _figure(f"{name} ÷ none", "×", 3.0, None, values, _both(found), higher_is_better=True),
+        _figure(f"{name} ÷ none", "×", 3.0, None, values, _worse(found), higher_is_better=True),
         _figure(name, "tok/s", 30, None, speeds, ours, higher_is_better=True),
     ]
 

@@ -99,6 +99,16 @@ def test_a_ratio_is_of_the_same_repeat_and_its_value_the_median() -> None:
     assert len(pairs(ours, theirs)) == 2
 
 
+def test_a_quotient_is_disturbed_when_either_of_its_rows_was() -> None:
+    ours = [row("worker-bf16", repeat, tokens_per_s=10.0) for repeat in range(3)]
+    theirs = [row("llamacpp-bf16", repeat, tokens_per_s=10.0) for repeat in range(3)]
+    name = "1.1B, 1 stream: bf16 ÷ llama-server"
+    ours[0] = msgspec.structs.replace(ours[0], foreign_cores=1.0)
+    assert not figure(bench_of(measured(ONE, [*ours, *theirs])), name).disturbed
+    theirs[1] = msgspec.structs.replace(theirs[1], foreign_cores=1.0)
+    assert figure(bench_of(measured(ONE, [*ours, *theirs])), name).disturbed
+
+
 def test_a_row_with_a_problem_does_not_count_and_is_named() -> None:
     rows = [
         row("worker-bf16", 0, tokens_per_s=10.0, problem="63 output tokens, not 64"),
