@@ -148,6 +148,12 @@ def test_the_roofs_share_is_of_what_the_worker_holds_less_the_embedding() -> Non
     assert figure(bench, "read roof, int4").value is None
 
 
+def test_a_share_above_the_roof_is_called_impossible() -> None:
+    rows = [row(ROOF, best_gb_s=20.0), row("worker-bf16", tpot_p50_ms=50.0)]
+    found = figure(bench_of(measured(f"roof/{LARGE}/own", rows)), "read roof, bf16")
+    assert "the probe of the memory was disturbed" in found.note
+
+
 def test_slower_and_lower_are_judged_the_right_way_round() -> None:
     context = measured(
         f"context/{LARGE}/own",
