@@ -12,7 +12,7 @@ TESTS ?=
 VARIANT ?=
 ARGS ?=
 
-.PHONY: help run test compile torture fuzz lint format bench bench-ladder bench-gateway lock clean
+.PHONY: help run test compile torture fuzz lint format bench bench-gateway bench-ladder bench-worker lock clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -54,6 +54,9 @@ bench-ladder:  ## Measure what each batching mode of the worker buys, write docs
 
 bench-gateway:  ## Measure the gateway against its bars and beside others (ARGS="--only plain").
 	@$(SETUP) test && $(VENV)/bin/sluice-bench gateway $(ARGS)
+
+bench-worker:  ## Measure the worker on CPUs against its bars and other engines (ARGS="--only decode").
+	@$(SETUP) test && $(VENV)/bin/sluice-bench worker $(ARGS)
 
 lock:  ## Write constraints.txt from what is installed.
 	@$(SETUP) test && $(VENV)/bin/python ops/dev/lock.py

@@ -2,11 +2,12 @@
 
 The weights are noise, so the text is too. Rows of the output matrix are zero except for tokens of plain ASCII
 letters: greedy decoding then only ever chooses those, and every token shows up as text at once, which a
-random token (half a character, an end marker, an id without a string) would not.
+random token (half a character, an end marker, an id without a string) would not. Where the output matrix is
+the embedding, prompts should be of plain tokens too (`plain_ids`), or they would be rows of zeros.
 
-Needs torch and safetensors, which the measuring client does not: run it as a child process.
+Writing needs torch and safetensors, which the measuring client does not: run it as a child process.
 
-    python -m sluice_bench.checkpoint SHAPE TOKENIZER_FOLDER TARGET_FOLDER
+    python -m sluice_bench.checkpoint SHAPE TOKENIZER_FOLDER TARGET_FOLDER [CONTEXT]
 """
 
 from __future__ import annotations
@@ -41,16 +42,19 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
     kv_heads: int
     vocab: int
     context: int = 2048
+    tied: bool = False
+    """The output matrix is the embedding."""
 
 
 SHAPES: dict[str, ModelShape] = {
     "tinyllama-1.1b": ModelShape(layers=22, hidden=2048, ffn=5632, heads=32, kv_heads=4, vocab=32000),
+    "smollm-135m": ModelShape(layers=30, hidden=576, ffn=1536, heads=9, kv_heads=3, vocab=49152, tied=True),
     "toy": ModelShape(layers=2, hidden=64, ffn=128, heads=4, kv_heads=2, vocab=32000),
 }
 
 
 def tensor_shapes(shape: ModelShape) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Name and dimensions of every tensor, output matrix not tied to the embeddings."""
+    """Name and dimensions of every tensor."""
     head_dim = shape.hidden // shape.heads
     yield "model.embed_tokens.weight", (shape.vocab, shape.hidden)
     for layer in range(shape.layers):
@@ -65,7 +69,8 @@ def tensor_shapes(shape: ModelShape) -> Iterator[tuple[str, tuple[int, ...]]]:
         yield prefix + "mlp.up_proj.weight", (shape.ffn, shape.hidden)
         yield prefix + "mlp.down_proj.weight", (shape.hidden, shape.ffn)
     yield "model.norm.weight", (shape.hidden,)
-    yield "lm_head.weight", (shape.vocab, shape.hidden)
+    if not shape.tied:
+        yield "lm_head.weight", (shape.vocab, shape.hidden)
 
 
 def write_checkpoint(shape: ModelShape, tokenizer: Path, target: Path, seed: int = 0) -> None:
@@ -89,7 +94,7 @@ def write_checkpoint(shape: ModelShape, tokenizer: Path, target: Path, seed: int
             tensors[name] = noise.to(torch.bfloat16)
     mask = torch.zeros(shape.vocab, dtype=torch.bool)
     mask[plain_tokens(vocabulary)] = True
-    tensors["lm_head.weight"][~mask] = 0
+    tensors["model.embed_tokens.weight" if shape.tied else "lm_head.weight"][~mask] = 0
     target.mkdir(parents=True, exist_ok=True)
     save_file(tensors, target / "model.safetensors", metadata={"format": "pt"})
     _write_config(shape, tokenizer, target)
@@ -101,6 +106,11 @@ def plain_tokens(vocabulary: dict[str, int]) -> list[int]:
     if not ids:
         raise ValueError("the tokenizer has no tokens of plain letters; it must be a byte-level BPE")
     return ids
+
+
+def plain_ids(checkpoint: Path) -> list[int]:
+    """Ids of the plain tokens of a checkpoint's tokenizer, ascending. Raises `ValueError`, `OSError`."""
+    return plain_tokens(_vocabulary(checkpoint))
 
 
 def _vocabulary(folder: Path) -> dict[str, int]:
@@ -126,7 +136,7 @@ def _write_config(shape: ModelShape, tokenizer: Path, target: Path) -> None:
         "max_position_embeddings": shape.context,
         "rms_norm_eps": 1e-5,
         "rope_theta": 10000.0,
-        "tie_word_embeddings": False,
+        "tie_word_embeddings": shape.tied,
         "torch_dtype": "bfloat16",
         **{name: original[name] for name in ("bos_token_id", "eos_token_id") if name in original},
     }
@@ -157,4 +167,7 @@ def weight_bytes_per_token(folder: Path) -> int:
 
 
 if __name__ == "__main__":
-    write_checkpoint(SHAPES[sys.argv[1]], Path(sys.argv[2]), Path(sys.argv[3]))
+    asked = SHAPES[sys.argv[1]]
+    if len(sys.argv) > 4:
+        asked = msgspec.structs.replace(asked, context=int(sys.argv[4]))
+    write_checkpoint(asked, Path(sys.argv[2]), Path(sys.argv[3]))

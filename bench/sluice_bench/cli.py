@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import datetime
-import shlex
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal, NoReturn
+from typing import Annotated, Literal
 
 import msgspec
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from sluice_bench import arrivals, ladder, ping, report
 from sluice_bench.baseline import BUNDLED_MODEL, BaselineSettings, measure_baseline, number_of_steps
@@ -32,6 +27,8 @@ from sluice_bench.metrics import Objective, Summary, summarise
 from sluice_bench.null_server import NullSettings, serve
 from sluice_bench.peer_packages import DEFAULT_FOLDER
 from sluice_bench.processes import ServerFailed, null_server_process
+from sluice_bench.terminal import command_line, console, fail, progress, steps, write_json
+from sluice_bench.worker_command import worker_command
 from sluice_bench.workload import SUITES, Asking, chat_requests
 
 app = typer.Typer(
@@ -49,9 +46,6 @@ app = typer.Typer(
 Arrival = Literal["poisson", "constant"]
 Suite = Literal["short", "long"]
 Part = Literal["gateway", "worker"]
-
-console = Console()
-errors = Console(stderr=True)
 
 
 @app.command("run")
@@ -93,7 +87,7 @@ def run_command(
     when a request failed, 3 when the run is void because the client was too slow for it.
     """
     if (concurrency is None) == (rate is None):
-        _fail("Give either --concurrency N (closed loop) or --rate N (open loop).")
+        fail("Give either --concurrency N (closed loop) or --rate N (open loop).")
     target = _target(url)
     model = model or _first_model(target, api_key)
     asking = Asking(
@@ -120,10 +114,10 @@ def _conclude(model: str, run: CalibratedRun, summary: Summary, output: Path | N
     """Print, write, and end with the status that the run deserves."""
     _print_run(model, run, summary)
     if output is not None:
-        _write_json(output, {"summary": summary, "calibration": run.calibration, "records": run.records})
+        write_json(output, {"summary": summary, "calibration": run.calibration, "records": run.records})
     if summary.failures:
         first = next(record for record in run.records if record.failure is not None)
-        _fail(f"First failure: request {first.index}, {first.failure}: {first.message}")
+        fail(f"First failure: request {first.index}, {first.failure}: {first.message}")
     if run.calibration.void:
         raise typer.Exit(3)
 
@@ -137,7 +131,7 @@ def _loop(
         constant = arrival == "constant"
         offsets = arrivals.constant(rate, requests) if constant else arrivals.poisson(rate, requests, seed)
     except ValueError as error:
-        _fail(f"{error}.")
+        fail(f"{error}.")
     return OpenLoop(offsets)
 
 
@@ -145,12 +139,12 @@ def _run_with_null_server(plan: LoadPlan) -> CalibratedRun:
     with (
         tempfile.TemporaryDirectory(prefix="sluice-bench-") as name,
         null_server_process(Path(name)) as null,
-        _progress("requests", len(plan.requests)) as show,
+        progress("requests", len(plan.requests)) as show,
     ):
         try:
             return run_calibrated(plan, Target.parse(null.url), show)
         except OSError as error:
-            _fail(f"{plan.target.authority} cannot be reached: {error}.")
+            fail(f"{plan.target.authority} cannot be reached: {error}.")
 
 
 def _print_run(model: str, run: CalibratedRun, summary: Summary) -> None:
@@ -175,7 +169,7 @@ def ping_command(
     try:
         findings = ping.ping(_target(url), model, api_key)
     except ping.PingFailed as error:
-        _fail(str(error))
+        fail(str(error))
     for finding in findings:
         console.print(f"[green]ok[/green]  {finding}")
 
@@ -210,15 +204,15 @@ def baseline_command(
     )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are ended then, too
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes")
-    with _steps(number_of_steps(settings)) as on_step:
+    with steps(number_of_steps(settings)) as on_step:
         try:
-            baseline = measure_baseline(settings, _command_line(), now, on_step)
+            baseline = measure_baseline(settings, command_line(), now, on_step)
         except ServerFailed as error:
-            _fail(str(error))
+            fail(str(error))
     raw = output.with_suffix(".json")
     output.parent.mkdir(parents=True, exist_ok=True)
     output.write_text(report.render_baseline(baseline, raw.name), encoding="utf-8")
-    _write_json(raw, baseline)
+    write_json(raw, baseline)
     console.print(f"Wrote {output} and {raw}.")
 
 
@@ -248,21 +242,21 @@ def gateway_command(
     """
     lanes = tuple(lane for lane in LANES if only is None or lane in only)
     settings = BenchSettings(
-        command=_command_line(), peers_folder=peers_dir, quick=quick, lanes=lanes, peers=peers
+        command=command_line(), peers_folder=peers_dir, quick=quick, lanes=lanes, peers=peers
     )
     page, raw = output_dir / "gateway.md", output_dir / "gateway.json"
 
     def write(bench: GatewayBench) -> None:
-        _write_json(raw, bench)
+        write_json(raw, bench)
         page.write_text(render_gateway(bench, raw.name), encoding="utf-8")
 
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are ended then, too
-    with _steps(gateway_steps(settings)) as on_step:
+    with steps(gateway_steps(settings)) as on_step:
         bench = run_bench(settings, _earlier_bench(raw), on_step, write)
     console.print(figures_table(bench))
     console.print(f"Wrote {page} and {raw}.")
     if reasons := [f"{lane}: {bench.failed[lane]}" for lane in lanes if lane in bench.failed]:
-        _fail("\n".join(reasons))
+        fail("\n".join(reasons))
 
 
 def _earlier_bench(raw: Path) -> GatewayBench | None:
@@ -273,8 +267,7 @@ def _earlier_bench(raw: Path) -> GatewayBench | None:
         return None
 
 
-def _command_line() -> str:
-    return shlex.join(["sluice-bench", *sys.argv[1:]])
+app.command("worker")(worker_command)
 
 
 @app.command("limits")
@@ -292,15 +285,15 @@ def limits_command(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are ended then, too
     with (
         tempfile.TemporaryDirectory(prefix="sluice-bench-") as name,
-        _steps(limits_steps(load)) as on_step,
+        steps(limits_steps(load)) as on_step,
     ):
         try:
             rows = measure_limits(load, Path(name), on_step)
         except ServerFailed as error:
-            _fail(str(error))
+            fail(str(error))
     console.print(limits_table(rows), soft_wrap=True)
     if output is not None:
-        _write_json(output, rows)
+        write_json(output, rows)
 
 
 @app.command("ladder")
@@ -350,20 +343,20 @@ def ladder_command(
             bundled_model=bundled_model,
         )
     except ValueError as error:
-        _fail(str(error))
+        fail(str(error))
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are ended then, too
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes")
-    with _steps(ladder.number_of_steps(settings)) as on_step:
+    with steps(ladder.number_of_steps(settings)) as on_step:
         try:
-            measured = ladder.measure_ladder(settings, _command_line(), now, quick, on_step)
+            measured = ladder.measure_ladder(settings, command_line(), now, quick, on_step)
         except ServerFailed as error:
-            _fail(str(error))
+            fail(str(error))
     if output is None and (only or model or quick):
         console.print(render_ladder(measured, "batching.json"), markup=False, soft_wrap=True)
         return
     page = output or Path("docs/reports/batching.md")
     raw = page.with_suffix(".json")
-    _write_json(raw, measured)
+    write_json(raw, measured)
     page.write_text(render_ladder(measured, raw.name), encoding="utf-8")
     console.print(f"Wrote {page} and {raw}.")
 
@@ -387,28 +380,23 @@ def null_server_command(
     try:
         serve(settings, host, port, lambda bound: console.print(f"Null server on http://{host}:{bound}"))
     except OSError as error:
-        _fail(f"Cannot listen on {host}:{port}: {error}.")
+        fail(f"Cannot listen on {host}:{port}: {error}.")
 
 
 # --- shared ----------------------------------------------------------------------------------------------
-
-
-def _fail(message: str) -> NoReturn:
-    errors.print(message, style="red", markup=False)
-    raise typer.Exit(1)
 
 
 def _target(url: str) -> Target:
     try:
         return Target.parse(url)
     except ValueError as error:
-        _fail(f"{error}.")
+        fail(f"{error}.")
 
 
 def _header(text: str) -> tuple[str, str]:
     name, colon, value = text.partition(":")
     if not colon or not name.strip():
-        _fail(f"{text!r} is not a header; write it as 'Name: value'.")
+        fail(f"{text!r} is not a header; write it as 'Name: value'.")
     return name.strip(), value.strip()
 
 
@@ -416,45 +404,7 @@ def _first_model(target: Target, api_key: str | None) -> str:
     try:
         return ping.models(target, api_key)[0]
     except ping.PingFailed as error:
-        _fail(str(error))
-
-
-def _write_json(path: Path, value: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(value), indent=1) + b"\n")
-
-
-def _bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=errors,
-        transient=True,
-        refresh_per_second=1,  # drawing costs CPU on the machine that is measured
-    )
-
-
-@contextmanager
-def _progress(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    with _bar() as bar:
-        task = bar.add_task(what, total=total)
-        yield lambda done: bar.update(task, completed=done)
-
-
-@contextmanager
-def _steps(total: int) -> Iterator[Callable[[str], None]]:
-    with _bar() as bar:
-        task = bar.add_task("starting", total=total)
-        started = 0
-
-        def on_step(name: str) -> None:
-            nonlocal started
-            bar.update(task, description=name, completed=started)
-            started += 1
-
-        yield on_step
+        fail(str(error))
 
 
 def main() -> None:

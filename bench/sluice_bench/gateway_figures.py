@@ -7,18 +7,14 @@ spread; a figure more than half of whose repeats were disturbed by other program
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal, TypeVar
 
-import msgspec
-
+from sluice_bench.figure import Figure, disturbed
 from sluice_bench.gateway_bench import GatewayBench, LaneResult
 from sluice_bench.gateway_overhead import Kind, OverheadRow
 from sluice_bench.gateway_rows import StreamsRow
 from sluice_bench.gateway_targets import DIRECT, LITELLM_PROXY, SGLANG, SLUICE, VLLM
-
-DISTURBED_CORES = 0.2
-"""Above this much foreign CPU a repeat counts as disturbed."""
 
 SATURATED_CORES = 0.9
 """From this much of its one core a gateway is the bottleneck: its throughput can be read off the clock."""
@@ -26,34 +22,7 @@ SATURATED_CORES = 0.9
 BOUND_SHARE = 0.9
 """From this share of the ceiling of client and null server a throughput is theirs, not the gateway's."""
 
-Verdict = Literal["aim", "bar", "no", "not measured"]
 Row = TypeVar("Row")
-
-
-class Figure(msgspec.Struct, frozen=True, kw_only=True):
-    """One line of the table."""
-
-    name: str
-    unit: str
-    bar: float | None
-    aim: float | None
-    value: float | None
-    spread: tuple[float, float] | None = None
-    higher_is_better: bool = False
-    note: str = ""
-    disturbed: bool = False
-
-    @property
-    def verdict(self) -> Verdict:
-        """The best of bar and aim that the value reaches."""
-        if self.value is None:
-            return "not measured"
-        if self.aim is not None and self._reaches(self.value, self.aim):
-            return "aim"
-        return "bar" if self.bar is not None and self._reaches(self.value, self.bar) else "no"
-
-    def _reaches(self, value: float, limit: float) -> bool:
-        return value >= limit if self.higher_is_better else value <= limit
 
 
 def figures(bench: GatewayBench) -> list[Figure]:
@@ -81,12 +50,6 @@ def rows_of(lane: LaneResult[Row] | None, target: str, kind: Kind | None = None)
         return []
     rows = [row for row in lane.rows if getattr(row, "target", None) == target]
     return [row for row in rows if kind is None or getattr(row, "kind", None) == kind]
-
-
-def disturbed(foreign_cores: Iterable[float]) -> bool:
-    """Whether more than half of the repeats were."""
-    found = [cores > DISTURBED_CORES for cores in foreign_cores]
-    return sum(found) * 2 > len(found)
 
 
 def per_core(rows: Sequence[OverheadRow], by_clock: bool) -> list[float]:

@@ -7,19 +7,18 @@ import statistics
 from rich.table import Table
 
 from sluice_bench.environment import Environment
+from sluice_bench.figure import figures_section, terminal_table
 from sluice_bench.gateway_bench import LANES, GatewayBench
-from sluice_bench.gateway_figures import DISTURBED_CORES, Figure, figures
+from sluice_bench.gateway_figures import figures
 from sluice_bench.gateway_tables import cell, lane_sections
-from sluice_bench.report import number
-
-_VERDICTS = {"aim": "yes, the aim too", "bar": "yes", "no": "**no**", "not measured": "not measured"}
+from sluice_bench.report import DISTURBED_CORES
 
 
 def render_gateway(bench: GatewayBench, raw_name: str) -> str:
     """The Markdown page; `raw_name` is the file with the raw rows beside it."""
     parts = [
         _opening(bench, raw_name),
-        _figures_section(bench),
+        figures_section(figures(bench)),
         _setting(bench),
         *lane_sections(bench),
         _trust(bench),
@@ -42,52 +41,14 @@ def _opening(bench: GatewayBench, raw_name: str) -> str:
     )
 
 
-def _figures_section(bench: GatewayBench) -> str:
-    lines = ["## Figures", "", "| figure | bar | aim | measured | met? |", "|---|--:|--:|--:|---|"]
-    lines += ["| " + " | ".join(_cells(figure)) + " |" for figure in figures(bench)]
-    if any(figure.disturbed for figure in figures(bench)):
-        lines += [
-            "",
-            f"† More than half of the repeats were disturbed (over {DISTURBED_CORES:g} foreign cores).",
-        ]
-    return "\n".join(lines)
-
-
 def figures_table(bench: GatewayBench) -> Table:
     """The measured figures, for a terminal."""
-    table = Table()
-    for column in ("figure", "bar", "aim", "measured", "met?"):
-        table.add_column(column, justify="right" if column in ("bar", "aim", "measured") else "left")
-    for figure in figures(bench):
-        if figure.value is not None:
-            table.add_row(*(text.replace("**", "") for text in _cells(figure)))
-    return table
-
-
-def _cells(figure: Figure) -> list[str]:
-    sign = "≥" if figure.higher_is_better else "≤"
-    measured = "–"
-    if figure.value is not None:
-        measured = _quantity(figure.value, figure.unit)
-        if figure.spread is not None:
-            measured += f" ({number(figure.spread[0])}–{number(figure.spread[1])})"
-        measured += " †" if figure.disturbed else ""
-    note = f" ({figure.note})" if figure.note and figure.value is not None else ""
-    limits = [
-        "" if limit is None else f"{sign if limit else ''} {limit:g} {figure.unit}".strip()
-        for limit in (figure.bar, figure.aim)
-    ]
-    return [figure.name + note, *limits, measured, _VERDICTS[figure.verdict]]
-
-
-def _quantity(value: float, unit: str) -> str:
-    shown = f"{value:g}" if unit == "" else number(value)
-    return f"{shown} {unit}".strip()
+    return terminal_table(figures(bench))
 
 
 def _setting(bench: GatewayBench) -> str:
     return (
-        f"## Setting\n\n{_machine(bench.environment)}\n\n"
+        f"## Setting\n\n{machine(bench.environment)}\n\n"
         "Everything runs on this machine and talks over loopback: the load client, the gateway under test, "
         "and the null server behind it, which answers at next to no cost. Sluice is one process with a key "
         "checked, limits reserved and settled, metrics counted and one log line per request. The peers run "
@@ -96,7 +57,8 @@ def _setting(bench: GatewayBench) -> str:
     )
 
 
-def _machine(env: Environment) -> str:
+def machine(env: Environment) -> str:
+    """The machine and the versions in a sentence."""
     packages = ", ".join(f"{name} {version}" for name, version in env.packages.items())
     return (
         f"{env.cpu}, {env.cores} cores, {env.memory_gib:.0f} GiB, {env.system}, Python {env.python}; "

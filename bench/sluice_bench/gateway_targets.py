@@ -161,7 +161,7 @@ def running_fleet(
             except ServerFailed as error:
                 if name == SLUICE:
                     raise
-                fleet.missing.append(Missing(name, _one_line(str(error))))
+                fleet.missing.append(Missing(name, one_line(str(error))))
         yield fleet
 
 
@@ -203,7 +203,7 @@ def _launch(name: str, null_url: str, port: int, folder: Path, programs: Program
     return _router(program, _ROUTER_ARGUMENTS[name], null_url, port)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """A reason that fits into a table."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return " … ".join([lines[0], *lines[-1:]] if len(lines) > 1 else lines)[:400]

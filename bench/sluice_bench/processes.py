@@ -116,6 +116,22 @@ class ServerProcess:
         """Resident memory of the largest process of the tree."""
         return max(process.memory_info().rss for process in _tree(self._running().pid))
 
+    def processes(self) -> list[psutil.Process]:
+        """The server's process and its living descendants."""
+        return _tree(self._running().pid)
+
+    def peak_resident_bytes(self) -> int:
+        """The most resident memory that the largest process of the tree ever had; 0 where unknown."""
+        return max(_peak_resident_bytes(process.pid) for process in _tree(self._running().pid))
+
+    def pause(self) -> None:
+        """Stop the process group where it stands, so that it takes no CPU; `resume` lets it go on."""
+        _signal_group(self._running().pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Undo `pause`."""
+        _signal_group(self._running().pid, signal.SIGCONT)
+
     def _running(self) -> subprocess.Popen[bytes]:
         if self._process is None:
             raise ServerFailed(f"{self.command[0]} is not running")
@@ -127,6 +143,7 @@ class ServerProcess:
         if process is None:
             return
         _signal_group(process.pid, signal.SIGTERM)
+        _signal_group(process.pid, signal.SIGCONT)  # a paused one would not hear
         try:
             process.wait(timeout=10)
         except subprocess.TimeoutExpired:
@@ -207,6 +224,16 @@ def _signal_group(group: int, number: signal.Signals) -> None:
 def _tree(pid: int) -> list[psutil.Process]:
     root = psutil.Process(pid)
     return [root, *root.children(recursive=True)]
+
+
+def _peak_resident_bytes(pid: int) -> int:
+    """Linux's VmHWM."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    found = [line.split()[1] for line in lines if line.startswith("VmHWM:")]
+    return int(found[0]) * 1024 if found else 0
 
 
 def tree_cpu_s(pid: int) -> float:

@@ -132,7 +132,7 @@ def measure_model(
         null = stack.enter_context(null_server_process(folder))
         worker = stack.enter_context(_worker(checkpoint, folder, threads))
         on_step(f"{name}: starting transformers")
-        peer = stack.enter_context(_peer(checkpoint, folder, threads))
+        peer = stack.enter_context(transformers_peer(checkpoint, folder, threads))
         engine = _Engine(name, worker, null, peer, load)
         engine.warm_up()
         info = engine.worker_info()
@@ -197,7 +197,8 @@ class Peer:
 
 
 @contextmanager
-def _peer(checkpoint: Path, folder: Path, environment: Mapping[str, str]) -> Iterator[Peer]:
+def transformers_peer(checkpoint: Path, folder: Path, environment: Mapping[str, str]) -> Iterator[Peer]:
+    """The child, loaded, logging into `folder`. Raises `ServerFailed`."""
     log_path = folder / "transformers.log"
     command = [sys.executable, "-m", "sluice_bench.peers.hf_generate", str(checkpoint)]
     environment = {**os.environ, **environment, "HF_HUB_OFFLINE": "1"}
@@ -276,6 +277,7 @@ class _Engine:
         """One static batch."""
         foreign = ForeignCpu(os.getpid())
         result = self._peer.run(self._task(streams, repeat))
+        first_s = result.first_token_s or 0.0
         return ThroughputRow(
             model=self._model,
             engine="transformers",
@@ -285,8 +287,8 @@ class _Engine:
             output_tokens=result.output_tokens,
             seconds=result.seconds,
             tokens_per_s=result.output_tokens / result.seconds,
-            ttft_p50_ms=result.first_token_s * 1000,
-            tpot_p50_ms=(result.seconds - result.first_token_s) * 1000 / max(1, self._load.output_tokens - 1),
+            ttft_p50_ms=first_s * 1000,
+            tpot_p50_ms=(result.seconds - first_s) * 1000 / max(1, self._load.output_tokens - 1),
             foreign_cores=foreign.cores(),
         )
 
@@ -309,11 +311,9 @@ class _Engine:
         return str(self._model_page()["model"])
 
     def _task(self, streams: int, repeat: int) -> Task:
+        prompts = random_token_prompts(streams, self._load.prompt_tokens, _LOW_ID, _HIGH_ID, repeat + 1)
         return Task(
-            streams=streams,
-            prompt_tokens=self._load.prompt_tokens,
+            prompts=[list(prompt) for prompt in prompts],
             output_tokens=self._load.output_tokens,
-            low=_LOW_ID,
-            high=_HIGH_ID,
-            seed=repeat + 1,
+            time_first=True,
         )

@@ -103,6 +103,12 @@ def random_token_prompts(count: int, length: int, low: int, high: int, seed: int
     return [tuple(source.randrange(low, high) for _ in range(length)) for _ in range(count)]
 
 
+def chosen_token_prompts(count: int, length: int, ids: Sequence[int], seed: int) -> list[tuple[int, ...]]:
+    """`count` prompts of `length` tokens, each drawn independently from `ids`."""
+    source = random.Random(seed)
+    return [tuple(source.choices(ids, k=length)) for _ in range(count)]
+
+
 def _prompt(source: random.Random, index: int, words: int) -> str:
     """Starts with its own number, so that it shares no prefix with another."""
     drawn = " ".join(source.choice(_WORDS) for _ in range(max(0, words - 12)))
