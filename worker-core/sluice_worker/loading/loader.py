@@ -17,10 +17,10 @@ from sluice_worker.kernels.interface import Kernels
 from sluice_worker.kernels.select import select_kernels
 from sluice_worker.kv_cache import bytes_per_token, count_blocks
 from sluice_worker.loading.checkpoint import Checkpoint
-from sluice_worker.loading.hf_config import read_model_config, read_quantization_config
+from sluice_worker.loading.hf_config import read_model_config
 from sluice_worker.loading.model_folder import ModelFolder, resolve_model
 from sluice_worker.loading.pages import freed_at_once
-from sluice_worker.loading.stored_quantization import open_safetensors
+from sluice_worker.loading.stored_quantization import open_tensors
 from sluice_worker.models.registry import Model, find_builder
 
 logger = logging.getLogger(__name__)
@@ -57,7 +57,7 @@ def load_model(config: EngineConfig) -> LoadedModel:
     kernels = select_kernels(device, config.kernels)
     context = min(config.max_model_len or 2**62, model_config.max_position_embeddings)
     ignored = ("lm_head.weight",) if model_config.tie_word_embeddings else ()
-    source = open_safetensors(folder, read_quantization_config(folder))
+    source = open_tensors(folder)
     checkpoint = Checkpoint(source, dtype, device, ignored, config.quantization, kernels.quantize)
     with freed_at_once(), checkpoint:
         free_bytes = free_memory_bytes(device)

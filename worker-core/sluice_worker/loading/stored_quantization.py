@@ -8,9 +8,13 @@ from typing import Any
 from sluice_worker.errors import UnsupportedModelError
 from sluice_worker.loading import bitsandbytes
 from sluice_worker.loading.awq import awq_reader
+from sluice_worker.loading.gguf_file import read_gguf
+from sluice_worker.loading.gguf_source import GgufSource
 from sluice_worker.loading.gptq import gptq_reader
+from sluice_worker.loading.hf_config import read_quantization_config
 from sluice_worker.loading.model_folder import ModelFolder
 from sluice_worker.loading.safetensors_source import LayerReader, SafetensorsSource
+from sluice_worker.loading.tensor_source import TensorSource
 
 _READERS: Mapping[str, Callable[[Mapping[str, Any]], LayerReader]] = {
     "awq": awq_reader,
@@ -23,12 +27,15 @@ _LABELS = {"awq": "awq"}
 """What `GET /model` calls them, where it is not the number of bits."""
 
 
-def open_safetensors(folder: ModelFolder, settings: Mapping[str, Any] | None) -> SafetensorsSource:
-    """The files of `folder`, whose config.json has this `quantization_config`.
+def open_tensors(folder: ModelFolder) -> TensorSource:
+    """The weights of a model.
 
     Raises `UnsupportedModelError` for a method or layout that is not read, `CheckpointError` for a file that
     cannot be.
     """
+    if folder.gguf is not None:
+        return GgufSource(read_gguf(folder.gguf))
+    settings = read_quantization_config(folder)
     if not settings:
         return SafetensorsSource(folder)
     method = str(settings.get("quant_method", "unknown"))
