@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from sluice_worker.errors import UnsupportedModelError
-from sluice_worker.loading import bitsandbytes
+from sluice_worker.loading import bitsandbytes, sluice_format
 from sluice_worker.loading.awq import awq_reader
 from sluice_worker.loading.gguf_file import read_gguf
 from sluice_worker.loading.gguf_source import GgufSource
@@ -19,6 +19,7 @@ from sluice_worker.loading.tensor_source import TensorSource
 _READERS: Mapping[str, Callable[[Mapping[str, Any]], LayerReader]] = {
     "awq": awq_reader,
     "gptq": gptq_reader,
+    sluice_format.METHOD: sluice_format.sluice_reader,
     "bitsandbytes": lambda _: bitsandbytes.read_layer,
 }
 """By `quant_method`."""
