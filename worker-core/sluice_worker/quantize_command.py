@@ -10,7 +10,7 @@ import torch
 from sluice_worker.config import QuantizationName
 from sluice_worker.kernels.select import select_kernels
 from sluice_worker.loading.export import write_quantized
-from sluice_worker.loading.model_folder import resolve_model
+from sluice_worker.loading.model_folder import open_folder, resolve_model
 
 
 def run_quantize(model: str, out: Path, quantization: QuantizationName, *, replace: bool) -> str:
@@ -29,6 +29,5 @@ def run_quantize(model: str, out: Path, quantization: QuantizationName, *, repla
             sys.stderr.flush()
 
     write_quantized(folder, out, quantization, kernels.quantize, show, replace=replace)
-    before = sum(path.stat().st_size for path in folder.weights)
-    after = sum(path.stat().st_size for path in out.glob("*.safetensors"))
+    before, after = folder.stored_bytes, open_folder(out, out.name).stored_bytes
     return f"{out}: {quantization}, {after / 1e6:.1f} MB of weights, before {before / 1e6:.1f} MB"

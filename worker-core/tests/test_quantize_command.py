@@ -49,6 +49,18 @@ def test_it_is_bitwise_the_model_quantized_at_load(
     assert ahead.quantization == to
 
 
+def test_the_type_of_activations_is_the_same_however_much_smaller_the_files_are(
+    save_model: SaveModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = Path(shutil.copytree(save_model("llama")[1], tmp_path / "in"))
+    config = json.loads((folder / "config.json").read_text()) | {"dtype": "bfloat16"}
+    (folder / "config.json").write_text(json.dumps(config))
+    out = write(folder, tmp_path / "out", "int4")
+    between = (open_folder(folder, "in").stored_bytes + open_folder(out, "out").stored_bytes) // 2
+    monkeypatch.setattr("sluice_worker.device.SMALL_MODEL_BYTES", between)
+    assert load(out).dtype is load(folder, quantization="int4").dtype is torch.bfloat16
+
+
 def test_a_large_result_is_several_files(
     save_model: SaveModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

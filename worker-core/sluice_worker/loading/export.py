@@ -113,7 +113,7 @@ def _write_rest(folder: ModelFolder, out: Path, quantization: QuantizationName) 
     for path in _small_files(folder.path):
         shutil.copyfile(path, out / path.name)
     config = msgspec.json.decode(folder.config.read_bytes(), type=dict[str, object])
-    config["quantization_config"] = sluice_format.settings(quantization)
+    config["quantization_config"] = sluice_format.settings(quantization, folder.stored_bytes)
     (out / "config.json").write_bytes(msgspec.json.format(msgspec.json.encode(config), indent=2) + b"\n")
 
 

@@ -41,6 +41,11 @@ class ModelFolder(msgspec.Struct, frozen=True, kw_only=True):
     gguf: Path | None = None
     """The model in one file, when it is that."""
 
+    @property
+    def stored_bytes(self) -> int:
+        """Size of the weight files."""
+        return sum(path.stat().st_size for path in self.weights)
+
 
 def resolve_model(name: str) -> ModelFolder:
     """Find `name` on disk or on the Hub.

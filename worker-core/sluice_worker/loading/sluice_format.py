@@ -2,7 +2,7 @@
 
 8 bits: `codes` int8 [out, in] and `scales` float32 [out]. 4 bits: `codes` uint8 [out, ceil(in / 2)], each 8
 more than its signed value, the earlier input in the low half of a byte, and `scales` float16 [out, groups] of
-32 inputs. The `quantization_config` is `{"quant_method": "sluice", "format": 1, "quantization": ...}`.
+32 inputs. The `quantization_config` is `{"quant_method": "sluice", "format": 1, ...}`.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ METHOD = "sluice"
 FORMAT = 1
 
 
-def settings(quantization: QuantizationName) -> dict[str, Any]:
-    """The `quantization_config` of a folder with such layers."""
-    return {"quant_method": METHOD, "format": FORMAT, "quantization": quantization}
+def settings(quantization: QuantizationName, original_bytes: int) -> dict[str, Any]:
+    """The `quantization_config` of a folder with such layers, made from files of `original_bytes`."""
+    facts = {"quantization": quantization, "original_bytes": original_bytes}
+    return {"quant_method": METHOD, "format": FORMAT, **facts}
 
 
 def sluice_reader(config: Mapping[str, Any]) -> LayerReader:

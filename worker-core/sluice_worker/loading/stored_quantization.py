@@ -28,6 +28,12 @@ _LABELS = {"awq": "awq"}
 """What `GET /model` calls them, where it is not the number of bits."""
 
 
+def original_bytes(folder: ModelFolder) -> int:
+    """Size of the weight files, or of those that they were made from, where that is known."""
+    settings = {} if folder.gguf is not None else read_quantization_config(folder)
+    return int(settings.get("original_bytes", folder.stored_bytes))
+
+
 def open_tensors(folder: ModelFolder) -> TensorSource:
     """The weights of a model.
 
