@@ -8,6 +8,7 @@ from typing import Any
 from sluice_worker.errors import UnsupportedModelError
 from sluice_worker.loading import bitsandbytes, sluice_format
 from sluice_worker.loading.awq import awq_reader
+from sluice_worker.loading.compressed_tensors import compressed_tensors_reader
 from sluice_worker.loading.gguf_file import read_gguf
 from sluice_worker.loading.gguf_source import GgufSource
 from sluice_worker.loading.gptq import gptq_reader
@@ -19,6 +20,7 @@ from sluice_worker.loading.tensor_source import TensorSource
 _READERS: Mapping[str, Callable[[Mapping[str, Any]], LayerReader]] = {
     "awq": awq_reader,
     "gptq": gptq_reader,
+    "compressed-tensors": compressed_tensors_reader,
     sluice_format.METHOD: sluice_format.sluice_reader,
     "bitsandbytes": lambda _: bitsandbytes.read_layer,
 }
