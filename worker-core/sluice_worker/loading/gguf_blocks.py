@@ -79,8 +79,10 @@ def _with_minimum(codes: Tensor, scales: Tensor, minima: Tensor) -> QuantizedWei
     flat = scales.half() == 0  # nothing but the minimum: once as the scale, times -1
     scales = torch.where(flat, minima, scales).half()
     shifts = torch.where(flat | (scales == 0), 0.0, minima / (8 * scales.float()) - 1).half()
-    codes = torch.where(flat.repeat_interleave(32, dim=1), -1, codes.view(torch.int8) - 8)
-    return QuantizedWeight(WeightFormat.INT4_SHIFT, codes.to(torch.int8), scales, shifts)
+    codes = codes.view(torch.int8) - 8
+    if flat.any():
+        _split(codes, *flat.shape[1:], 32)[flat] = -1
+    return QuantizedWeight(WeightFormat.INT4_SHIFT, codes, scales, shifts)
 
 
 def _q5_k(blocks: Tensor) -> QuantizedWeight:
