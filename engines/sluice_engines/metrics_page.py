@@ -16,9 +16,11 @@ class MetricsPage:
     def __init__(self, text: str) -> None:
         """Parse `text`. Raises `ValueError` when it is not in Prometheus' text format."""
         self._values: dict[str, list[float]] = {}
+        self._labels: dict[str, dict[str, str]] = {}
         for family in text_string_to_metric_families(text):
             for sample in family.samples:
                 self._values.setdefault(sample.name, []).append(sample.value)
+                self._labels[sample.name] = sample.labels
 
     def total(self, name: str) -> float | None:
         """Sum over all series called exactly `name`; `None` when there is none."""
@@ -29,6 +31,10 @@ class MetricsPage:
         """`total`, as a whole number."""
         value = self.total(name)
         return None if value is None else int(value)
+
+    def label(self, name: str, label: str) -> str | None:
+        """A label of the last series called `name`; `None` when there is none."""
+        return self._labels.get(name, {}).get(label)
 
     def ratio(self, part: str, whole: str) -> float | None:
         """`part` over `whole`, between 0 and 1; `None` when either is unknown or the whole is empty."""

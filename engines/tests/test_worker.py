@@ -27,6 +27,13 @@ def test_the_gauges_become_a_load():
     assert WorkerAdapter().parse_load(PAGE) == EngineLoad(running=3, waiting=12, kv_used_ratio=0.25)
 
 
+@pytest.mark.parametrize(("said", "known"), [("int8", "int8"), ("none", "none"), ("rot13", None)])
+def test_the_model_says_how_it_is_quantized(said: str, known: str | None):
+    info = f'sluice_worker_model_info{{architecture="L",quantization="{said}"}} 1.0\n'
+
+    assert WorkerAdapter().parse_load(info).quant == known
+
+
 def test_a_missing_gauge_is_unknown_not_zero():
     page = "\n".join(line for line in PAGE.splitlines() if "waiting " not in line and "used" not in line)
 

@@ -30,7 +30,7 @@ class Engine:
     """One replica of one backend."""
 
     endpoint: Endpoint
-    """As configured; the router's copy also has the models discovered later."""
+    """As configured; the router's copy also has what was discovered later: models, quantization."""
     backend: Backend
     adapter: EngineAdapter
     transport: Transport
@@ -123,7 +123,7 @@ def _endpoint(backend: Backend, adapter: EngineAdapter, url: str, index: int | N
         backend=backend.name,
         url=url.rstrip("/"),
         models=backend.models,
-        quant=backend.quant,
+        quant=backend.quant or "none",
         capabilities=capabilities,
         max_in_flight=backend.max_in_flight,
     )

@@ -66,6 +66,8 @@ class HealthMonitor:
             replica = replicas[endpoint_id]
             if not probed.engine.backend.models:
                 self._router.set_models(endpoint_id, replica.endpoint.models, self._clock())
+            if probed.engine.backend.quant is None:
+                self._router.set_quant(endpoint_id, replica.endpoint.quant, self._clock())
             if replica.draining:
                 self._router.set_draining(endpoint_id, True, self._clock())
             if replica.breaker_forced:
@@ -135,6 +137,8 @@ class HealthMonitor:
             self._router.set_models(endpoint.id, reading.models, self._clock())
         if reading.load is not None:
             self._router.record_load(endpoint.id, reading.load, self._clock())
+            if reading.load.quant is not None and probed.engine.backend.quant is None:
+                self._router.set_quant(endpoint.id, reading.load.quant, self._clock())
         self._set(probed, True, "")
 
     def _set(self, probed: _Probed, healthy: bool, problem: str) -> None:

@@ -161,8 +161,12 @@ class Backend(Section, frozen=True, kw_only=True):
         Count, Meta(description="Requests that may run on it at once; further ones wait in the queue.")
     ] = 64
     quant: Annotated[
-        Quant, Meta(description="The quantization it runs, which the `X-Quant` header selects.")
-    ] = "none"
+        Quant | None,
+        Meta(
+            description="The quantization it runs, which the `X-Quant` header selects. Absent: what the"
+            " worker says of itself; other engines count as `none`."
+        ),
+    ] = None
     upstream: Annotated[
         Literal["native", "httpx"],
         Meta(description="HTTP client: `native` is the fast one; `httpx` goes through proxies."),

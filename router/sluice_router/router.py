@@ -235,10 +235,19 @@ class Router:
 
     def set_models(self, endpoint_id: str, models: Sequence[str], now: float) -> None:
         """Replace the models that an endpoint serves (discovered); empty means any. Raises `KeyError`."""
-        replica = self._replicas[endpoint_id]
-        if replica.endpoint.models == tuple(models):
+        endpoint = self._replicas[endpoint_id].endpoint
+        self._set_endpoint(msgspec.structs.replace(endpoint, models=tuple(models)), now)
+
+    def set_quant(self, endpoint_id: str, quant: str, now: float) -> None:
+        """Replace the quantization that an endpoint runs (discovered). Raises `KeyError`."""
+        endpoint = self._replicas[endpoint_id].endpoint
+        self._set_endpoint(msgspec.structs.replace(endpoint, quant=quant), now)
+
+    def _set_endpoint(self, endpoint: Endpoint, now: float) -> None:
+        replica = self._replicas[endpoint.id]
+        if replica.endpoint == endpoint:
             return
-        replica.endpoint = msgspec.structs.replace(replica.endpoint, models=tuple(models))
+        replica.endpoint = endpoint
         self._planner.forget()
         self._usability_changed(now)
         self._announce()

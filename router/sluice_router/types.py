@@ -68,12 +68,14 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineLoad(msgspec.Struct, frozen=True, kw_only=True):
-    """A reading of an engine's own gauges. `None` means unknown, never zero."""
+    """A reading of an engine's own metrics. `None` means unknown, never zero."""
 
     running: int | None = None
     waiting: int | None = None
     kv_used_ratio: float | None = None
     """0 to 1."""
+    quant: str | None = None
+    """The quantization of the loaded model, one of `QUANTS`."""
 
 
 class FailureClass(StrEnum):

@@ -375,6 +375,18 @@ def test_a_model_that_disappears_refuses_those_who_wait_for_it():
     assert refused(waiting).retry_after_s is None, "waiting would not help"
 
 
+def test_a_discovered_quantization_opens_an_endpoint_to_requests_that_wait():
+    r = router(endpoint("a", quant="int8"), endpoint("b"))
+    r.admit(facts(quant="int8"), 0.0, Bell())
+    waiting = r.admit(facts(quant="int8"), 0.0, Bell())
+    assert waiting.decision is None
+
+    r.set_quant("b", "int8", 1.0)
+
+    assert placed_on(waiting) == "b"
+    assert "not served" in refused(r.admit(facts(quant="none"), 1.0, Bell())).message
+
+
 def test_requests_avoid_the_endpoint_that_reports_a_queue():
     r = router(endpoint("a", max_in_flight=8), endpoint("b", max_in_flight=8))
     r.record_load("a", EngineLoad(running=8, waiting=4), 0.0)

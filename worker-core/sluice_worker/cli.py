@@ -1,4 +1,4 @@
-"""The command line: `sluice-worker serve`, `quality` and `bench-kernels`.
+"""The command line: `sluice-worker serve`, `quantize`, `quality` and `bench-kernels`.
 
 Every option can also be set by an environment variable, named in `--help`. Mistakes end with one line on
 standard error and status 1 (2 for options that do not exist). Nothing heavy is imported before it is needed.
@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from datetime import datetime
+from pathlib import Path
 from typing import NoReturn, cast, get_args
 
 import msgspec
@@ -195,6 +196,26 @@ def quality(
     typer.echo(table(report))
     if json_file is not None:
         json_file.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
+
+
+@app.command()
+def quantize(
+    model: options.ModelArgument,
+    out: options.Out,
+    to: options.To,
+    force: options.Force = False,
+) -> None:
+    """Quantize a model ahead, into a folder that loads without doing it again.
+
+    The folder gives the same tokens as `serve --quantization`.
+    """
+    from sluice_worker.quantize_command import run_quantize
+
+    try:
+        wanted = cast(QuantizationName, _one_of("--to", to, get_args(QuantizationName)[1:]))
+        typer.echo(run_quantize(model, Path(out), wanted, replace=force))
+    except WorkerError as error:
+        _fail(str(error))
 
 
 def parse_memory(text: str) -> int:

@@ -14,7 +14,7 @@ Model = Annotated[
     str,
     typer.Option(
         envvar="SLUICE_WORKER_MODEL",
-        help="A Hugging Face model folder, a Hub name such as Qwen/Qwen3-0.6B, or a bundled model.",
+        help="A model folder, a GGUF file, a Hub name such as Qwen/Qwen3-0.6B, or a bundled model.",
     ),
 ]
 Host = Annotated[
@@ -192,3 +192,9 @@ MaxTokens = Annotated[int, typer.Option(min=1, help="Longest continuation, in to
 JsonFile = Annotated[
     Path | None, typer.Option("--json", metavar="FILE", help="Where to write the figures, too.")
 ]
+ModelArgument = Annotated[
+    str, typer.Argument(metavar="MODEL", help="A Hugging Face model folder, a Hub name, or a bundled model.")
+]
+Out = Annotated[str, typer.Argument(metavar="OUT", help="The folder to write; it must not exist.")]
+To = Annotated[str, typer.Option(metavar="int8|int4", help="As `serve --quantization`.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]

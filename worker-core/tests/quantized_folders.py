@@ -109,6 +109,27 @@ def gptq(
     return write
 
 
+def compressed_8_bit(tensors: Tensors, layer: str, weight: Tensor) -> Tensor:
+    scales = (weight.abs().amax(dim=1, keepdim=True) / 127).bfloat16()
+    codes = (weight / scales.float()).round().clamp(-128, 127)
+    tensors[f"{layer}.weight"], tensors[f"{layer}.weight_scale"] = codes.to(torch.int8), scales
+    return codes * scales.float()
+
+
+def compressed_4_bit(group_size: int, symmetric: bool) -> WriteLayer:
+    def write(tensors: Tensors, layer: str, weight: Tensor) -> Tensor:
+        group_of = np.arange(weight.shape[1]) // group_size
+        codes, scales, zeros = unsigned_codes(weight, 4, group_of, symmetric)
+        tensors[f"{layer}.weight_packed"] = packed(codes, 4)
+        tensors[f"{layer}.weight_scale"] = torch.tensor(scales)
+        tensors[f"{layer}.weight_shape"] = torch.tensor(weight.shape)
+        if not symmetric:
+            tensors[f"{layer}.weight_zero_point"] = packed(zeros.T, 4).T
+        return floats(codes, scales, zeros, group_of)
+
+    return write
+
+
 def bitsandbytes_8_bit(tensors: Tensors, layer: str, weight: Tensor) -> Tensor:
     largest = weight.abs().amax(dim=1)
     codes = (weight / largest[:, None] * 127).round()

@@ -206,6 +206,7 @@ def test_what_is_not_implemented_is_refused_by_name(folder: Path, changes: dict[
         ({"num_key_value_heads": 3}, "4 heads, 3 key-value heads"),
         ({"num_hidden_layers": 0}, "0 layers"),
         ({"vocab_size": "many"}, "makes no sense"),
+        ({"quantization_config": "int8"}, "quantization_config that is no object"),
         ({"rope_scaling": "x", "rope_parameters": None}, "rope"),
         (
             {

@@ -14,6 +14,8 @@ from quantized_folders import (
     awq,
     bitsandbytes_4_bit,
     bitsandbytes_8_bit,
+    compressed_4_bit,
+    compressed_8_bit,
     gptq,
     write_folder,
 )
@@ -31,6 +33,17 @@ SHAPE = {"hidden_size": 128, "intermediate_size": 256, "initializer_range": 0.15
 PROMPT = torch.randint(0, VOCAB_SIZE, (40,), generator=torch.Generator().manual_seed(1)).tolist()
 AWQ = {"quant_method": "awq", "bits": 4, "version": "GEMM", "zero_point": True}
 GPTQ = {"quant_method": "gptq", "desc_act": False}
+
+
+def compressed(layout: str, bits: int, strategy: str, size: int | None = None) -> dict[str, Any]:
+    weights = {"num_bits": bits, "type": "int", "strategy": strategy, "group_size": size, "actorder": None}
+    return {
+        "quant_method": "compressed-tensors",
+        "format": layout,
+        "config_groups": {"g": {"weights": weights}},
+    }
+
+
 FORMATS: dict[str, tuple[dict[str, Any], WriteLayer, str]] = {
     "awq-32": (AWQ | {"group_size": 32}, awq(32), "awq"),
     "awq-128": (AWQ | {"group_size": 128}, awq(128), "awq"),
@@ -49,6 +62,13 @@ FORMATS: dict[str, tuple[dict[str, Any], WriteLayer, str]] = {
         GPTQ | {"bits": 4, "group_size": 64, "desc_act": True},
         gptq(4, 64, symmetric=True, shuffled=True),
         "none",
+    ),
+    "compressed-8": (compressed("int-quantized", 8, "channel"), compressed_8_bit, "int8"),
+    "compressed-4": (compressed("pack-quantized", 4, "group", 128), compressed_4_bit(128, True), "int4"),
+    "compressed-4-zeros": (
+        compressed("pack-quantized", 4, "group", 32),
+        compressed_4_bit(32, symmetric=False),
+        "int4",
     ),
     "bitsandbytes-8": ({"quant_method": "bitsandbytes", "load_in_8bit": True}, bitsandbytes_8_bit, "int8"),
     "bitsandbytes-4": (
@@ -128,8 +148,9 @@ def test_a_bias_that_is_not_zero_is_not_forgotten(plain: Path, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"quant_method": "exl2"}, "exl2; awq, gptq, bitsandbytes and GGUF"),
+        ({"quant_method": "exl2"}, "exl2; awq, gptq, compressed-tensors, .* and GGUF"),
         ({"quant_method": "awq", "bits": 4, "version": "gemv"}, "layout gemv; 4 bits in the layout gemm"),
+        (compressed("float-quantized", 8, "channel"), "compressed-tensors.*int-quantized with 8 bits"),
         ({"quant_method": "gptq", "bits": 3}, "3 bits.*4 or 8 bits"),
         (
             {"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"},

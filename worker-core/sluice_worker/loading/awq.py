@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sluice_worker.errors import UnsupportedModelError
-from sluice_worker.loading.grouped_codes import GroupedCodes, group_size, unpack_columns
+from sluice_worker.loading.grouped_codes import GroupedCodes, group_size
 from sluice_worker.loading.safetensors_source import LayerReader, SafetensorsSource
 from sluice_worker.quant.weights import QuantizedWeight
 
@@ -50,7 +51,16 @@ def _read_layer(
     return GroupedCodes(
         bits=4,
         size=size,
-        codes=unpack_columns(codes, 4, _ORDER).T.contiguous(),
+        codes=_unpacked(codes),
         scales=scales.T,
-        zeros=unpack_columns(zeros, 4, _ORDER).T.int(),
+        zeros=_unpacked(zeros).int(),
     ).weight()
+
+
+def _unpacked(packed: Tensor) -> Tensor:
+    """int32 [n, out / 8] to uint8 [out, n]."""
+    by_output = packed.T.contiguous()
+    out = torch.empty(len(by_output), 8, by_output.shape[1], dtype=torch.uint8)
+    for place, output in enumerate(_ORDER):
+        out[:, output] = by_output >> (4 * place) & 15
+    return out.flatten(0, 1)

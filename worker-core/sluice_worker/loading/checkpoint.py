@@ -121,9 +121,9 @@ class Checkpoint:
 
     def _expected_bytes(self, name: str) -> int:
         tensor = self._source.stored[name]
-        if not tensor.is_float:
-            return tensor.num_bytes
         table = name == EMBEDDING and HEAD in self._source.stored
+        if not tensor.is_float and not table:
+            return tensor.num_bytes
         plain = table or len(tensor.shape) != 2
         quantization = "none" if plain else self._quantization
         each = bytes_per_weight(quantization, self.dtype, head=name in (EMBEDDING, HEAD))

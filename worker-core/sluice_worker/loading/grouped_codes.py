@@ -80,13 +80,7 @@ def group_size(settings: Mapping[str, Any], in_features: int) -> int:
     return size if size > 0 else in_features
 
 
-def unpack_columns(packed: Tensor, bits: int, order: tuple[int, ...] | None = None) -> Tensor:
-    """int32 [rows, n] to uint8 [rows, n * 32 / bits]: each number holds several, the lowest bits first.
-
-    With `order`, what lies at place i of a number is column `order[i]` of those it holds.
-    """
-    per_number = 32 // bits
-    out = torch.empty(len(packed), packed.shape[1] * per_number, dtype=torch.uint8)
-    for place, column in enumerate(order or range(per_number)):
-        out[:, column::per_number] = (packed >> (bits * place)) & (2**bits - 1)
-    return out
+def unpack_columns(packed: Tensor, bits: int) -> Tensor:
+    """int32 [rows, n] to uint8 [rows, n * 32 / bits]: each number holds several, the lowest bits first."""
+    numbers = packed.contiguous().view(torch.uint8)  # little-endian, as all files here are
+    return numbers if bits == 8 else torch.stack((numbers & 15, numbers >> 4), dim=-1).flatten(1)

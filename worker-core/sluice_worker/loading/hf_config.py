@@ -16,6 +16,8 @@ import msgspec
 
 from sluice_worker.config import ModelConfig, RopeConfig
 from sluice_worker.errors import CheckpointError, UnsupportedModelError
+from sluice_worker.loading.gguf_config import config_of
+from sluice_worker.loading.gguf_file import read_gguf
 from sluice_worker.loading.model_folder import ModelFolder
 
 ROPE_KINDS = ("default", "linear", "llama3")
@@ -36,7 +38,10 @@ def read_model_config(folder: ModelFolder) -> ModelConfig:
     Raises `CheckpointError` for a broken file or a missing key, `UnsupportedModelError` for an architecture
     or option that is not implemented.
     """
-    raw = _read_json(folder.config)
+    try:
+        raw = _read_json(folder.config) if folder.gguf is None else config_of(read_gguf(folder.gguf))
+    except KeyError as error:
+        raise CheckpointError(f"{folder.config} lacks the key {error}.") from error
     architecture = _architecture(raw, folder.config)
     if architecture not in FAMILY_DEFAULTS:
         raise UnsupportedModelError(

@@ -17,10 +17,10 @@ from sluice_worker.kernels.interface import Kernels
 from sluice_worker.kernels.select import select_kernels
 from sluice_worker.kv_cache import bytes_per_token, count_blocks
 from sluice_worker.loading.checkpoint import Checkpoint
-from sluice_worker.loading.hf_config import read_model_config, read_quantization_config
+from sluice_worker.loading.hf_config import read_model_config
 from sluice_worker.loading.model_folder import ModelFolder, resolve_model
 from sluice_worker.loading.pages import freed_at_once
-from sluice_worker.loading.stored_quantization import open_safetensors
+from sluice_worker.loading.stored_quantization import open_tensors, original_bytes
 from sluice_worker.models.registry import Model, find_builder
 
 logger = logging.getLogger(__name__)
@@ -52,12 +52,11 @@ def load_model(config: EngineConfig) -> LoadedModel:
     model_config = read_model_config(folder)
     builder = find_builder(model_config.architecture)
     device = resolve_device(config.device)
-    stored_bytes = sum(path.stat().st_size for path in folder.weights)
-    dtype = resolve_dtype(config.dtype, model_config.dtype, stored_bytes, device)
+    dtype = resolve_dtype(config.dtype, model_config.dtype, original_bytes(folder), device)
     kernels = select_kernels(device, config.kernels)
     context = min(config.max_model_len or 2**62, model_config.max_position_embeddings)
     ignored = ("lm_head.weight",) if model_config.tie_word_embeddings else ()
-    source = open_safetensors(folder, read_quantization_config(folder))
+    source = open_tensors(folder)
     checkpoint = Checkpoint(source, dtype, device, ignored, config.quantization, kernels.quantize)
     with freed_at_once(), checkpoint:
         free_bytes = free_memory_bytes(device)

@@ -1,16 +1,19 @@
 """From the name a user gave to the files of a model.
 
-A name is, in this order: a folder; the name of a model that ships with the package; a Hugging Face Hub
-repository, fetched into the Hub's own cache. Nothing is read here but the names of files.
+A name is, in this order: a GGUF file or a folder; the name of a model that ships with the package; a Hugging
+Face Hub repository, fetched into the Hub's own cache. Nothing is read here but the names of files.
 """
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec
 
 from sluice_worker.errors import CheckpointError, ModelNotFoundError
+
+_SPLIT = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 
 BUNDLED_MODELS = ("sluice-tiny", "sluice-tiny-draft")
 """Models that come with the package."""
@@ -26,14 +29,22 @@ class ModelFolder(msgspec.Struct, frozen=True, kw_only=True):
     """What to call the model: the name given, or the folder's own name."""
     path: Path
     config: Path
+    """`config.json`, or the GGUF file, which holds its own."""
     weights: tuple[Path, ...]
-    """Safetensors files; with a sharded index, those the index names."""
+    """Safetensors files; with a sharded index, those the index names. Or one GGUF file."""
     weights_index: Path | None
     tokenizer: Path | None
     tokenizer_config: Path | None
     chat_template: Path | None
     """`chat_template.jinja`; older models keep the template inside `tokenizer_config.json`."""
     generation_config: Path | None
+    gguf: Path | None = None
+    """The model in one file, when it is that."""
+
+    @property
+    def stored_bytes(self) -> int:
+        """Size of the weight files."""
+        return sum(path.stat().st_size for path in self.weights)
 
 
 def resolve_model(name: str) -> ModelFolder:
@@ -43,6 +54,8 @@ def resolve_model(name: str) -> ModelFolder:
     config or its weights.
     """
     path = Path(name).expanduser()
+    if path.is_file() and path.suffix == ".gguf":
+        return _open_gguf(path)
     if path.is_dir():
         return open_folder(path, name=path.resolve().name)
     if name in BUNDLED_MODELS:
@@ -53,10 +66,12 @@ def resolve_model(name: str) -> ModelFolder:
 def open_folder(path: Path, name: str) -> ModelFolder:
     """List the files of the model in `path`. Raises `CheckpointError` naming the file that is missing."""
     config = path / "config.json"
+    if not config.is_file() and (files := sorted(path.glob("*.gguf"))):
+        return _open_gguf(_the_only(files))
     if not config.is_file():
         raise CheckpointError(
-            f"{path} has no config.json. A model folder needs config.json, *.safetensors and tokenizer.json, "
-            "in the layout Hugging Face transformers saves."
+            f"{path} has no config.json. A model folder needs config.json, *.safetensors and tokenizer.json "
+            "in the layout Hugging Face transformers saves, or one *.gguf file."
         )
     index = _optional(path / "model.safetensors.index.json")
     return ModelFolder(
@@ -70,6 +85,33 @@ def open_folder(path: Path, name: str) -> ModelFolder:
         chat_template=_optional(path / "chat_template.jinja"),
         generation_config=_optional(path / "generation_config.json"),
     )
+
+
+def _open_gguf(path: Path) -> ModelFolder:
+    return ModelFolder(
+        name=path.stem,
+        path=path,
+        config=path,
+        weights=(path,),
+        weights_index=None,
+        tokenizer=_optional(path.parent / "tokenizer.json"),
+        tokenizer_config=_optional(path.parent / "tokenizer_config.json"),
+        chat_template=None,
+        generation_config=None,
+        gguf=path,
+    )
+
+
+def _the_only(files: list[Path]) -> Path:
+    if len(files) == 1:
+        return files[0]
+    names = ", ".join(file.name for file in files)
+    if any(_SPLIT.search(file.name) for file in files):
+        raise CheckpointError(
+            f"{files[0].parent} holds a model in several parts: {names}. Join them with "
+            "llama-gguf-split --merge."
+        )
+    raise CheckpointError(f"{files[0].parent} holds several models: {names}. Give the path of one file.")
 
 
 def _optional(path: Path) -> Path | None:

@@ -77,7 +77,8 @@ class QuantizedWeight(NamedTuple):
 
     def _spread(self, per_group: Tensor) -> Tensor:
         """[out, groups] to [out, in]."""
-        return per_group.float().repeat_interleave(GROUP, dim=1)[:, : self.codes.shape[1]]
+        spread = per_group.float()[..., None].expand(*per_group.shape, GROUP)
+        return spread.flatten(1)[:, : self.codes.shape[1]]
 
 
 def quantize_weight(weight: Tensor, weight_format: WeightFormat) -> QuantizedWeight:

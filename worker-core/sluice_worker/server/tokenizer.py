@@ -14,13 +14,16 @@ post-processor adds (and BOS when `add_bos_token` asks for it); a rendered chat 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import tokenizers
 
 from sluice_worker.errors import CheckpointError, UnsupportedModelError
+from sluice_worker.loading.gguf_file import read_gguf
 from sluice_worker.loading.model_folder import ModelFolder
+from sluice_worker.server.gguf_tokenizer import adds_bos, build_tokenizer, special_tokens
 
 _BYTE_TOKEN = re.compile(r"^<0x([0-9A-Fa-f]{2})>$")
 _SPACE = "\u2581"
@@ -91,7 +94,34 @@ class Tokenizer:
 
 
 def load_tokenizer(folder: ModelFolder) -> Tokenizer:
-    """Read the model's tokenizer. Raises `CheckpointError` when it is missing or broken."""
+    """Read the model's tokenizer: that in the GGUF file if it is one, or a tokenizer.json beside it.
+
+    Raises `CheckpointError` when it is missing or broken, `UnsupportedModelError` when it is of no known
+    kind.
+    """
+    if folder.gguf is not None:
+        return _load_from_gguf(folder, folder.gguf)
+    return _load_from_files(folder)
+
+
+def _load_from_gguf(folder: ModelFolder, path: Path) -> Tokenizer:
+    file = read_gguf(path)
+    try:
+        config = TokenizerConfig(
+            chat_template=file.metadata.get("tokenizer.chat_template"),
+            add_bos_token=adds_bos(file.metadata),
+            special_tokens=special_tokens(file.metadata),
+        )
+        return Tokenizer(build_tokenizer(file), config)
+    except KeyError as error:
+        raise CheckpointError(f"{path} has no tokenizer: its metadata lack {error}.") from error
+    except UnsupportedModelError:
+        if folder.tokenizer is None:
+            raise
+        return _load_from_files(folder)
+
+
+def _load_from_files(folder: ModelFolder) -> Tokenizer:
     if folder.tokenizer is None:
         raise CheckpointError(
             f"{folder.path} has no tokenizer.json, which is needed to serve text. Save it with transformers' "
