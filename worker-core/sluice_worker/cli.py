@@ -125,7 +125,7 @@ def serve(
 def bench_kernels(
     isa: options.Isa = None,
     threads: options.Threads = None,
-    turns: options.Turns = 9,
+    turns: options.Turns = 21,
 ) -> None:
     """Measure the C++ kernels on this machine: a table of times, GB/s and GFLOP/s.
 

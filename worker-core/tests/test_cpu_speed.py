@@ -27,16 +27,17 @@ def test_cases_take_turns_and_give_their_median() -> None:
     figures = speed.measure([case("slow"), case("fast")], 3, clock=lambda: now)
     assert order == ["slow", "fast"] * 4
     assert [figure.seconds for figure in figures] == [2.0, 0.25]
+    assert [figure.best_s for figure in figures] == [1.0, 0.125]
     assert [figure.gb_s for figure in figures] == [2.0, 16.0]
 
 
 def test_shares_are_of_the_fastest_reading() -> None:
     figures = [
-        Figure(Case("read (sum)", lambda: None, 10e9), 1.0),
-        Figure(Case("read (product)", lambda: None, 20e9), 1.0),
-        Figure(Case("linear", lambda: None, 5e9, flops=3e12), 1.0),
+        Figure(Case("read (sum)", lambda: None, 10e9), 1.0, 0.5),
+        Figure(Case("read (product)", lambda: None, 20e9), 1.0, 0.5),
+        Figure(Case("linear", lambda: None, 5e9, flops=3e12), 1.0, 0.5),
     ]
-    assert "| linear | 1,000,000 | 5.0 | 25% | 3,000 |" in speed.render(figures)
+    assert "| linear | 1,000,000 | 500,000 | 5.0 | 25% | 3,000 |" in speed.render(figures)
 
 
 def test_every_case_runs(monkeypatch: pytest.MonkeyPatch) -> None:
