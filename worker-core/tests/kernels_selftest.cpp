@@ -149,6 +149,21 @@ void test_linear(WeightFormat format, DType dtype, int64_t rows, int64_t outputs
     check_close(unpacked, input, dequantized(outputs - 1, input), 1e-6, "unpack_rows");
 }
 
+void test_quantize(WeightFormat format, DType dtype, int64_t outputs, int64_t inputs) {
+  const int64_t groups = (inputs + 31) / 32;
+  Numbers weight = random_numbers(outputs * inputs, dtype);
+  Buffer<int8_t> codes(outputs * inputs);
+  Buffer<char> scales(outputs * (format == kWeightInt8 ? 4 : 2 * groups));
+  ops->quantize_weight(weight.data(), codes.data(), scales.data(), outputs, inputs, format, dtype);
+  for (int64_t i = 0; i < codes.size(); i++) {
+    if (format == kWeightInt4Group) check(codes[i] >= -8 && codes[i] <= 7, "a 4-bit code");
+    if (format != kWeightInt8) continue;
+    float scale;
+    memcpy(&scale, scales.data() + i / inputs * 4, 4);
+    check(std::abs(codes[i] * scale - weight.get(i)) <= 0.501f * scale, "an int8 code");
+  }
+}
+
 void test_norms(DType dtype, int64_t rows, int64_t width) {
   Numbers x = random_numbers(rows * width, dtype), residual = random_numbers(rows * width, dtype);
   Numbers weight = random_numbers(width, dtype);
@@ -299,6 +314,8 @@ void test_all() {
   for (const DType dtype : {kFloat32, kBFloat16}) {
     for (int format = kWeightFloat32; format <= kWeightInt4Shift; format++)
       for (const int64_t rows : {0, 1, 5, 29}) test_linear(WeightFormat(format), dtype, rows, 43, 70);
+    for (const WeightFormat format : {kWeightInt8, kWeightInt8Group, kWeightInt4Group})
+      test_quantize(format, dtype, 3, 70);
     for (const int64_t width : {1, 7, 33, 100}) {
       test_norms(dtype, 3, width);
       test_silu(dtype, 3, width);

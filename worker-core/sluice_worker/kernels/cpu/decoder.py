@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from sluice_worker.kernels.cpu.cache import block_size_of
-from sluice_worker.kernels.cpu.library import DTYPES, FLOAT, INT, POINTER
+from sluice_worker.kernels.cpu.library import CACHE_DTYPES, DTYPES, FLOAT, INT, POINTER
 from sluice_worker.kernels.cpu.packed import PackedLinear
 from sluice_worker.kernels.interface import LayerCache, LayerShape, LayerWeights, StepContext
 
@@ -138,7 +138,7 @@ class FusedLayers:
         for layer, cache in zip(self._layers, caches, strict=True):
             layer.keys, layer.values = cache.keys.data_ptr(), cache.values.data_ptr()
         self._step.block_size = block_size_of(caches[0])
-        self._step.cache_dtype = DTYPES[caches[0].keys.dtype]
+        self._step.cache_dtype = CACHE_DTYPES[caches[0].keys.dtype]
         self._caches = caches
 
     def _use_memory(self, rows: int, dtype: torch.dtype) -> Tensor:

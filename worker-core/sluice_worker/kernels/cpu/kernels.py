@@ -20,7 +20,7 @@ from torch import Tensor
 from sluice_worker.batch import QueryRange
 from sluice_worker.kernels.cpu.cache import LANES, allocate_cache, block_size_of
 from sluice_worker.kernels.cpu.decoder import FusedLayers
-from sluice_worker.kernels.cpu.library import DTYPES, library
+from sluice_worker.kernels.cpu.library import CACHE_DTYPES, DTYPES, library
 from sluice_worker.kernels.cpu.packed import PackedLinear, pack_linear, quantize_linear
 from sluice_worker.kernels.interface import (
     CacheShape,
@@ -175,7 +175,7 @@ class CpuKernels:
             query.shape[2],
             block_size_of(cache),
             DTYPES[query.dtype],
-            DTYPES[cache.keys.dtype],
+            CACHE_DTYPES[cache.keys.dtype],
         )
         return out
 
@@ -218,7 +218,7 @@ class CpuKernels:
             block_size_of(cache),
             window or 0,
             DTYPES[query.dtype],
-            DTYPES[cache.keys.dtype],
+            CACHE_DTYPES[cache.keys.dtype],
         )
         return out
 

@@ -46,8 +46,11 @@ SIGNATURES: dict[str, list[type]] = {
 }
 """Parameters of each operation, as in `ops.h`."""
 
-DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.int8: 2}
-"""`DType` in `ops.h`; int8 is for caches only."""
+DTYPES = {torch.float32: 0, torch.bfloat16: 1}
+"""`DType` in `ops.h`: of activations."""
+
+CACHE_DTYPES = {**DTYPES, torch.int8: 2}
+"""`DType` in `ops.h`: of what a KV cache stores."""
 
 
 @cache

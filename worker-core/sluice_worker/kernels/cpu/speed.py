@@ -22,12 +22,7 @@ from sluice_worker.kernels.cpu.kernels import CpuKernels
 from sluice_worker.kernels.cpu.memory import map_memory
 from sluice_worker.kernels.cpu.packed import PackedLinear, pack_linear
 from sluice_worker.kernels.interface import CacheShape, Draw, LayerCache
-from sluice_worker.quant.weights import (
-    QuantizedWeight,
-    quantize_int4,
-    quantize_int8,
-    quantize_int8_group,
-)
+from sluice_worker.quant.weights import QuantizedWeight, WeightFormat
 
 CPU = torch.device("cpu")
 BFLOAT16 = torch.bfloat16
@@ -73,7 +68,7 @@ def all_cases(kernels: CpuKernels) -> list[Case]:
     """Everything there is to measure, the roof first."""
     return [
         *_roof(),
-        *_linear_cases(),
+        *_linear_cases(kernels),
         *_attention_cases(kernels, BFLOAT16),
         *_attention_cases(kernels, torch.int8),
         *_row_cases(kernels),
@@ -125,13 +120,13 @@ def _roof() -> Iterator[Case]:
     yield Case(f"{ROOF} (product)", lambda: buffer @ ones, buffer.nbytes)
 
 
-def _linear_cases() -> Iterator[Case]:
+def _linear_cases(kernels: CpuKernels) -> Iterator[Case]:
     weight = torch.randn(INNER, HIDDEN) / HIDDEN**0.5
     formats: dict[str, Tensor | QuantizedWeight] = {
         "bfloat16": weight.bfloat16(),
-        "int8": quantize_int8(weight),
-        "int8 in groups": quantize_int8_group(weight),
-        "int4 in groups": quantize_int4(weight),
+        "int8": kernels.quantize(weight, WeightFormat.INT8),
+        "int8 in groups": kernels.quantize(weight, WeightFormat.INT8_GROUP),
+        "int4 in groups": kernels.quantize(weight, WeightFormat.INT4_GROUP),
     }
     for name, values in formats.items():
         layers = _copies(pack_linear(values))
