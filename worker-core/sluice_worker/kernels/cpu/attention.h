@@ -124,6 +124,10 @@ struct Ahead {
   int first, last;
 };
 
+// Into the second cache: the nearest one has too few places for lines under way, and waits when they are
+// taken.
+SLUICE_INLINE void fetch(const void* line) { __builtin_prefetch(line, 0, 2); }
+
 // Not inlined: their loops need all registers.
 #define SLUICE_APART __attribute__((noinline))
 
@@ -135,8 +139,7 @@ SLUICE_APART void score(const T* query, int64_t width, const T* const* keys, Ahe
   for (int64_t i = 0; i < width; i += kPack<T>) {
     Ints k[C];
     SLUICE_UNROLL for (int c = 0; c < C; c++) k[c] = load_register(keys[c] + i * kPanelTokens);
-    for (int c = ahead.first; c < ahead.last; c++)
-      __builtin_prefetch(ahead.panels[c].keys + i * kPanelTokens);
+    for (int c = ahead.first; c < ahead.last; c++) fetch(ahead.panels[c].keys + i * kPanelTokens);
     SLUICE_UNROLL for (int r = 0; r < R; r++) {
       const Ints q = repeat_pack(query + r * width + i);
       SLUICE_UNROLL for (int c = 0; c < C; c++) sums[r][c] = dot<T>(q, k[c], sums[r][c]);
@@ -163,7 +166,7 @@ SLUICE_APART void mix(const T* weights, const T* const* panels, Ahead<Stored> ah
     for (const int64_t stop = std::min(end, (panel + 1) * kPanelTokens); i < stop; i += kPack<T>) {
       Ints v[C];
       SLUICE_UNROLL for (int c = 0; c < C; c++) v[c] = load_register(values + c * kLanes * kPack<T>);
-      for (int c = ahead.first; c < ahead.last; c++) __builtin_prefetch(next + c * kLanes * kPack<T>);
+      for (int c = ahead.first; c < ahead.last; c++) fetch(next + c * kLanes * kPack<T>);
       SLUICE_UNROLL for (int r = 0; r < R; r++) {
         const Ints w = repeat_pack(weights + r * kTile + i);
         SLUICE_UNROLL for (int c = 0; c < C; c++) sums[r][c] = dot<T>(w, v[c], sums[r][c]);
@@ -199,25 +202,28 @@ struct AttentionArgs {
   const Stored *keys, *values;
   T* out;
   const AttentionItem* items;
+  int64_t num_items;
   const int32_t* tables;
   float* partials;                 // [partial rows, heads, padded width + 32]
   std::atomic<int32_t>* finished;  // [groups, kv_heads], zero between calls
   int64_t heads, kv_heads, head_dim, block_size, window;
 };
 
-// One item on one kv head. A "row" here is one of `rows_` pairs of query row and query head. The state of a
-// row's softmax is `width + 32` floats: weighted values [width], sums of weights [16], largest score.
+// One item on one kv head, the `index`th of all. A "row" here is one of `rows_` pairs of query row and query
+// head. The state of a row's softmax is `width + 32` floats: weighted values [width], sums of weights [16],
+// largest score.
 template <class T, class Stored>
 class ItemAttention {
  public:
-  ItemAttention(const AttentionArgs<T, Stored>& args, const AttentionItem& item, int64_t kv_head)
+  ItemAttention(const AttentionArgs<T, Stored>& args, int64_t index)
       : args_(args),
-        item_(item),
-        kv_head_(kv_head),
+        index_(index),
+        item_(args.items[index % args.num_items]),
+        kv_head_(index / args.num_items),
         per_kv_(args.heads / args.kv_heads),
         width_(padded_width(args.head_dim)),
         stride_(width_ + 2 * kPanelTokens),
-        rows_(item.rows * per_kv_),
+        rows_(item_.rows * per_kv_),
         scale_(kLog2E / std::sqrt(static_cast<float>(args.head_dim))) {
     thread_local std::vector<float> scratch;
     const size_t needed =
@@ -229,7 +235,7 @@ class ItemAttention {
     weights_ = reinterpret_cast<T*>(take(rows_ * kTile));
     scores_ = take(rows_ * kTile);
     result_ = take(rows_ * stride_);
-    state_ = item.partial < 0 ? take(rows_ * stride_) : partial(item.split);
+    state_ = item_.partial < 0 ? take(rows_ * stride_) : partial(item_.split);
     copies_ = reinterpret_cast<T*>(take(3 * kTile * width_));
     key_scales_ = take(kTile), value_scales_ = take(kTile);
   }
@@ -336,20 +342,27 @@ class ItemAttention {
     }
   }
 
-  // False if this item has no next tile or there is no use in fetching it from here.
+  // The tile at `start`; after the last one, the first tile of the item that this thread will probably take
+  // next. False if there is none, or no use in fetching it from here.
   bool find_next_panels(int64_t start, Panel<Stored>* next) const {
-    const bool exists = start < item_.end && in_place() && kVectors == kPanels;
-    for (int64_t c = 0; c < kPanels; c++)
-      next[c] = slots(std::min<int64_t>(exists ? start + c * kPanelTokens : 0, item_.end - 1) / kPanelTokens *
-                      kPanelTokens);
-    return exists;
+    const bool here = start < item_.end;
+    const int64_t last = args_.num_items * args_.kv_heads - 1, index = here ? index_ : index_ + threads();
+    const AttentionItem& item = args_.items[std::min(index, last) % args_.num_items];
+    if (!here) start = item.begin / kTile * kTile;
+    for (int64_t c = 0; c < kPanels; c++) {
+      const int64_t position = std::min<int64_t>(start + c * kPanelTokens, item.end - 1);
+      next[c] = slots(item, std::min(index, last) / args_.num_items, position / kPanelTokens * kPanelTokens);
+    }
+    return index <= last && in_place() && kVectors == kPanels;
   }
 
+  Panel<Stored> slots(int64_t position) const { return slots(item_, kv_head_, position); }
+
   // Where the positions from `position` on lie, up to the end of a panel of the cache.
-  Panel<Stored> slots(int64_t position) const {
+  Panel<Stored> slots(const AttentionItem& item, int64_t kv_head, int64_t position) const {
     const uint32_t block_size = args_.block_size, index = uint32_t(position) / block_size;
-    const int64_t block = args_.tables[item_.table + index];
-    const int64_t first = (block * args_.kv_heads + kv_head_) * block_numbers<Stored>(block_size, width_);
+    const int64_t block = args_.tables[item.table + index];
+    const int64_t first = (block * args_.kv_heads + kv_head) * block_numbers<Stored>(block_size, width_);
     const int64_t scales = first + block_size * width_, slot = position - int64_t{index} * block_size;
     return {args_.keys + first + slot * width_, args_.values + first + slot * width_,
             reinterpret_cast<const float*>(args_.keys + scales) + slot,
@@ -474,6 +487,7 @@ class ItemAttention {
   }
 
   const AttentionArgs<T, Stored>& args_;
+  const int64_t index_;
   const AttentionItem& item_;
   const int64_t kv_head_, per_kv_, width_, stride_, rows_;
   const float scale_;  // of scores, to powers of two
@@ -502,6 +516,7 @@ inline void attention(const void* query, const void* keys, const void* values, v
                                           (const Stored*)values,
                                           (T*)out,
                                           (const AttentionItem*)items,
+                                          num_items,
                                           (const int32_t*)tables,
                                           (float*)partials,
                                           (std::atomic<int32_t>*)finished,
@@ -510,9 +525,7 @@ inline void attention(const void* query, const void* keys, const void* values, v
                                           head_dim,
                                           block_size,
                                           window};
-      parallel(num_items * kv_heads, [&args, num_items](int64_t index) {
-        ItemAttention<T, Stored>(args, args.items[index % num_items], index / num_items).run();
-      });
+      parallel(num_items * kv_heads, [&args](int64_t index) { ItemAttention<T, Stored>(args, index).run(); });
     });
   });
 }
