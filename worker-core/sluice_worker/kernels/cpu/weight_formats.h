@@ -46,9 +46,15 @@ struct Prefetch {
   int64_t stride;
 };
 
+// A single tile uses them soon. For several, they go to the second cache: the nearest one has too few places
+// for lines under way, and waits when they are taken.
 template <int64_t Bytes>
 SLUICE_INLINE void advance(Prefetch& next) {
-  SLUICE_UNROLL for (int64_t i = 0; i < Bytes; i += 64) __builtin_prefetch(next.address + i);
+  if (next.stride == Bytes) {
+    SLUICE_UNROLL for (int64_t i = 0; i < Bytes; i += 64) __builtin_prefetch(next.address + i);
+  } else {
+    SLUICE_UNROLL for (int64_t i = 0; i < Bytes; i += 64) __builtin_prefetch(next.address + i, 0, 2);
+  }
   next.address += next.stride;
 }
 
