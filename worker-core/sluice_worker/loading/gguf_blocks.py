@@ -1,9 +1,10 @@
 """GGUF's tensor types, each a row of blocks, in the formats that are computed with.
 
-Q8_0 and Q4_0 are codes with a float16 scale for 32 numbers, which is `INT8_GROUP` and `INT4_GROUP` as they
-are. Q4_1 and Q4_K have a minimum beside the scale, `scale * code - minimum`, which is `INT4_SHIFT` but for
-the rounding of two numbers to float16: less than a hundredth of the step between codes. Q6_K and Q5_K become
-floats, and then 8-bit codes.
+Q8_0, Q5_0 and Q4_0 are codes with a float16 scale for 32 numbers, which is `INT8_GROUP` and `INT4_GROUP` as
+they are. Q4_1 and Q4_K have a minimum beside the scale, `scale * code - minimum`, which is `INT4_SHIFT` but
+for the rounding of two numbers to float16: less than a hundredth of the step between codes. Q6_K, Q5_K and
+Q5_1 become floats, and then 8-bit codes. (llama.cpp mixes the older 5-bit types into "Q4_K_M" where rows do
+not divide by 256.)
 
 Layouts after `ggml-common.h` and `ggml-quants.c` of llama.cpp.
 """
@@ -68,6 +69,23 @@ def _q4_1(blocks: Tensor) -> QuantizedWeight:
     return _with_minimum(codes, _half(blocks, 0).float(), -_half(blocks, 2).float())
 
 
+def _five_bits(blocks: Tensor, first: int) -> Tensor:
+    """Codes 0 to 31, uint8 [rows, blocks, 32]: from byte `first` on their highest bits, then the others."""
+    high = blocks[..., first : first + 4, None] >> torch.arange(8, dtype=torch.uint8) & 1
+    return _nibbles(blocks[..., first + 4 :]) + 16 * high.flatten(-2)
+
+
+def _q5_0(blocks: Tensor) -> QuantizedWeight:
+    codes = (_five_bits(blocks, 2).view(torch.int8) - 16).flatten(1)
+    return QuantizedWeight(WeightFormat.INT8_GROUP, codes, _half(blocks, 0))
+
+
+def _q5_1(blocks: Tensor) -> QuantizedWeight:
+    scales, minima = _half(blocks, 0).float(), _half(blocks, 2).float()
+    weight = _five_bits(blocks, 4).float() * scales[..., None] + minima[..., None]
+    return quantize_int8_group(weight.flatten(1))
+
+
 def _q4_k(blocks: Tensor) -> QuantizedWeight:
     scales, minima = _k_scales(blocks)
     pairs = _split(blocks[..., 16:], 4, 32)  # 32 bytes hold 64 numbers
@@ -122,6 +140,8 @@ BLOCK_TYPES: Mapping[int, BlockType] = {
     1: BlockType("F16", 1, 2, _floats(torch.float16)),
     2: BlockType("Q4_0", 32, 18, _q4_0),
     3: BlockType("Q4_1", 32, 20, _q4_1),
+    6: BlockType("Q5_0", 32, 22, _q5_0),
+    7: BlockType("Q5_1", 32, 24, _q5_1),
     8: BlockType("Q8_0", 32, 34, _q8_0),
     12: BlockType("Q4_K", _SUPER, 144, _q4_k),
     13: BlockType("Q5_K", _SUPER, 176, _q5_k),
