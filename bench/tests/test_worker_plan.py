@@ -93,7 +93,7 @@ def test_an_engine_that_is_not_there_is_named_with_its_reason(tmp_path: Path) ->
 def test_commands_and_reasons_name_no_folder_of_this_machine() -> None:
     class Started:
         name = "vllm-cpu-bf16"
-        command = vllm_command(Path("/home/me/venv/bin/python"), Path("/home/me/models/toy"), 8123)
+        command = vllm_command(Path("/srv/venv/bin/python"), Path("/srv/models/toy"), 8123)
 
         def pause(self) -> None: ...
 
@@ -103,7 +103,7 @@ def test_commands_and_reasons_name_no_folder_of_this_machine() -> None:
     assert shown.startswith("VLLM_CPU_OMP_THREADS_BIND=0-1 VLLM_CPU_KVCACHE_SPACE=1 python -m vllm.")
     assert "--model toy" in shown and "/home" not in shown and "8123" not in shown
     error = ServerFailed(
-        "/home/me/.venv/bin/vllm ended with status 1:\nsome 1/2 lines\nhttp://127.0.0.1:1/health"
+        "/srv/.venv/bin/vllm ended with status 1:\nsome 1/2 lines\nhttp://127.0.0.1:1/health"
     )
     assert reason_of(error) == "vllm ended with status 1: … http://127.0.0.1:1/health"
 
