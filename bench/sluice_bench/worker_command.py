@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated
 
@@ -23,7 +24,7 @@ from sluice_bench.worker_bench import (
     run_worker_bench,
 )
 from sluice_bench.worker_figures import worker_figures
-from sluice_bench.worker_plan import LARGE, SMALL, Group, Lane, chosen, full_plan, quick_plan
+from sluice_bench.worker_plan import LARGE, SMALL, Cell, Group, Lane, chosen, full_plan, quick_plan
 from sluice_bench.worker_report import render_worker
 from sluice_bench.worker_targets import ALL_CONTESTANTS, PEERS
 
@@ -49,6 +50,9 @@ def worker_command(
         list[str] | None, typer.Option(help="Leave a contestant out, may be repeated.")
     ] = None,
     peers: Annotated[bool, typer.Option(help="Install or build other engines and measure them too.")] = True,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Only what the report in --output-dir does not have yet.")
+    ] = False,
     repeats: Annotated[int, typer.Option(min=1, help="Of every measurement.")] = 5,
     threads: Annotated[
         int | None, typer.Option(min=1, help="CPU threads of every engine; by default all cores.")
@@ -77,7 +81,10 @@ def worker_command(
     left_out = [*(without or ()), *(() if peers else PEERS)]
     if unknown := sorted(set(left_out) - set(ALL_CONTESTANTS)):
         fail(f"There is no contestant {unknown[0]}; there are {', '.join(ALL_CONTESTANTS)}.")
+    page = output_dir / "worker-cpu.md"
     cells = quick_plan() if quick else full_plan(repeats)
+    if missing:
+        cells = without_results(cells, _earlier(page.with_suffix(".json")))
     settings = WorkerSettings(
         command=command_line(),
         cells=chosen(cells, only or (), shape or (), group or (), streams or (), left_out),
@@ -90,7 +97,7 @@ def worker_command(
         settings = msgspec.structs.replace(settings, threads=threads)
     if not settings.cells:
         fail("Nothing is left to be measured; give fewer options.")
-    _measure(settings, output_dir / "worker-cpu.md")
+    _measure(settings, page)
 
 
 def _measure(settings: WorkerSettings, page: Path) -> None:
@@ -111,6 +118,11 @@ def _measure(settings: WorkerSettings, page: Path) -> None:
     keys = [cell.key for cell in settings.cells]
     if reasons := [f"{key}: {bench.failed[key]}" for key in keys if key in bench.failed]:
         fail("\n".join(reasons))
+
+
+def without_results(cells: Iterable[Cell], earlier: WorkerBench | None) -> tuple[Cell, ...]:
+    """The cells that an earlier run has not measured."""
+    return tuple(cell for cell in cells if earlier is None or cell.key not in earlier.results)
 
 
 def _earlier(raw: Path) -> WorkerBench | None:

@@ -12,6 +12,7 @@ from sluice_bench.environment import Environment
 from sluice_bench.figure import Figure
 from sluice_bench.gateway_targets import Missing
 from sluice_bench.worker_bench import CellResult, WorkerBench
+from sluice_bench.worker_command import without_results
 from sluice_bench.worker_figures import pairs, weights_read, worker_figures
 from sluice_bench.worker_plan import LARGE, ROOF, SMALL, Cell, Group, Lane, Row, full_plan
 from sluice_bench.worker_report import render_worker
@@ -202,3 +203,10 @@ def test_cells_have_keys_of_their_own() -> None:
     lanes = {cell.lane for cell in CELLS.values()}
     assert lanes == set(Lane)
     assert {cell.group for cell in CELLS.values()} == set(Group)
+
+
+def test_what_a_report_has_can_be_left_out() -> None:
+    first, second = list(CELLS.values())[:2]
+    earlier = bench_of(measured(first.key, [row("worker-bf16")]), failed={second.key: "no memory"})
+    assert without_results([first, second], earlier) == (second,)
+    assert without_results([first, second], None) == (first, second)
