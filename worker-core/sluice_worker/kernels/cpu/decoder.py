@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-from array import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +11,7 @@ from torch import Tensor
 
 from sluice_worker.kernels.cpu.cache import block_size_of
 from sluice_worker.kernels.cpu.library import CACHE_DTYPES, DTYPES, FLOAT, INT, POINTER
+from sluice_worker.kernels.cpu.memory import address_of
 from sluice_worker.kernels.cpu.packed import PackedLinear
 from sluice_worker.kernels.interface import LayerCache, LayerShape, LayerWeights, StepContext
 
@@ -167,18 +167,14 @@ class FusedLayers:
 
     def _use_plan(self, plan: AttentionPlan) -> None:
         shape = self._shape
-        self._step.tables = _address(plan.tables)
+        self._step.tables = address_of(plan.tables)
         for index, window in enumerate(self._windows):
             items = plan.windows[window]
             partials, finished = items.workspace(shape.num_heads, shape.num_kv_heads, shape.head_dim)
             self._plans[index] = _Plan(
-                _address(items.items),
+                address_of(items.items),
                 partials.data_ptr(),
                 finished.data_ptr(),
                 items.num_items,
                 window or 0,
             )
-
-
-def _address(values: array[int]) -> int:
-    return values.buffer_info()[0]

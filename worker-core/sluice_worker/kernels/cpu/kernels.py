@@ -21,6 +21,7 @@ from sluice_worker.batch import QueryRange
 from sluice_worker.kernels.cpu.cache import LANES, allocate_cache, block_size_of
 from sluice_worker.kernels.cpu.decoder import FusedLayers
 from sluice_worker.kernels.cpu.library import CACHE_DTYPES, DTYPES, library
+from sluice_worker.kernels.cpu.memory import address_of
 from sluice_worker.kernels.cpu.packed import PackedLinear, pack_linear, quantize_linear
 from sluice_worker.kernels.interface import (
     CacheShape,
@@ -53,7 +54,7 @@ class WindowPlan:
         self.items = array("i", bytes(4 * _ITEM_INTS * most))
         totals = array("q", (0, 0, 0))
         lib.sluice_plan_attention(
-            _address(queries), count, window or 0, _address(self.items), _address(totals)
+            address_of(queries), count, window or 0, address_of(self.items), address_of(totals)
         )
         self.num_items, self._partial_rows, self._groups = totals
         self._workspace: tuple[Tensor, Tensor] | None = None
@@ -207,9 +208,9 @@ class CpuKernels:
             cache.keys.data_ptr(),
             cache.values.data_ptr(),
             out.data_ptr(),
-            _address(items.items),
+            address_of(items.items),
             items.num_items,
-            _address(plan.tables),
+            address_of(plan.tables),
             partials.data_ptr(),
             finished.data_ptr(),
             heads,
@@ -239,7 +240,7 @@ class CpuKernels:
         pairs = array("q", [block for pair in zip(sources, targets, strict=True) for block in pair])
         for tensor in cache:
             block_bytes = tensor.stride(0) * tensor.itemsize
-            self._lib.sluice_copy_blocks(tensor.data_ptr(), _address(pairs), len(sources), block_bytes)
+            self._lib.sluice_copy_blocks(tensor.data_ptr(), address_of(pairs), len(sources), block_bytes)
 
     def sample(self, logits: Tensor, draws: Sequence[Draw]) -> Tensor:
         """Equal logits go to the lowest id. The rules are `sampling.draws`'."""
@@ -271,10 +272,6 @@ class CpuKernels:
             logits.data_ptr(), out.data_ptr(), *logits.shape, logits.stride(0), DTYPES[logits.dtype]
         )
         return out
-
-
-def _address(values: array[int]) -> int:
-    return values.buffer_info()[0]
 
 
 def _same_rows(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:

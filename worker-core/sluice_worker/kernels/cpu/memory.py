@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import mmap
+from array import array
 
 import torch
 from torch import Tensor
@@ -20,3 +21,8 @@ def map_memory(num_bytes: int) -> Tensor:
     if hasattr(mmap, "MADV_HUGEPAGE"):
         memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=torch.uint8)
+
+
+def address_of(values: array[int]) -> int:
+    """Where the numbers of an array lie, until it changes its size."""
+    return values.buffer_info()[0]
