@@ -81,7 +81,7 @@ DecodeStretch = Annotated[
     float,
     typer.Option(
         envvar="SLUICE_WORKER_DECODE_STRETCH",
-        help="How many times longer steps of running answers may take while prompts are computed; 0: any.",
+        help="How many times longer steps of running answers may take beside one prompt; 0: any.",
     ),
 ]
 KVMemory = Annotated[

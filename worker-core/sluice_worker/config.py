@@ -52,8 +52,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     max_chunk: int = 512
     """Tokens of one request computed in one step: a longer prompt is prefilled in chunks between decodes."""
     decode_stretch: float = 2.0
-    """How many times longer than without them steps that decode may take because of prompt tokens: prompts
-    wait for as many steps as that needs. 0 is no limit."""
+    """How many times longer a step that decodes may take because of one prompt beside it; every further one
+    adds as much, see `pacing`. 0 is no limit."""
     max_model_len: int | None = None
     """Longest prompt plus output. `None`: the model's context."""
     batching: BatchingMode = "continuous"

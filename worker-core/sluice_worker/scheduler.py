@@ -164,7 +164,9 @@ class Scheduler:
         for request in decoding:
             self._continue(request, step)
         if step.tokens and self._pacer is not None:
-            step.budget = min(step.budget, self._pacer.allowance)
+            step.budget = min(
+                step.budget, self._pacer.allowance(len(step.tokens), self._num_prompts(prefilling))
+            )
         for request in prefilling:
             self._continue(request, step)
         self._admit(step, now_s)
@@ -192,6 +194,10 @@ class Scheduler:
                 raise IntegrityError(f"{request!r} in {room} slots.")
         if self._requests.keys() != {r.request_id for r in (*self._running, *self._waiting)}:
             raise IntegrityError("A request is neither running nor waiting, or is unknown.")
+
+    def _num_prompts(self, prefilling: list[Request]) -> int:
+        """Prompts being computed, and waiting ones for which the batch has room."""
+        return len(prefilling) + min(len(self._waiting), self._max_num_seqs - len(self._running))
 
     def _continue(self, request: Request, step: _Step) -> None:
         """Give a running request its share of the step, unless it was or must be preempted."""

@@ -66,6 +66,25 @@ def test_prompts_beside_decodes_get_what_the_pacer_allows_between_them() -> None
     assert compute(queue) == {"first": 1, "second": 1, "third": 20}
 
 
+def test_the_pacer_counts_the_prompts_there_is_room_for() -> None:
+    asked = []
+
+    class Watched(Pacer):
+        def allowance(self, decodes: int, prompts: int) -> int:
+            asked.append((decodes, prompts))
+            return super().allowance(decodes, prompts)
+
+    queue = scheduler(pacer=Watched(2.0, start=20), seqs=4)
+    for name in ("first", "second"):
+        queue.add(request(name, 10))
+    compute(queue)
+    for index in range(5):
+        queue.add(request(f"later {index}", 30))
+    compute(queue)  # 20 tokens of the first of them, who is then running
+    compute(queue)
+    assert asked == [(2, 2), (2, 2)]
+
+
 def test_a_long_prompt_is_computed_in_chunks_beside_decodes() -> None:
     queue = scheduler(budget=8, chunk=5)
     queue.add(request("short", 2))
