@@ -31,6 +31,9 @@ struct Product {
   int64_t steps = image_steps<Format>(layer.inputs), units = image_units<Format>(layer.inputs);
   int64_t panels = (layer.outputs + kPanel - 1) / kPanel, panel_bytes = steps * Format::kStepBytes;
   int64_t tiles = (rows + Format::kMaxRows - 1) / Format::kMaxRows;
+  // Blocks of equal size, so that the next one can be fetched while one is in use.
+  int64_t blocks = std::max<int64_t>(1, (steps + Format::kBlock - 1) / Format::kBlock);
+  int64_t block_steps = (steps + blocks - 1) / blocks;
 
   int64_t tile_row(int64_t tile) const { return part_begin(tile, rows, tiles); }
 
@@ -58,12 +61,14 @@ struct Product {
   // [rows of a tile - 1].
   static constexpr auto kMultiply = table(std::make_index_sequence<Format::kMaxRows>());
 
-  // The outputs of panels [panel, end) for the rows of tiles [first, last).
-  void run(int64_t panel, int64_t end, int64_t first, int64_t last) const {
+  // The outputs of panels [panel, end) for the rows of tiles [first, last). `next`: the panel that this thread
+  // will probably go on with.
+  void run(int64_t panel, int64_t end, int64_t next, int64_t first, int64_t last) const {
     const uint8_t* weight = (const uint8_t*)layer.panels;
     for (; panel < end; panel++) {
       Total totals[(kItemRows + kRows) * kPanelVectors];
-      sum_panel(weight + panel * panel_bytes, weight + end * panel_bytes, first, last, totals);
+      sum_panel(weight + panel * panel_bytes, weight + end * panel_bytes, weight + next * panel_bytes, first, last,
+                totals);
       for_tiles(first, last, [&](int64_t row, int64_t size, const uint32_t* image) {
         for (int64_t r = 0; r < size; r++)
           finish(panel, row + r, totals + (row + r - tile_row(first)) * kPanelVectors,
@@ -72,15 +77,15 @@ struct Product {
     }
   }
 
-  // Totals of one panel. `stream_end`: where the weights of this item end.
-  void sum_panel(const uint8_t* block, const uint8_t* stream_end, int64_t first, int64_t last,
-                 Total* totals) const {
+  // Totals of one panel. The weights of this item end at `stream_end`, and then `next_stream` is wanted.
+  void sum_panel(const uint8_t* block, const uint8_t* stream_end, const uint8_t* next_stream, int64_t first,
+                 int64_t last, Total* totals) const {
     memset(totals, 0, (tile_row(last) - tile_row(first)) * kPanelVectors * sizeof(Total));
-    for (int64_t step = 0; step < steps; step += Format::kBlock) {
-      const int64_t count = std::min(Format::kBlock, steps - step), bytes = count * Format::kStepBytes;
+    for (int64_t step = 0; step < steps; step += block_steps) {
+      const int64_t count = std::min(block_steps, steps - step), bytes = count * Format::kStepBytes;
       // Several tiles share the work of fetching the next block; a single one runs a short way behind.
       Prefetch next{block + (last - first == 1 ? kAhead : bytes), Format::kStepBytes / (last - first)};
-      if (next.address >= stream_end) next = {block, 0};
+      if (next.address >= stream_end) next.address += next_stream - stream_end;
       for_tiles(first, last, [&](int64_t row, int64_t size, const uint32_t* image) {
         kMultiply[size - 1](image + step * Format::kStepUnits * size, block, count, next,
                             totals + (row - tile_row(first)) * kPanelVectors);
@@ -112,12 +117,12 @@ void run_all(const Product<Format, Out>& product) {
   const int64_t panels = product.panels, blocks = (product.rows + kItemRows - 1) / kItemRows;
   const int64_t most = std::max<int64_t>(1, panels / (8 * threads()));
   const int64_t size = std::clamp<int64_t>(kItemBytes / std::max<int64_t>(1, product.panel_bytes), 1, most);
-  const int64_t runs = panels * 3 / 4 / size, items = runs + (panels - runs * size);
+  const int64_t runs = panels * 3 / 4 / size, items = runs + (panels - runs * size), team = threads();
+  const auto first_panel = [=](int64_t item) { return item < runs ? item * size : panels - (items - item); };
   parallel(blocks * items, [&](int64_t index) {
-    const int64_t block = index / items, item = index % items;
-    const int64_t panel = item < runs ? item * size : panels - (items - item);
-    product.run(panel, panel + (item < runs ? size : 1), part_begin(block, product.tiles, blocks),
-                part_begin(block + 1, product.tiles, blocks));
+    const int64_t block = index / items, item = index % items, panel = first_panel(item);
+    product.run(panel, panel + (item < runs ? size : 1), first_panel(std::min(item + team, items - 1)),
+                part_begin(block, product.tiles, blocks), part_begin(block + 1, product.tiles, blocks));
   });
 }
 

@@ -53,7 +53,7 @@ SLUICE_INLINE void advance(Prefetch& next) {
   if (next.stride == Bytes) {
     SLUICE_UNROLL for (int64_t i = 0; i < Bytes; i += 64) __builtin_prefetch(next.address + i);
   } else {
-    SLUICE_UNROLL for (int64_t i = 0; i < Bytes; i += 64) __builtin_prefetch(next.address + i, 0, 2);
+    for (int64_t i = 0; i < next.stride; i += 64) __builtin_prefetch(next.address + i, 0, 2);
   }
   next.address += next.stride;
 }
