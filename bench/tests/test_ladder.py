@@ -169,6 +169,7 @@ def test_rungs_are_named_by_mode_or_whole() -> None:
     assert choose_models(MODELS, ["sluice-tiny"]) == MODELS[1:]
 
 
+@pytest.mark.usefixtures("few_probes")
 def test_a_worker_is_climbed_with_every_load() -> None:
     settings = LadderSettings(
         load=msgspec.structs.replace(QUICK_LOAD, concurrencies=(2, 4)),
