@@ -148,8 +148,9 @@ class Stand:
     url: str
 
     def sdk(self, tenant: str = "a") -> openai.AsyncOpenAI:
+        http = openai.DefaultAsyncHttpxClient(verify=False)
         return openai.AsyncOpenAI(
-            base_url=f"{self.url}/v1", api_key=tenant, max_retries=0, timeout=PATIENCE_S
+            base_url=f"{self.url}/v1", api_key=tenant, max_retries=0, timeout=PATIENCE_S, http_client=http
         )
 
 

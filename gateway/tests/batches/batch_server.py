@@ -101,7 +101,8 @@ class BatchServer:
     folder: Path
 
     def client(self, secret: str = "sk-a") -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key=secret, max_retries=0)
+        http = openai.DefaultAsyncHttpxClient(verify=False)
+        return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key=secret, max_retries=0, http_client=http)
 
     @property
     def http(self) -> httpx.AsyncClient:
