@@ -12,6 +12,9 @@ TESTS ?=
 VARIANT ?=
 ARGS ?=
 
+# Tests and servers are hundreds of processes: each would compile the sources again where byte code is not kept.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help run test compile torture fuzz lint format bench bench-gateway bench-ladder bench-worker lock clean
 
 help:  ## List the targets.

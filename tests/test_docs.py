@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
 from functools import cache
+from importlib.metadata import entry_points
 from pathlib import Path
 
 import pytest
@@ -111,17 +113,17 @@ def check_command(command: str, words: list[str]) -> Iterator[str]:
 @cache
 def help_of(path: tuple[str, ...]) -> str:
     """The help page of a command; empty when there is no such command."""
-    program = str(Path(sys.executable).parent / path[0])
-    environment = {**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}
-    shown = subprocess.run(
-        [program, *path[1:], "--help"],
-        capture_output=True,
-        text=True,
-        env=environment,
-        timeout=120,
-        check=False,
-    )
-    return shown.stdout if shown.returncode == 0 else ""
+    (script,) = entry_points(group="console_scripts", name=path[0])
+    shown = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(shown), redirect_stderr(io.StringIO()):
+        patch.setattr(sys, "argv", [*path, "--help"])
+        for name, value in {"COLUMNS": "200", "NO_COLOR": "1", "TERM": "dumb"}.items():
+            patch.setenv(name, value)
+        try:
+            script.load()()
+        except SystemExit as end:
+            return "" if end.code else shown.getvalue()
+    return shown.getvalue()
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)

@@ -12,14 +12,14 @@ from typing import Annotated, Literal
 import msgspec
 import typer
 
-from sluice_bench import arrivals, ladder, ping, report
+from sluice_bench import arrivals, ping, report
 from sluice_bench.baseline import BUNDLED_MODEL, BaselineSettings, measure_baseline, number_of_steps
 from sluice_bench.calibration import CalibratedRun, run_calibrated
 from sluice_bench.client import ClosedLoop, LoadPlan, OpenLoop, Target
 from sluice_bench.gateway_bench import LANES, BenchSettings, GatewayBench, LaneName, run_bench
 from sluice_bench.gateway_bench import number_of_steps as gateway_steps
 from sluice_bench.gateway_report import figures_table, render_gateway
-from sluice_bench.ladder_report import render_ladder
+from sluice_bench.ladder_command import ladder_command
 from sluice_bench.limits import QUICK_LIMITS, LimitsLoad, measure_limits
 from sluice_bench.limits import number_of_steps as limits_steps
 from sluice_bench.limits import table as limits_table
@@ -296,69 +296,7 @@ def limits_command(
         write_json(output, rows)
 
 
-@app.command("ladder")
-def ladder_command(
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            help="The Markdown page, raw rows beside it as .json; by default docs/reports/batching.md, and "
-            "with --only, --model or --quick the page is just printed."
-        ),
-    ] = None,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Tiny counts and a toy model; the figures mean nothing.")
-    ] = False,
-    only: Annotated[
-        list[str] | None,
-        typer.Option(help="Just these: a mode such as dynamic, or one rung, dynamic-paged. May be repeated."),
-    ] = None,
-    model: Annotated[
-        list[str] | None,
-        typer.Option(help="Just this model, tinyllama-1.1b or sluice-tiny; may be repeated."),
-    ] = None,
-    repeats: Annotated[int | None, typer.Option(min=1, help="Repeats of every measurement.")] = None,
-    prompt_tokens: Annotated[int | None, typer.Option(min=1, help="Length of every prompt.")] = None,
-    output_tokens: Annotated[
-        int | None,
-        typer.Option(min=17, max=192, help="Mean length of an answer, before the longest are cut."),
-    ] = None,
-    bundled_model: Annotated[Path, typer.Option(help="Folder of the bundled model.")] = BUNDLED_MODEL,
-) -> None:
-    """Measure what each batching mode of the worker buys on the same requests, and write the report.
-
-    Starts and ends every worker itself. A repeat of everything takes a quarter of an hour on two cores; it
-    wants the machine for itself, and how far it was disturbed is in the report.
-    """
-    load = ladder.QUICK_LOAD if quick else ladder.LadderLoad()
-    try:
-        settings = ladder.LadderSettings(
-            load=msgspec.structs.replace(
-                load,
-                repeats=repeats or load.repeats,
-                prompt_tokens=prompt_tokens or load.prompt_tokens,
-                mean_output_tokens=output_tokens or load.mean_output_tokens,
-            ),
-            models=ladder.choose_models(ladder.QUICK_MODELS if quick else ladder.MODELS, model),
-            rungs=ladder.choose_rungs(only),
-            bundled_model=bundled_model,
-        )
-    except ValueError as error:
-        fail(str(error))
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers are ended then, too
-    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="minutes")
-    with steps(ladder.number_of_steps(settings)) as on_step:
-        try:
-            measured = ladder.measure_ladder(settings, command_line(), now, quick, on_step)
-        except ServerFailed as error:
-            fail(str(error))
-    if output is None and (only or model or quick):
-        console.print(render_ladder(measured, "batching.json"), markup=False, soft_wrap=True)
-        return
-    page = output or Path("docs/reports/batching.md")
-    raw = page.with_suffix(".json")
-    write_json(raw, measured)
-    page.write_text(render_ladder(measured, raw.name), encoding="utf-8")
-    console.print(f"Wrote {page} and {raw}.")
+app.command("ladder")(ladder_command)
 
 
 @app.command("null-server")

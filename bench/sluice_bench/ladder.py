@@ -22,9 +22,10 @@ import msgspec
 import psutil
 
 from sluice_bench import arrivals
+from sluice_bench.answers import read_answers
 from sluice_bench.baseline import BUNDLED_MODEL, make_checkpoint
 from sluice_bench.calibration import CalibratedRun, Calibration, run_calibrated
-from sluice_bench.client import ClosedLoop, LoadPlan, OpenLoop, Target
+from sluice_bench.client import ClosedLoop, LoadPlan, OpenLoop, Target, run_blocking
 from sluice_bench.environment import Environment, describe
 from sluice_bench.metrics import Objective, summarise, ttft_user_s
 from sluice_bench.processes import (
@@ -314,8 +315,8 @@ class _Climb:
     def _warm_up(self) -> None:
         """As many requests at a time as will come, with answers of the shortest length."""
         count = max(self._load.concurrencies)
-        run = run_calibrated(self._plan(count, ClosedLoop(count), seed=0, shortest=True), self._null)
-        failed = [record for record in run.records if record.failure is not None]
+        records = read_answers(run_blocking(self._plan(count, ClosedLoop(count), seed=0, shortest=True)))
+        failed = [record for record in records if record.failure is not None]
         if failed:
             raise ServerFailed(
                 f"sluice-worker, {self._rung.name}, on {self._model.name}: {len(failed)} warm-up requests "

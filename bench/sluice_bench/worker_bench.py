@@ -49,7 +49,7 @@ from sluice_bench.worker_throughput import probe_bandwidth
 
 MODELS_FOLDER = Path.home() / ".cache" / "sluice-bench" / "models"
 
-_LOOK_S = 1.0
+_LOOK_S, _QUICK_LOOK_S = 1.0, 0.05
 _WARM_TOKENS = 32
 _FACTS = ("kernels", "quantization", "weight_bytes", "num_parameters", "device", "dtype")
 """Of the worker's own page about its model."""
@@ -127,7 +127,7 @@ def run_worker_bench(
         environment=describe(),
         versions=versions(),
         threads=settings.threads,
-        foreign_before=_foreign_cores(),
+        foreign_before=_foreign_cores(_QUICK_LOOK_S if settings.quick else _LOOK_S),
     )
     if earlier is not None and earlier.quick == settings.quick:
         bench = msgspec.structs.replace(bench, results=earlier.results, failed=earlier.failed)
@@ -160,9 +160,9 @@ def _with_result(bench: WorkerBench, result: CellResult | tuple[Cell, str]) -> W
     return change(bench, results={**bench.results, key: result}, failed=failed)
 
 
-def _foreign_cores() -> float:
+def _foreign_cores(look_s: float) -> float:
     foreign = ForeignCpu(os.getpid())
-    time.sleep(_LOOK_S)
+    time.sleep(look_s)
     return foreign.cores()
 
 

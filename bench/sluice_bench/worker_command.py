@@ -28,47 +28,54 @@ from sluice_bench.worker_plan import LARGE, SMALL, Cell, Group, Lane, chosen, fu
 from sluice_bench.worker_report import render_worker
 from sluice_bench.worker_targets import ALL_CONTESTANTS, PEERS
 
+Quick = Annotated[
+    bool, typer.Option("--quick", help="A toy model, the worker alone; the figures mean nothing.")
+]
+Lanes = Annotated[
+    list[Lane] | None, typer.Option(help="Measure just this lane, may be repeated; others are kept.")
+]
+ShapeNames = Annotated[
+    list[str] | None, typer.Option(help=f"Just this model, may be repeated: {LARGE} or {SMALL}.")
+]
+Groups = Annotated[
+    list[Group] | None,
+    typer.Option(help="Just this group of contestants, may be repeated."),
+]
+StreamCounts = Annotated[
+    list[int] | None, typer.Option(help="Just loads with so many streams, may be repeated.")
+]
+Without = Annotated[list[str] | None, typer.Option(help="Leave a contestant out, may be repeated.")]
+Peers = Annotated[bool, typer.Option(help="Install or build other engines and measure them too.")]
+Missing = Annotated[
+    bool, typer.Option("--missing", help="Only what the report in --output-dir does not have yet.")
+]
+Repeats = Annotated[int, typer.Option(min=1, help="Of every measurement.")]
+Threads = Annotated[
+    int | None, typer.Option(min=1, help="CPU threads of every engine; by default all cores.")
+]
+OutputDir = Annotated[Path, typer.Option(help="Where worker-cpu.md and worker-cpu.json are written.")]
+PeersDir = Annotated[Path, typer.Option(help="Where other engines are installed or built, once.")]
+ModelsDir = Annotated[Path, typer.Option(help="Where random checkpoints are made, once; about 10 GB.")]
+BundledModel = Annotated[
+    Path, typer.Option(help="Folder of the bundled model, whose tokenizer the checkpoints get.")
+]
+
 
 def worker_command(
-    quick: Annotated[
-        bool, typer.Option("--quick", help="A toy model, the worker alone; the figures mean nothing.")
-    ] = False,
-    only: Annotated[
-        list[Lane] | None, typer.Option(help="Measure just this lane, may be repeated; others are kept.")
-    ] = None,
-    shape: Annotated[
-        list[str] | None, typer.Option(help=f"Just this model, may be repeated: {LARGE} or {SMALL}.")
-    ] = None,
-    group: Annotated[
-        list[Group] | None,
-        typer.Option(help="Just this group of contestants, may be repeated."),
-    ] = None,
-    streams: Annotated[
-        list[int] | None, typer.Option(help="Just loads with so many streams, may be repeated.")
-    ] = None,
-    without: Annotated[
-        list[str] | None, typer.Option(help="Leave a contestant out, may be repeated.")
-    ] = None,
-    peers: Annotated[bool, typer.Option(help="Install or build other engines and measure them too.")] = True,
-    missing: Annotated[
-        bool, typer.Option("--missing", help="Only what the report in --output-dir does not have yet.")
-    ] = False,
-    repeats: Annotated[int, typer.Option(min=1, help="Of every measurement.")] = 5,
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="CPU threads of every engine; by default all cores.")
-    ] = None,
-    output_dir: Annotated[
-        Path, typer.Option(help="Where worker-cpu.md and worker-cpu.json are written.")
-    ] = Path("docs/reports"),
-    peers_dir: Annotated[
-        Path, typer.Option(help="Where other engines are installed or built, once.")
-    ] = DEFAULT_FOLDER,
-    models_dir: Annotated[
-        Path, typer.Option(help="Where random checkpoints are made, once; about 10 GB.")
-    ] = MODELS_FOLDER,
-    bundled_model: Annotated[
-        Path, typer.Option(help="Folder of the bundled model, whose tokenizer the checkpoints get.")
-    ] = BUNDLED_MODEL,
+    quick: Quick = False,
+    only: Lanes = None,
+    shape: ShapeNames = None,
+    group: Groups = None,
+    streams: StreamCounts = None,
+    without: Without = None,
+    peers: Peers = True,
+    missing: Missing = False,
+    repeats: Repeats = 5,
+    threads: Threads = None,
+    output_dir: OutputDir = Path("docs/reports"),
+    peers_dir: PeersDir = DEFAULT_FOLDER,
+    models_dir: ModelsDir = MODELS_FOLDER,
+    bundled_model: BundledModel = BUNDLED_MODEL,
 ) -> None:
     """Measure the worker on CPUs against its bars and beside other engines, and write the report.
 

@@ -191,6 +191,7 @@ def running_contestant(name: str, shape: str, site: Site) -> Iterator[Contestant
     if name in TRANSFORMERS:
         environment = {"OMP_NUM_THREADS": str(site.threads)}
         with transformers_peer(checkpoint, site.folder, environment) as peer:
+            peer.wait_until_loaded()
             command = ["python", "-m", "sluice_bench.peers.hf_generate", str(checkpoint)]
             yield BatchContestant(name, peer, command)
         return

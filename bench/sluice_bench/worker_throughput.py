@@ -19,10 +19,11 @@ from urllib.request import urlopen
 import msgspec
 import psutil
 
+from sluice_bench.answers import read_answers
 from sluice_bench.bandwidth import Bandwidth
 from sluice_bench.calibration import Calibration, run_calibrated
 from sluice_bench.checkpoint import weight_bytes_per_token
-from sluice_bench.client import ClosedLoop, LoadPlan, Target
+from sluice_bench.client import ClosedLoop, LoadPlan, Target, run_blocking
 from sluice_bench.metrics import Objective, summarise
 from sluice_bench.peers.hf_generate import Result, Task
 from sluice_bench.processes import (
@@ -128,11 +129,12 @@ def measure_model(
     bandwidth = probe_bandwidth(weight_bytes, load.bandwidth_rounds, threads)
     rows: list[ThroughputRow] = []
     with ExitStack() as stack:
+        on_step(f"{name}: starting transformers")
+        peer = stack.enter_context(transformers_peer(checkpoint, folder, threads))
         on_step(f"{name}: starting sluice-worker")
         null = stack.enter_context(null_server_process(folder))
         worker = stack.enter_context(_worker(checkpoint, folder, threads))
-        on_step(f"{name}: starting transformers")
-        peer = stack.enter_context(transformers_peer(checkpoint, folder, threads))
+        peer.wait_until_loaded()  # it has been loading meanwhile
         engine = _Engine(name, worker, null, peer, load)
         engine.warm_up()
         info = engine.worker_info()
@@ -198,7 +200,7 @@ class Peer:
 
 @contextmanager
 def transformers_peer(checkpoint: Path, folder: Path, environment: Mapping[str, str]) -> Iterator[Peer]:
-    """The child, loaded, logging into `folder`. Raises `ServerFailed`."""
+    """The child, which begins to load, logging into `folder`: see `Peer.wait_until_loaded`."""
     log_path = folder / "transformers.log"
     command = [sys.executable, "-m", "sluice_bench.peers.hf_generate", str(checkpoint)]
     environment = {**os.environ, **environment, "HF_HUB_OFFLINE": "1"}
@@ -209,9 +211,7 @@ def transformers_peer(checkpoint: Path, folder: Path, environment: Mapping[str, 
         ) as process,
     ):
         try:
-            peer = Peer(process, log_path)
-            peer.wait_until_loaded()
-            yield peer
+            yield Peer(process, log_path)
         finally:
             process.kill()
 
@@ -231,11 +231,12 @@ class _Engine:
     def warm_up(self) -> None:
         """One batch of each size that is thrown away. Raises `ServerFailed` when a request fails."""
         for streams in self._load.streams:
-            row = self.measure_worker(streams, repeat=-1, waves=1)
-            if row.failures:
+            records = read_answers(run_blocking(self._plan(streams, repeat=-1, waves=1)))
+            failed = [record for record in records if record.failure is not None]
+            if failed:
                 raise ServerFailed(
-                    f"sluice-worker on {self._model}: {row.failures} warm-up requests failed, "
-                    f"the first with: {row.first_failure}\n{self._worker.tail()}"
+                    f"sluice-worker on {self._model}: {len(failed)} warm-up requests failed, "
+                    f"the first with {failed[0].failure}: {failed[0].message}\n{self._worker.tail()}"
                 )
         self._peer.run(self._task(1, repeat=-1))
 
@@ -247,9 +248,9 @@ class _Engine:
         with urlopen(self._worker.url + "/model", timeout=10) as response:
             return msgspec.json.decode(response.read(), type=dict[str, object])
 
-    def measure_worker(self, streams: int, repeat: int, waves: int | None = None) -> ThroughputRow:
+    def measure_worker(self, streams: int, repeat: int) -> ThroughputRow:
         """One repeat over HTTP, with the client checked against the null server meanwhile."""
-        plan = self._plan(streams, repeat, waves or self._load.waves)
+        plan = self._plan(streams, repeat, self._load.waves)
         foreign, cpu_before = ForeignCpu(os.getpid()), self._worker.cpu_s()
         run = run_calibrated(plan, Target.parse(self._null.url))
         cpu_s, foreign_cores = self._worker.cpu_s() - cpu_before, foreign.cores()

@@ -117,3 +117,9 @@ def requests_to() -> Callable[..., list[WireRequest]]:
         return [WireRequest(wire, stream)] * count
 
     return build
+
+
+@pytest.fixture
+def few_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run waits for so many probes that a p99 means something; no test looks at one."""
+    monkeypatch.setattr("sluice_bench.calibration.MIN_PROBES", 4)

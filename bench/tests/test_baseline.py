@@ -15,6 +15,7 @@ from sluice_bench.checkpoint import SHAPES, tensor_shapes
 from sluice_bench.cli import app
 
 MODEL = Path(__file__).parents[2] / BUNDLED_MODEL
+pytestmark = pytest.mark.usefixtures("few_probes")
 
 
 def measured(tmp_path: Path, part: str) -> Baseline:

@@ -13,6 +13,7 @@ from sluice_bench.cli import app
 from sluice_bench.processes import ServerProcess, free_port, null_server_process
 
 runner = CliRunner()
+pytestmark = pytest.mark.usefixtures("few_probes")
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sluice_bench.environment import Environment
 from sluice_bench.gateway_bench import BenchSettings, GatewayBench, LaneName, LaneResult, number_of_steps
 from sluice_bench.gateway_figures import Figure, added_delays_ms, client_bound, figures
 from sluice_bench.gateway_overhead import Kind, OverheadRow
@@ -15,16 +14,8 @@ from sluice_bench.gateway_report import figures_table, render_gateway
 from sluice_bench.gateway_rows import LatencyRow, MemoryRow, StreamsRow
 from sluice_bench.gateway_targets import Missing
 
-ENVIRONMENT = Environment(
-    cpu="Test CPU",
-    cores=2,
-    memory_gib=8.0,
-    system="Linux",
-    python="3.11",
-    commit="abc1234",
-    packages={},
-    load_average=0.1,
-)
+from .invented_machine import TEST_MACHINE
+
 SETTINGS = BenchSettings(command="sluice-bench gateway", peers_folder=Path("peers"))
 
 
@@ -100,7 +91,7 @@ def bench(**lanes: LaneResult) -> GatewayBench:  # type: ignore[type-arg]
     return GatewayBench(
         command="sluice-bench gateway",
         quick=False,
-        environment=ENVIRONMENT,
+        environment=TEST_MACHINE,
         plan=SETTINGS.plan,
         pinned=True,
         foreign_before=0.0,

@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 from sluice_bench.calibration import Calibration
 from sluice_bench.cli import app
 from sluice_bench.client import Target
-from sluice_bench.environment import Environment
 from sluice_bench.ladder import (
     MODELS,
     QUICK_LOAD,
@@ -34,17 +33,9 @@ from sluice_bench.ladder import (
 from sluice_bench.ladder_report import render_ladder
 from sluice_bench.workload import Asking, early_ending_requests, geometric_lengths
 
+from .invented_machine import TEST_MACHINE
+
 BUNDLED = Path(__file__).parents[2] / "worker-core/models/sluice-tiny"
-ENVIRONMENT = Environment(
-    cpu="Test CPU",
-    cores=2,
-    memory_gib=8.0,
-    system="Linux",
-    python="3.11",
-    commit="abc1234",
-    packages={},
-    load_average=0.1,
-)
 SOUND = Calibration(
     probes=20, null_p50_ms=0.1, null_p99_ms=0.2, dispatch_lag_p99_ms=0.1, reference_p99_ms=50.0
 )
@@ -115,7 +106,7 @@ def ladder(*rows: LadderRow) -> Ladder:
         command="sluice-bench ladder",
         measured_at="2026-01-01T00:00+00:00",
         quick=False,
-        environment=ENVIRONMENT,
+        environment=TEST_MACHINE,
         load=LadderLoad(),
         models=MODELS[:1],
         rungs=RUNGS,
@@ -178,6 +169,7 @@ def test_rungs_are_named_by_mode_or_whole() -> None:
     assert choose_models(MODELS, ["sluice-tiny"]) == MODELS[1:]
 
 
+@pytest.mark.usefixtures("few_probes")
 def test_a_worker_is_climbed_with_every_load() -> None:
     settings = LadderSettings(
         load=msgspec.structs.replace(QUICK_LOAD, concurrencies=(2, 4)),

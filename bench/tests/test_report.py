@@ -8,21 +8,11 @@ import pytest
 from sluice_bench.bandwidth import Bandwidth
 from sluice_bench.baseline import Baseline, BaselineSettings, number_of_steps
 from sluice_bench.calibration import Calibration
-from sluice_bench.environment import Environment
 from sluice_bench.gateway_overhead import Kind, OverheadLoad, OverheadRow
 from sluice_bench.report import calibration_line, render_baseline
 from sluice_bench.worker_throughput import ModelFigures, ThroughputLoad, ThroughputRow
 
-ENVIRONMENT = Environment(
-    cpu="Test CPU",
-    cores=2,
-    memory_gib=8.0,
-    system="Linux",
-    python="3.11",
-    commit="abc1234",
-    packages={"torch": "2.13"},
-    load_average=0.1,
-)
+from .invented_machine import TEST_MACHINE
 
 
 def overhead(target: str, kind: Kind, cost: float, repeat: int, foreign: float = 0.0) -> OverheadRow:
@@ -83,7 +73,7 @@ def baseline() -> Baseline:
         command="sluice-bench baseline",
         measured_at="2026-01-01T00:00+00:00",
         quick=False,
-        environment=ENVIRONMENT,
+        environment=TEST_MACHINE,
         overhead_load=OverheadLoad(),
         throughput_load=ThroughputLoad(),
         gateway=rows,

@@ -8,7 +8,6 @@ import msgspec
 import pytest
 
 from sluice_bench.checkpoint import SHAPES
-from sluice_bench.environment import Environment
 from sluice_bench.figure import Figure
 from sluice_bench.gateway_targets import Missing
 from sluice_bench.worker_bench import CellResult, WorkerBench
@@ -17,16 +16,8 @@ from sluice_bench.worker_figures import pairs, weights_read, worker_figures
 from sluice_bench.worker_plan import LARGE, ROOF, SMALL, Cell, Group, Lane, Row, full_plan
 from sluice_bench.worker_report import render_worker
 
-ENVIRONMENT = Environment(
-    cpu="Test CPU",
-    cores=2,
-    memory_gib=8.0,
-    system="Linux",
-    python="3.11",
-    commit="abc1234",
-    packages={},
-    load_average=0.1,
-)
+from .invented_machine import TEST_MACHINE
+
 CELLS = {cell.key: cell for cell in full_plan(3)}
 
 
@@ -52,7 +43,7 @@ def bench_of(*results: CellResult, failed: dict[str, str] | None = None) -> Work
     return WorkerBench(
         command="sluice-bench worker",
         quick=False,
-        environment=ENVIRONMENT,
+        environment=TEST_MACHINE,
         versions={"llama.cpp": "as in llama-cpp-python"},
         threads=2,
         foreign_before=0.0,

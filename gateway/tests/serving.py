@@ -6,8 +6,8 @@ import asyncio
 import io
 import logging
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, TextIO
 
@@ -20,6 +20,8 @@ from sluice_gateway.application import build_application
 from sluice_gateway.gateway import Gateway
 from sluice_gateway.http_protocol import HttpProtocol
 from sluice_gateway.settings import Settings
+
+from .prompt_server import PromptServer
 
 PATIENCE_S = 20.0
 """How long a test may hang before it fails. Never a measure of speed."""
@@ -83,7 +85,7 @@ async def serving(
         timeout_keep_alive=keep_alive_s,
         timeout_graceful_shutdown=1,
     )
-    server = _Server(config)
+    server = PromptServer(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:
         async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_S, verify=False) as http:
@@ -93,16 +95,9 @@ async def serving(
                     await gateway.health.wait_until_ready()
             yield Served(url, gateway, http, log)
     finally:
-        server.should_exit = True
+        server.stop()
         await task
         logging.getLogger(logs.LOGGER).handlers.clear()
-
-
-class _Server(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        """The test runner's signals are its own."""
-        yield
 
 
 async def eventually(condition: Callable[[], bool]) -> None:

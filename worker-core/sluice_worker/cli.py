@@ -13,10 +13,11 @@ import re
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import NoReturn, cast, get_args
+from typing import Any, NoReturn, get_args
 
 import msgspec
 import typer
@@ -86,37 +87,28 @@ def serve(
     defaults.
     """
     started_s = time.monotonic()
-    try:
+    with _mistakes_in_one_line():
         config = EngineConfig(
             model=model,
-            dtype=cast(DTypeName, _one_of("--dtype", dtype, get_args(DTypeName))),
-            quantization=cast(
-                QuantizationName, _one_of("--quantization", quantization, get_args(QuantizationName))
-            ),
-            device=cast(DeviceName, _one_of("--device", device, get_args(DeviceName))),
-            kernels=cast(KernelsName, _one_of("--kernels", kernels, get_args(KernelsName))),
+            dtype=_one_of("--dtype", dtype, get_args(DTypeName)),
+            quantization=_one_of("--quantization", quantization, get_args(QuantizationName)),
+            device=_one_of("--device", device, get_args(DeviceName)),
+            kernels=_one_of("--kernels", kernels, get_args(KernelsName)),
             kv_cache_bytes=None if kv_memory is None else parse_memory(kv_memory),
-            kv_cache_dtype=cast(
-                KVCacheDTypeName, _one_of("--kv-cache-dtype", kv_cache_dtype, get_args(KVCacheDTypeName))
-            ),
+            kv_cache_dtype=_one_of("--kv-cache-dtype", kv_cache_dtype, get_args(KVCacheDTypeName)),
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
             decode_stretch=decode_stretch,
             max_model_len=max_model_len,
-            batching=cast(BatchingMode, _one_of("--batching", batching, get_args(BatchingMode))),
+            batching=_one_of("--batching", batching, get_args(BatchingMode)),
             max_batch=max_batch,
             batch_wait_ms=batch_wait_ms,
             schedule_tick_ms=schedule_tick_ms,
-            kv=cast(KVMode, _one_of("--kv", kv, get_args(KVMode))),
+            kv=_one_of("--kv", kv, get_args(KVMode)),
             enable_prefix_caching=prefix_caching,
             threads=threads,
         )
-        listener = listen(host, port)
-        failure = _run(config, listener, tuple(served_model_name or ()), drain_s, started_s)
-    except WorkerError as error:
-        _fail(str(error))
-    except KeyboardInterrupt:
-        sys.exit(130)
+        failure = _run(config, listen(host, port), tuple(served_model_name or ()), drain_s, started_s)
     if failure is not None:
         _fail(failure)
 
@@ -133,10 +125,8 @@ def bench_kernels(
     """
     if isa is not None:
         os.environ["SLUICE_CPU_ISA"] = isa
-    try:
+    with _mistakes_in_one_line():
         _bench_kernels(isa, threads, turns)
-    except WorkerError as error:
-        _fail(str(error))
 
 
 def _bench_kernels(isa: str | None, threads: int | None, turns: int) -> None:
@@ -180,19 +170,17 @@ def quality(
     from sluice_worker.quality.measurement import Settings, measure
     from sluice_worker.quality.report import table
 
-    try:
+    with _mistakes_in_one_line():
         base = EngineConfig(
             model=model,
-            dtype=cast(DTypeName, _one_of("--dtype", dtype, get_args(DTypeName))),
-            device=cast(DeviceName, _one_of("--device", device, get_args(DeviceName))),
-            kernels=cast(KernelsName, _one_of("--kernels", kernels, get_args(KernelsName))),
+            dtype=_one_of("--dtype", dtype, get_args(DTypeName)),
+            device=_one_of("--device", device, get_args(DeviceName)),
+            kernels=_one_of("--kernels", kernels, get_args(KernelsName)),
             threads=threads,
         )
         settings = Settings(window=window, max_prompts=prompts, max_tokens=max_tokens)
         names = [name.strip() for name in variants.split(",")]
         report = measure(base, names, load_corpus(corpus), settings, lambda line: typer.echo(line, err=True))
-    except WorkerError as error:
-        _fail(str(error))
     typer.echo(table(report))
     if json_file is not None:
         json_file.write_bytes(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
@@ -211,11 +199,9 @@ def quantize(
     """
     from sluice_worker.quantize_command import run_quantize
 
-    try:
-        wanted = cast(QuantizationName, _one_of("--to", to, get_args(QuantizationName)[1:]))
+    with _mistakes_in_one_line():
+        wanted = _one_of("--to", to, get_args(QuantizationName)[1:])
         typer.echo(run_quantize(model, Path(out), wanted, replace=force))
-    except WorkerError as error:
-        _fail(str(error))
 
 
 def parse_memory(text: str) -> int:
@@ -300,7 +286,19 @@ def _ready_line(name: str, listener: socket.socket, started_s: float) -> Callabl
     return announce
 
 
-def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> str:
+@contextmanager
+def _mistakes_in_one_line() -> Iterator[None]:
+    """A `WorkerError` ends the command with its sentence and status 1, Ctrl-C with status 130."""
+    try:
+        yield
+    except WorkerError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def _one_of(option: str, value: str, allowed: tuple[str, ...]) -> Any:
+    """`value`, which is of the `Literal` type whose values are `allowed`. Raises `ConfigError` otherwise."""
     if value not in allowed:
         raise ConfigError(f"{option} is {value!r}; choose {', '.join(allowed[:-1])} or {allowed[-1]}.")
     return value

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +104,16 @@ def generate(folder: Path, **settings: Any) -> tuple[list[int], str]:
     return result.token_ids, engine.model_info().quantization
 
 
+@contextmanager
+def changed_tensors(plain: Path, folder: Path, name: str) -> Iterator[tuple[Path, dict[str, torch.Tensor]]]:
+    """A checkpoint in the format `name`, and its tensors to be changed."""
+    settings, write_layer, _ = FORMATS[name]
+    quantized, _ = write_folder(plain, folder, settings, write_layer)
+    tensors = load_file(quantized / "model.safetensors")
+    yield quantized, tensors
+    save_file(tensors, quantized / "model.safetensors")
+
+
 @every_format
 def test_the_tokens_are_those_of_the_dequantized_checkpoint(name: str, plain: Path, tmp_path: Path) -> None:
     settings, write_layer, reported = FORMATS[name]
@@ -136,11 +148,8 @@ def test_layers_that_were_left_as_floats_stay_so_or_are_quantized_as_asked(
 
 
 def test_a_bias_that_is_not_zero_is_not_forgotten(plain: Path, tmp_path: Path) -> None:
-    settings, write_layer, _ = FORMATS["gptq-4"]
-    quantized, _ = write_folder(plain, tmp_path, settings, write_layer)
-    tensors = load_file(quantized / "model.safetensors")
-    tensors["model.layers.0.mlp.up_proj.bias"][3] = 1
-    save_file(tensors, quantized / "model.safetensors")
+    with changed_tensors(plain, tmp_path, "gptq-4") as (quantized, tensors):
+        tensors["model.layers.0.mlp.up_proj.bias"][3] = 1
     with pytest.raises(CheckpointError, match=r"no use for: model\.layers\.0\.mlp\.up_proj\.bias"):
         load_model(config(quantized))
 
@@ -173,21 +182,15 @@ def test_tensors_of_another_group_size_are_named(plain: Path, tmp_path: Path) ->
 
 
 def test_groups_that_do_not_exist_are_refused(plain: Path, tmp_path: Path) -> None:
-    settings, write_layer, _ = FORMATS["gptq-4"]
-    quantized, _ = write_folder(plain, tmp_path, settings, write_layer)
-    tensors = load_file(quantized / "model.safetensors")
-    tensors["model.layers.0.mlp.up_proj.g_idx"][3] = 2
-    save_file(tensors, quantized / "model.safetensors")
+    with changed_tensors(plain, tmp_path, "gptq-4") as (quantized, tensors):
+        tensors["model.layers.0.mlp.up_proj.g_idx"][3] = 2
     with pytest.raises(CheckpointError, match=r"up_proj\.g_idx names groups"):
         load_model(config(quantized))
 
 
 def test_a_broken_description_of_4_bit_weights_is_named(plain: Path, tmp_path: Path) -> None:
-    settings, write_layer, _ = FORMATS["bitsandbytes-4"]
-    quantized, _ = write_folder(plain, tmp_path, settings, write_layer)
-    tensors = load_file(quantized / "model.safetensors")
     name = "model.layers.0.self_attn.q_proj.weight.quant_state.bitsandbytes__nf4"
-    tensors[name] = torch.tensor(list(json.dumps({"blocksize": 64}).encode()), dtype=torch.uint8)
-    save_file(tensors, quantized / "model.safetensors")
+    with changed_tensors(plain, tmp_path, "bitsandbytes-4") as (quantized, tensors):
+        tensors[name] = torch.tensor(list(json.dumps({"blocksize": 64}).encode()), dtype=torch.uint8)
     with pytest.raises(CheckpointError, match="bitsandbytes__nf4 cannot be read"):
         load_model(config(quantized))

@@ -73,13 +73,7 @@ def files_router(service: FileService, authenticate: Authenticate, idle_s: float
         after: str | None = None,
     ) -> Response:
         async def work(key: Key) -> Response | Problem:
-            last = None if after is None else await service.get(after, key.tenant)
-            if after is not None and last is None:
-                return msgspec.structs.replace(_missing(after), param="after")
-            found = await service.page(
-                key.tenant, purpose=purpose, after=last, limit=limit, newest_first=order == "desc"
-            )
-            return list_answer([file.to_openai() for file in found.files], found.has_more)
+            return await _page(service, key.tenant, purpose, after, limit, newest_first=order == "desc")
 
         return await door.answer(request, work)
 
@@ -95,11 +89,7 @@ def files_router(service: FileService, authenticate: Authenticate, idle_s: float
     async def content(request: Request, file_id: str) -> Response:
         async def work(key: Key) -> Response | Problem:
             found = await service.get(file_id, key.tenant)
-            if found is None:
-                return _missing(file_id)
-            return FileResponse(
-                service.path(found), media_type="application/octet-stream", filename=found.filename
-            )
+            return _missing(file_id) if found is None else _content(service, found)
 
         return await door.answer(request, work)
 
@@ -113,6 +103,26 @@ def files_router(service: FileService, authenticate: Authenticate, idle_s: float
         return await door.answer(request, work)
 
     return router
+
+
+async def _page(
+    service: FileService,
+    tenant: str,
+    purpose: str | None,
+    after: str | None,
+    limit: int,
+    *,
+    newest_first: bool,
+) -> Response | Problem:
+    last = None if after is None else await service.get(after, tenant)
+    if after is not None and last is None:
+        return msgspec.structs.replace(_missing(after), param="after")
+    found = await service.page(tenant, purpose=purpose, after=last, limit=limit, newest_first=newest_first)
+    return list_answer([file.to_openai() for file in found.files], found.has_more)
+
+
+def _content(service: FileService, file: StoredFile) -> Response:
+    return FileResponse(service.path(file), media_type="application/octet-stream", filename=file.filename)
 
 
 async def _receive(service: FileService, request: Request, key: Key, idle_s: float) -> StoredFile | Problem:

@@ -8,6 +8,7 @@ Writing waits for the disk and therefore happens on threads, in pieces of `_PIEC
 
 from __future__ import annotations
 
+import asyncio
 import os
 from hashlib import sha256
 from pathlib import Path
@@ -75,7 +76,12 @@ class Writer:
         """Bytes so far."""
 
     async def __aenter__(self) -> Writer:
-        self._file = await in_thread(self._create)
+        try:
+            await in_thread(self._create)
+        except asyncio.CancelledError:
+            if self._file is not None:  # the thread made the file all the same
+                await self.__aexit__(None, None, None)
+            raise
         return self
 
     async def __aexit__(
@@ -106,9 +112,9 @@ class Writer:
         if data:
             await in_thread(self._append, data)
 
-    def _create(self) -> BinaryIO:
+    def _create(self) -> None:
         self._growing.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return self._growing.open("xb")
+        self._file = self._growing.open("xb")
 
     def _append(self, data: bytes) -> None:
         assert self._file is not None

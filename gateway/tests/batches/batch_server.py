@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from sluice_gateway.identity import Key
 from sluice_gateway.routes import Kind
 from sluice_gateway.store.database import Database
 
+from ..prompt_server import PromptServer
 from ..serving import PATIENCE_S, eventually
 
 Answer = Callable[[dict[str, Any]], Awaitable[CollectedAnswer]]
@@ -100,7 +101,8 @@ class BatchServer:
     folder: Path
 
     def client(self, secret: str = "sk-a") -> openai.AsyncOpenAI:
-        return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key=secret, max_retries=0)
+        http = openai.DefaultAsyncHttpxClient(verify=False)
+        return openai.AsyncOpenAI(base_url=f"{self.url}/v1", api_key=secret, max_retries=0, http_client=http)
 
     @property
     def http(self) -> httpx.AsyncClient:
@@ -165,8 +167,7 @@ async def batch_server(
 
     app.include_router(files_router(files, authenticate, idle_s))
     app.include_router(batches_router(batches, authenticate, idle_s))
-    server = uvicorn.Server(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
-    server.capture_signals = _nothing  # type: ignore[method-assign]
+    server = PromptServer(uvicorn.Config(app, port=0, log_level="error", lifespan="off"))
     files.start()
     batches.start()
     task = asyncio.create_task(server.serve())
@@ -175,17 +176,11 @@ async def batch_server(
         port = server.servers[0].sockets[0].getsockname()[1]
         yield BatchServer(f"http://127.0.0.1:{port}", database, files, batches, runner, keys, now, folder)
     finally:
-        server.should_exit = True
+        server.stop()
         await task
         await batches.aclose()
         await files.aclose()
         await database.aclose()
-
-
-@contextmanager
-def _nothing() -> Iterator[None]:
-    """The test runner's signals are its own."""
-    yield
 
 
 def request_line(text: str, **changes: Any) -> dict[str, Any]:

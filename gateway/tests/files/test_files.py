@@ -13,7 +13,7 @@ import pytest
 from openai.types import FileObject
 from sqlalchemy import select
 
-from sluice_gateway.files.storage import LEFTOVER_AFTER_S
+from sluice_gateway.files.storage import LEFTOVER_AFTER_S, Storage
 from sluice_gateway.files.tables import FILES
 
 from ..batches.batch_server import BatchServer, batch_server
@@ -199,3 +199,12 @@ async def test_without_the_database_the_answer_is_a_503(tmp_path: Path) -> None:
             await client.files.create(file=b"x", purpose="batch")
         assert (caught.value.status_code, caught.value.code) == (503, "store_unavailable")
         assert "retry-after" in caught.value.response.headers
+
+
+async def test_a_file_whose_beginning_is_cancelled_leaves_nothing(tmp_path: Path) -> None:
+    beginning = asyncio.create_task(Storage(tmp_path / "files").writer("file-a").__aenter__())
+    await asyncio.sleep(0)  # it waits for its thread
+    beginning.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await beginning
+    assert [*(tmp_path / "files").iterdir()] == []

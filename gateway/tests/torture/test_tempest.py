@@ -22,7 +22,7 @@ from .tempest_report import MIB, render
 
 VISITS = int(os.environ.get("SLUICE_TORTURE_VISITS", "0"))
 REPORT = os.environ.get("SLUICE_TORTURE_REPORT")
-SHORT = Plan(visits=1500, warm_up=1000, calm_rounds=1)
+SHORT = Plan(visits=1500, warm_up=1000, calm_rounds=1, rest_s=5.5)
 LONG = Plan(visits=VISITS, warm_up=max(2000, VISITS // 10), calm_rounds=20)
 GROWTH = 400
 """More objects of a type than this would be a leak: it is under a third of the requests that leave in the

@@ -122,9 +122,9 @@ async def test_an_error_status_stops_the_upload(bench: Bench) -> None:
 
 async def test_an_upload_that_moves_is_not_a_late_first_byte(bench: Bench) -> None:
     bench.transport.full = True
-    response = bench.send(bytes(9 * WRITE_SLICE), Deadlines(first_byte_s=2.0))
+    response = bench.send(bytes(9 * WRITE_SLICE), Deadlines(first_byte_s=1.2))
     for _ in range(5):
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(0.3)
         bench.connection.resume_writing()
     assert not bench.transport.is_closing()
     with pytest.raises(DeadlineExceeded, match="first_byte"):

@@ -175,7 +175,7 @@ def _ports() -> Iterator[Fact]:
         )
 
 
-def _headers() -> Iterator[Fact]:
+def _backends() -> Iterator[Fact]:
     for value, engine in _BACKENDS.items():
         yield Fact(
             f"backend {value}",
@@ -198,7 +198,10 @@ def _headers() -> Iterator[Fact]:
             ),
             f"It sends the request to {engine}.",
         )
-    yield Fact(
+
+
+_HEADERS = (
+    Fact(
         "header backend",
         (
             "Which header picks the engine?",
@@ -209,8 +212,8 @@ def _headers() -> Iterator[Fact]:
             "What is X-Backend?",
         ),
         "The header X-Backend picks the engine.",
-    )
-    yield Fact(
+    ),
+    Fact(
         "values backend",
         (
             "Which values can X-Backend have?",
@@ -220,8 +223,8 @@ def _headers() -> Iterator[Fact]:
             "Which engines does Sluice support?",
         ),
         f"X-Backend can be {', '.join(_BACKENDS)}.",
-    )
-    yield Fact(
+    ),
+    Fact(
         "header quant",
         (
             "Which header picks the quantization?",
@@ -231,8 +234,8 @@ def _headers() -> Iterator[Fact]:
             "How do I ask for a quantized model?",
         ),
         "The header X-Quant picks the quantization.",
-    )
-    yield Fact(
+    ),
+    Fact(
         "values quant",
         (
             "Which values can X-Quant have?",
@@ -242,7 +245,8 @@ def _headers() -> Iterator[Fact]:
             "What can I put in X-Quant?",
         ),
         "X-Quant can be none, awq, int8, int4 or fp8.",
-    )
+    ),
+)
 
 
 def _commands() -> Iterator[Fact]:
@@ -311,7 +315,7 @@ def _terms() -> Iterator[Fact]:
         )
 
 
-FACTS = (*_ports(), *_ports(), *_headers(), *_commands(), *_terms(), *_SELF, *_SELF)
+FACTS = (*_ports(), *_ports(), *_backends(), *_HEADERS, *_commands(), *_terms(), *_SELF, *_SELF)
 
 
 def sluice_question(rng: random.Random) -> Exchange:
