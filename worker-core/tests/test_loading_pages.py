@@ -9,11 +9,11 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tiny_models import SaveModel
 
 from sluice_worker.config import EngineConfig
 from sluice_worker.loading.loader import load_model
 from sluice_worker.loading.pages import drop_pages
-from tiny_models import SaveModel
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
