@@ -9,7 +9,10 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from tiny_models import SaveModel
 
+from sluice_worker.config import EngineConfig
+from sluice_worker.loading.loader import load_model
 from sluice_worker.loading.pages import drop_pages
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
@@ -41,3 +44,13 @@ def test_dropped_pages_leave_memory_and_can_be_read_again(tmp_path: Path) -> Non
         assert torch.equal(tensors["a"], values["a"])
         assert torch.equal(tensors["b"], values["b"])
         drop_pages(tensors["a"][0, :8])  # less than a page: nothing to do
+
+
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_packed_model_leaves_nothing_of_its_checkpoint_in_memory(save_model: SaveModel, tied: bool) -> None:
+    _, folder = save_model("llama", vocab_size=40_000, tie_word_embeddings=tied)
+    path = folder / "model.safetensors"
+    assert path.stat().st_size > 10_000_000
+    loaded = load_model(EngineConfig(model=str(folder), dtype="float32", kernels="cpu"))
+    assert loaded.num_parameters > 0
+    assert resident_bytes(path) < 1_000_000

@@ -16,7 +16,7 @@ from sluice_worker.config import ModelConfig
 from sluice_worker.kernels.interface import Kernels, LayerCache, LayerShape, LayerWeights, StepContext
 from sluice_worker.kv_cache import KVCache
 from sluice_worker.layers.attention import Attention
-from sluice_worker.layers.linear import Linear
+from sluice_worker.layers.linear import load_linear
 from sluice_worker.layers.mlp import GatedMLP
 from sluice_worker.layers.rope import rope_table
 from sluice_worker.loading.checkpoint import Checkpoint
@@ -94,12 +94,13 @@ class Decoder:
         tied = config.tie_word_embeddings
         self._dtype = checkpoint.dtype
         self._embedding = None if tied else checkpoint.take("model.embed_tokens.weight", table)
+        # The largest weight first: what packing it takes beside it is then on top of little else.
+        head = ("model.embed_tokens" if tied else "lm_head", config.vocab_size)
+        self._head = load_linear(kernels, checkpoint, [head], config.hidden_size, bias=False)
         layers = [DecoderLayer(config, kernels, checkpoint, index) for index in range(config.num_layers)]
         fused = kernels.fuse_layers(_layer_shape(config), [layer.weights for layer in layers])
         self._layers = fused or LayerLoop(layers)
         self._norm = checkpoint.take("model.norm.weight", (config.hidden_size,))
-        head = "model.embed_tokens.weight" if tied else "lm_head.weight"
-        self._head = Linear(kernels, checkpoint.take_weight(head, table))
 
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         """Compute a step: keys and values go to `cache`; return logits [S, vocab] of `batch.sample_rows`."""
