@@ -35,6 +35,7 @@ from sluice_worker.config import (
 from sluice_worker.errors import ConfigError, WorkerError
 from sluice_worker.kv_allocation import KVMode
 from sluice_worker.outputs import ModelInfo
+from sluice_worker.user_cache import cache_folder
 
 LISTEN_BACKLOG = 2048
 """Connections that the system may hold until the server takes them."""
@@ -61,6 +62,7 @@ def serve(
     quantization: options.Quantization = "none",
     device: options.Device = "auto",
     kernels: options.Kernels = "auto",
+    packed_cache: options.PackedCache = None,
     max_model_len: options.MaxModelLen = None,
     max_num_seqs: options.MaxNumSeqs = 64,
     max_num_batched_tokens: options.MaxNumBatchedTokens = 1024,
@@ -94,6 +96,7 @@ def serve(
             quantization=_one_of("--quantization", quantization, get_args(QuantizationName)),
             device=_one_of("--device", device, get_args(DeviceName)),
             kernels=_one_of("--kernels", kernels, get_args(KernelsName)),
+            packed_cache=_packed_cache(packed_cache),
             kv_cache_bytes=None if kv_memory is None else parse_memory(kv_memory),
             kv_cache_dtype=_one_of("--kv-cache-dtype", kv_cache_dtype, get_args(KVCacheDTypeName)),
             max_num_seqs=max_num_seqs,
@@ -202,6 +205,10 @@ def quantize(
     with _mistakes_in_one_line():
         wanted = _one_of("--to", to, get_args(QuantizationName)[1:])
         typer.echo(run_quantize(model, Path(out), wanted, replace=force))
+
+
+def _packed_cache(text: str | None) -> str | None:
+    return None if text == "off" else text or str(cache_folder("packed"))
 
 
 def parse_memory(text: str) -> int:

@@ -59,6 +59,15 @@ Kernels = Annotated[
         help="What computes; auto takes the fastest, reference is plain torch.",
     ),
 ]
+PackedCache = Annotated[
+    str | None,
+    typer.Option(
+        envvar="SLUICE_WORKER_PACKED_CACHE",
+        metavar="DIR|off",
+        help="Where large models' weights are kept as the kernels use them, for faster starts. "
+        "[default: sluice/packed in the user's cache]",
+    ),
+]
 MaxModelLen = Annotated[
     int | None,
     typer.Option(

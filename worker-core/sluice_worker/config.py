@@ -35,6 +35,8 @@ class EngineConfig(msgspec.Struct, frozen=True, kw_only=True):
     """`auto`: CUDA when there is one, else CPU. `mps` is accepted and runs on the CPU, with a warning."""
     quantization: QuantizationName = "none"
     """What the weights of linear layers become that the checkpoint holds as floats; see `quant.recipe`."""
+    packed_cache: str | None = None
+    """Folder that keeps large packed weights from one start to the next. `None`: they are packed anew."""
     kernels: KernelsName = "auto"
     """`auto`: the fastest that the device has; `reference` is plain torch everywhere."""
     block_size: int | None = None

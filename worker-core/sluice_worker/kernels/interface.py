@@ -11,7 +11,7 @@ once.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -104,6 +104,30 @@ class Draw(NamedTuple):
     min_p: float
     key: int
     """Of the noise: `sampling.noise.row_key`."""
+
+
+class PackedParts(NamedTuple):
+    """What `Kernels.pack` made of a weight, as tensors that can be stored."""
+
+    layout: int
+    """The backend's number for it."""
+    shape: tuple[int, int]
+    """[out, in]."""
+    panels: Tensor
+    """uint8."""
+    scales: Tensor | None
+    bias: Tensor | None
+
+
+@runtime_checkable
+class StoredForm(Protocol):
+    """A backend whose packed weights are worth keeping on disk. They are the same on every machine."""
+
+    def parts_of(self, packed: Any) -> PackedParts:
+        """Its tensors, not copied."""
+
+    def assemble(self, parts: PackedParts) -> Any:
+        """What `pack` returned, on the tensors given."""
 
 
 class Kernels(Protocol):

@@ -8,14 +8,14 @@ from torch import Tensor
 from sluice_worker.config import ModelConfig
 from sluice_worker.kernels.interface import Kernels, LayerCache, QKNorm, StepContext
 from sluice_worker.layers.linear import load_linear
-from sluice_worker.loading.checkpoint import Checkpoint
+from sluice_worker.loading.weights import Weights
 
 
 class Attention:
     """Project, normalize if the model does, rotate, write to the cache, attend, project back."""
 
     def __init__(
-        self, config: ModelConfig, kernels: Kernels, checkpoint: Checkpoint, prefix: str, window: int | None
+        self, config: ModelConfig, kernels: Kernels, weights: Weights, prefix: str, window: int | None
     ) -> None:
         self._kernels = kernels
         self.window = window
@@ -29,9 +29,9 @@ class Attention:
             (f"{prefix}.v_proj", kv_size),
         ]
         out = [(f"{prefix}.o_proj", config.hidden_size)]
-        self.qkv = load_linear(kernels, checkpoint, qkv, config.hidden_size, config.qkv_bias)
-        self.out = load_linear(kernels, checkpoint, out, q_size, config.o_bias)
-        self.qk_norm = _load_qk_norm(config, checkpoint, prefix) if config.qk_norm else None
+        self.qkv = load_linear(kernels, weights, qkv, config.hidden_size, config.qkv_bias)
+        self.out = load_linear(kernels, weights, out, q_size, config.o_bias)
+        self.qk_norm = _load_qk_norm(config, weights, prefix) if config.qk_norm else None
 
     def __call__(self, x: Tensor, cache: LayerCache, step: StepContext) -> Tensor:
         """[T, hidden] to [T, hidden]; the step's keys and values are in `cache` afterwards."""
@@ -44,9 +44,9 @@ class Attention:
         return self.out(attended.flatten(1))
 
 
-def _load_qk_norm(config: ModelConfig, checkpoint: Checkpoint, prefix: str) -> QKNorm:
+def _load_qk_norm(config: ModelConfig, weights: Weights, prefix: str) -> QKNorm:
     return QKNorm(
-        checkpoint.take(f"{prefix}.q_norm.weight", (config.head_dim,)),
-        checkpoint.take(f"{prefix}.k_norm.weight", (config.head_dim,)),
+        weights.take(f"{prefix}.q_norm.weight", (config.head_dim,)),
+        weights.take(f"{prefix}.k_norm.weight", (config.head_dim,)),
         config.rms_norm_eps,
     )

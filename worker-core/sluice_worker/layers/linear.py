@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from sluice_worker.kernels.interface import Kernels
-from sluice_worker.loading.checkpoint import Checkpoint
-from sluice_worker.quant.stacking import stack_weights
-from sluice_worker.quant.weights import QuantizedWeight
+from sluice_worker.loading.weights import LinearParts, Weights
 
 
 class Linear:
     """`x @ weight.T + bias` with a weight in the backend's own layout."""
 
-    def __init__(
-        self, kernels: Kernels, weight: Tensor | QuantizedWeight, bias: Tensor | None = None
-    ) -> None:
+    def __init__(self, kernels: Kernels, packed: Any) -> None:
         self._kernels = kernels
-        self.packed: Any = kernels.pack(weight, bias)
+        self.packed = packed
 
     def __call__(self, x: Tensor) -> Tensor:
         """[T, in] to [T, out]."""
@@ -33,11 +28,7 @@ class Linear:
 
 
 def load_linear(
-    kernels: Kernels, checkpoint: Checkpoint, parts: Sequence[tuple[str, int]], in_features: int, bias: bool
+    kernels: Kernels, weights: Weights, parts: LinearParts, in_features: int, bias: bool
 ) -> Linear:
-    """Read the projections `parts` (name, out features) and stack their outputs in that order."""
-    weights = [checkpoint.take_weight(f"{name}.weight", (out, in_features)) for name, out in parts]
-    biases = [checkpoint.take(f"{name}.bias", (out,)) for name, out in parts] if bias else []
-    linear = Linear(kernels, stack_weights(weights), torch.cat(biases) if biases else None)
-    checkpoint.drop_pages()
-    return linear
+    """The projections `parts` (name, out features), their outputs stacked in that order."""
+    return Linear(kernels, weights.take_linear(parts, in_features, bias))

@@ -19,23 +19,23 @@ from sluice_worker.layers.attention import Attention
 from sluice_worker.layers.linear import load_linear
 from sluice_worker.layers.mlp import GatedMLP
 from sluice_worker.layers.rope import rope_table
-from sluice_worker.loading.checkpoint import Checkpoint
+from sluice_worker.loading.weights import Weights
 
 
 class DecoderLayer:
     """Attention and feed-forward, each behind a norm and added to the residual stream."""
 
-    def __init__(self, config: ModelConfig, kernels: Kernels, checkpoint: Checkpoint, index: int) -> None:
+    def __init__(self, config: ModelConfig, kernels: Kernels, weights: Weights, index: int) -> None:
         prefix = f"model.layers.{index}"
         hidden = (config.hidden_size,)
         self._kernels = kernels
         self._eps = config.rms_norm_eps
-        self._input_norm = checkpoint.take(f"{prefix}.input_layernorm.weight", hidden)
-        self._post_norm = checkpoint.take(f"{prefix}.post_attention_layernorm.weight", hidden)
+        self._input_norm = weights.take(f"{prefix}.input_layernorm.weight", hidden)
+        self._post_norm = weights.take(f"{prefix}.post_attention_layernorm.weight", hidden)
         self._attention = Attention(
-            config, kernels, checkpoint, f"{prefix}.self_attn", config.sliding_windows[index]
+            config, kernels, weights, f"{prefix}.self_attn", config.sliding_windows[index]
         )
-        self._mlp = GatedMLP(config, kernels, checkpoint, f"{prefix}.mlp")
+        self._mlp = GatedMLP(config, kernels, weights, f"{prefix}.mlp")
 
     def __call__(
         self, x: Tensor, residual: Tensor | None, cache: LayerCache, step: StepContext
@@ -83,24 +83,22 @@ class LayerLoop:
 class Decoder:
     """A decoder-only transformer with its weights."""
 
-    def __init__(
-        self, config: ModelConfig, kernels: Kernels, checkpoint: Checkpoint, num_positions: int
-    ) -> None:
+    def __init__(self, config: ModelConfig, kernels: Kernels, weights: Weights, num_positions: int) -> None:
         self._kernels = kernels
         self._eps = config.rms_norm_eps
         self._windows = frozenset(config.sliding_windows)
-        self._cos_sin = rope_table(config.rope, config.head_dim, num_positions, checkpoint.device)
+        self._cos_sin = rope_table(config.rope, config.head_dim, num_positions, weights.device)
         table = (config.vocab_size, config.hidden_size)
         tied = config.tie_word_embeddings
-        self._dtype = checkpoint.dtype
-        self._embedding = None if tied else checkpoint.take("model.embed_tokens.weight", table)
+        self._dtype = weights.dtype
+        self._embedding = None if tied else weights.take("model.embed_tokens.weight", table)
         # The largest weight first: what packing it takes beside it is then on top of little else.
         head = ("model.embed_tokens" if tied else "lm_head", config.vocab_size)
-        self._head = load_linear(kernels, checkpoint, [head], config.hidden_size, bias=False)
-        layers = [DecoderLayer(config, kernels, checkpoint, index) for index in range(config.num_layers)]
+        self._head = load_linear(kernels, weights, [head], config.hidden_size, bias=False)
+        layers = [DecoderLayer(config, kernels, weights, index) for index in range(config.num_layers)]
         fused = kernels.fuse_layers(_layer_shape(config), [layer.weights for layer in layers])
         self._layers = fused or LayerLoop(layers)
-        self._norm = checkpoint.take("model.norm.weight", (config.hidden_size,))
+        self._norm = weights.take("model.norm.weight", (config.hidden_size,))
 
     def forward(self, batch: Batch, cache: KVCache) -> Tensor:
         """Compute a step: keys and values go to `cache`; return logits [S, vocab] of `batch.sample_rows`."""

@@ -12,7 +12,7 @@ from sluice_worker.config import ModelConfig
 from sluice_worker.errors import UnsupportedModelError
 from sluice_worker.kernels.interface import Kernels
 from sluice_worker.kv_cache import KVCache
-from sluice_worker.loading.checkpoint import Checkpoint
+from sluice_worker.loading.weights import Weights
 from sluice_worker.models.decoder import Decoder
 
 
@@ -29,7 +29,7 @@ class Model(Protocol):
         """The output layer: [rows, vocab] for [rows, hidden]."""
 
 
-ModelBuilder = Callable[[ModelConfig, Kernels, Checkpoint, int], Model]
+ModelBuilder = Callable[[ModelConfig, Kernels, Weights, int], Model]
 """Takes the shape, the kernels, the weights and the number of positions that will be used."""
 
 BUILDERS: Mapping[str, ModelBuilder] = {

@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from sluice_worker.user_cache import cache_folder
+
 logger = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).parent
@@ -50,7 +52,7 @@ def build(folder: Path | None = None) -> Path:
 
     Raises `BuildError`.
     """
-    folder = folder or cache_folder()
+    folder = folder or cache_folder("kernels")
     source, compiler = _source_hash(), find_compiler()
     name = f"libsluice_cpu-{source}-{_version_hash(compiler) if compiler else '*'}.so"
     for place in (folder, PREBUILT):
@@ -59,11 +61,6 @@ def build(folder: Path | None = None) -> Path:
     if compiler is None:
         raise BuildError("There is no C++ compiler: install g++ (Debian: apt install g++) for fast kernels.")
     return _make(compiler, folder / name)
-
-
-def cache_folder() -> Path:
-    """`$XDG_CACHE_HOME/sluice/kernels`, under `~/.cache` by default."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sluice" / "kernels"
 
 
 def find_compiler() -> str | None:

@@ -30,6 +30,7 @@ from sluice_worker.kernels.interface import (
     LayerShape,
     LayerStack,
     LayerWeights,
+    PackedParts,
     QKNorm,
 )
 from sluice_worker.quant.weights import QuantizedWeight, WeightFormat
@@ -98,6 +99,15 @@ class CpuKernels:
     def pack(self, weight: Tensor | QuantizedWeight, bias: Tensor | None) -> PackedLinear:
         """A copy in panels; the original can be dropped."""
         return pack_linear(weight, bias)
+
+    def parts_of(self, packed: PackedLinear) -> PackedParts:
+        """Layouts are numbered as weight formats are."""
+        shape = (packed.out_features, packed.in_features)
+        return PackedParts(packed.format, shape, packed.panels, packed.scales, packed.bias)
+
+    def assemble(self, parts: PackedParts) -> PackedLinear:
+        """The same products as before."""
+        return PackedLinear(WeightFormat(parts.layout), *parts[1:])
 
     def linear(self, x: Tensor, packed: PackedLinear) -> Tensor:
         """`x @ weight.T + bias`."""
