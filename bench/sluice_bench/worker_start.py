@@ -1,8 +1,9 @@
 """How long a worker takes from its start to its first token, and how much memory it ever had.
 
-A cold start is one whose files are not in the system's page cache, as after a boot: what an earlier start
-mapped or opened (checkpoint, packed weights, libraries) is dropped from it first, as far as no other process
-holds it. A warm start finds them there.
+Every start measured comes after another, which has kept its packed weights on disk. A cold start is one whose
+files are not in the system's page cache, as after a boot: what the earlier start mapped or opened
+(checkpoint, packed weights, libraries) is dropped from it first, as far as no other process holds it. A warm
+start finds them there.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import psutil
 from sluice_bench.processes import ForeignCpu, ServerFailed, ServerProcess
 from sluice_bench.worker_loads import Prompts, problem_of, requested
 from sluice_bench.worker_plan import Row, Start, Step
-from sluice_bench.worker_targets import Site, server_of
+from sluice_bench.worker_targets import Site, await_packed, server_of
 
 _PROMPT_TOKENS, _LOAD_STREAMS, _LOAD_TOKENS = 16, 16, 128
 _KV_BYTES = 64 * 2**20
@@ -28,9 +29,10 @@ _LARGE_FILE_BYTES = 16 * 2**20
 
 def measure_start(step: Step, shape: str, site: Site, prompts: Prompts, draw: str, repeat: int) -> Row:
     """Start, ask for one token, then for some at sixteen streams, for the peak. Raises `ServerFailed`."""
+    with server_of(step.contestant, shape, site, _KV_BYTES) as earlier:
+        await_packed(site)
+        files = [*_files(earlier), *site.checkpoint(shape).iterdir(), *site.packed.glob("*")]
     if isinstance(step.load, Start) and step.load.cold:
-        with server_of(step.contestant, shape, site, _KV_BYTES) as earlier:
-            files = [*_files(earlier), *site.checkpoint(shape).iterdir()]
         forget(files)
     foreign = ForeignCpu(os.getpid())
     server = server_of(step.contestant, shape, site, _KV_BYTES)

@@ -10,6 +10,7 @@ in another's figures.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -70,6 +71,7 @@ MODEL_NAME = "bench"
 _FOLDERS = re.compile(r"(?<![\w./])/(?:[\w.+-]+/)+")
 _SLOTS, _LLAMA_CONTEXT, _VLLM_CONTEXT = 32, 16384, 2048
 _READY_S = 600.0
+_PACKED_BEGINS_S, _PACKED_S = 0.5, 60.0
 
 
 class Site(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +84,11 @@ class Site(msgspec.Struct, frozen=True, kw_only=True):
     programs: Mapping[str, Path | str]
     """By a peer's name its program, or why there is none."""
     threads: int
+
+    @property
+    def packed(self) -> Path:
+        """Where the worker keeps packed weights."""
+        return self.models / "packed"
 
     def checkpoint(self, shape: str) -> Path:
         """The folder of a shape."""
@@ -196,7 +203,16 @@ def running_contestant(name: str, shape: str, site: Site) -> Iterator[Contestant
             yield BatchContestant(name, peer, command)
         return
     with server_of(name, shape, site) as server:
+        await_packed(site)
         yield ServedContestant(name, server)
+
+
+def await_packed(site: Site) -> None:
+    """Wait until no worker writes packed weights: the first start of a model does, after it is ready."""
+    deadline = time.monotonic() + _PACKED_S
+    time.sleep(_PACKED_BEGINS_S)
+    while any(site.packed.glob("*.part")) and time.monotonic() < deadline:
+        time.sleep(_PACKED_BEGINS_S)
 
 
 def server_of(name: str, shape: str, site: Site, kv_bytes: int = KV_BYTES) -> ServerProcess:
@@ -208,6 +224,7 @@ def server_of(name: str, shape: str, site: Site, kv_bytes: int = KV_BYTES) -> Se
     log, environment = site.folder / f"{name}-{port}.log", {"OMP_NUM_THREADS": str(site.threads)}
     if name in WORKER_OPTIONS:
         command = worker_command(checkpoint, port, site.threads, kv_bytes, WORKER_OPTIONS[name])
+        environment["SLUICE_WORKER_PACKED_CACHE"] = str(site.packed)
         return ServerProcess(command, port, log, "/ready", _READY_S, environment)
     program = site.programs.get(name, "not installed")
     if isinstance(program, str):

@@ -16,6 +16,7 @@ from sluice_bench.worker_targets import (
     PEERS,
     WORKER_OPTIONS,
     Site,
+    await_packed,
     llama_command,
     loaded_contestants,
     reason_of,
@@ -132,3 +133,22 @@ def test_an_engine_may_bring_torch_but_never_cuda() -> None:
     report = json.dumps({"install": [{"metadata": {"name": name}} for name in names]})
     assert VLLM_CPU.torch is not None
     assert heavy_distributions(report, with_torch=True) == ["nvidia-cublas-cu12"]
+
+
+def test_a_start_is_not_measured_beside_a_worker_that_keeps_its_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = Site(folder=tmp_path, models=tmp_path, programs={}, threads=1)
+    site.packed.mkdir()
+    unfinished = site.packed / "key.1.part"
+    unfinished.touch()
+    naps: list[float] = []
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        if len(naps) == 3:
+            unfinished.unlink()
+
+    monkeypatch.setattr("sluice_bench.worker_targets.time.sleep", nap)
+    await_packed(site)
+    assert len(naps) == 3

@@ -79,15 +79,17 @@ def freed_at_once() -> Iterator[None]:
     """Inside, every block of a megabyte and more comes from the system and goes back to it when freed.
 
     Afterwards only those of 32 megabytes and more do, which is the most that glibc would settle on: a step's
-    temporaries should not be mapped anew each time. Does nothing with another C library.
+    temporaries should not be mapped anew each time. What is free by then goes back to the system. Does nothing
+    with another C library.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is None:
+    libc = ctypes.CDLL(None)
+    if not hasattr(libc, "mallopt"):
         yield
         return
-    mallopt(_M_MMAP_THRESHOLD, _LOADING_BYTES)
+    libc.mallopt(_M_MMAP_THRESHOLD, _LOADING_BYTES)
     try:
         yield
     finally:
-        mallopt(_M_MMAP_THRESHOLD, _SERVING_BYTES)
-        mallopt(_M_TRIM_THRESHOLD, 2 * _SERVING_BYTES)
+        libc.mallopt(_M_MMAP_THRESHOLD, _SERVING_BYTES)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2 * _SERVING_BYTES)
+        libc.malloc_trim(0)

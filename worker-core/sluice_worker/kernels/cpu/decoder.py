@@ -143,27 +143,36 @@ class FusedLayers:
 
     def _use_memory(self, rows: int, dtype: torch.dtype) -> Tensor:
         """Point the step to memory for `rows` rows; returns what `x` points to, [rows, hidden]."""
-        shape = self._shape
-        heads = shape.num_heads + 2 * shape.num_kv_heads
-        widths = {
-            "x": shape.hidden,
-            "normed": shape.hidden,
-            "qkv": heads * shape.head_dim,
-            "query": shape.num_heads * shape.head_dim,
-            "attended": shape.num_heads * shape.head_dim,
-            "gate_up": 2 * shape.inner,
-            "gated": shape.inner,
-        }
-        pitch = ALIGNMENT // dtype.itemsize
-        sizes = [-(-rows * width // pitch) * pitch for width in widths.values()]
-        if self._memory.dtype != dtype or len(self._memory) < sum(sizes) + pitch:
-            self._memory = torch.empty(sum(sizes) + pitch, dtype=dtype)
+        offsets, end = self._offsets(ALIGNMENT // dtype.itemsize, rows)
+        if self._memory.dtype != dtype or len(self._memory) < end + ALIGNMENT // dtype.itemsize:
+            self._memory = torch.empty(end + ALIGNMENT // dtype.itemsize, dtype=dtype)
         first = -self._memory.data_ptr() % ALIGNMENT // dtype.itemsize
-        address = self._memory.data_ptr() + first * dtype.itemsize
-        for name, size in zip(widths, sizes, strict=True):
-            setattr(self._step, name, address)
-            address += size * dtype.itemsize
-        return self._memory[first : first + rows * shape.hidden].view(rows, shape.hidden)
+        for name, offset in offsets.items():
+            setattr(self._step, name, self._memory.data_ptr() + (first + offset) * dtype.itemsize)
+        return self._memory[first : first + rows * self._shape.hidden].view(rows, self._shape.hidden)
+
+    def _offsets(self, pitch: int, rows: int) -> tuple[dict[str, int], int]:
+        """Where each of the step's arrays starts, at multiples of `pitch` numbers, and where all end.
+
+        Attention is over when the feed-forward begins, and takes the same place.
+        """
+        shape = self._shape
+        query = shape.num_heads * shape.head_dim
+        common = {"x": shape.hidden, "normed": shape.hidden}
+        attention = {
+            "qkv": query + 2 * shape.num_kv_heads * shape.head_dim,
+            "query": query,
+            "attended": query,
+        }
+        feed_forward = {"gate_up": 2 * shape.inner, "gated": shape.inner}
+        offsets, end = {}, 0
+        for part in (attention, feed_forward):
+            at = 0
+            for name, width in (common | part).items():
+                offsets[name] = at
+                at += -(-rows * width // pitch) * pitch
+            end = max(end, at)
+        return offsets, end
 
     def _use_plan(self, plan: AttentionPlan) -> None:
         shape = self._shape
