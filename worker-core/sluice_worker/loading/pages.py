@@ -79,8 +79,8 @@ def freed_at_once() -> Iterator[None]:
     """Inside, every block of a megabyte and more comes from the system and goes back to it when freed.
 
     Afterwards only those of 32 megabytes and more do, which is the most that glibc would settle on: a step's
-    temporaries should not be mapped anew each time. What is free by then goes back to the system. Does nothing
-    with another C library.
+    temporaries should not be mapped anew each time. What is free by then goes back too. Does nothing with
+    another C library.
     """
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "mallopt"):
