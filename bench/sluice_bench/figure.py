@@ -10,10 +10,16 @@ from rich.table import Table
 
 from sluice_bench.report import DISTURBED_CORES, number
 
-Verdict = Literal["aim", "bar", "no", "not measured"]
+Verdict = Literal["aim", "bar", "no", "not measured", "no bar"]
 
 _HEAD = ("figure", "bar", "aim", "measured", "met?")
-_VERDICTS = {"aim": "yes, the aim too", "bar": "yes", "no": "**no**", "not measured": "not measured"}
+_VERDICTS = {
+    "aim": "yes, the aim too",
+    "bar": "yes",
+    "no": "**no**",
+    "not measured": "not measured",
+    "no bar": "",
+}
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,6 +40,8 @@ class Figure(msgspec.Struct, frozen=True, kw_only=True):
         """The best of bar and aim that the value reaches."""
         if self.value is None:
             return "not measured"
+        if self.bar is None and self.aim is None:
+            return "no bar"
         if self.aim is not None and self._reaches(self.value, self.aim):
             return "aim"
         return "bar" if self.bar is not None and self._reaches(self.value, self.bar) else "no"

@@ -112,7 +112,8 @@ def _opening(bench: WorkerBench, raw_name: str) -> str:
         f"Every repeat is a row in [{raw_name}]({raw_name}); each table says when it was measured. A figure "
         "is the median of its repeats, with the smallest and the largest in brackets; a ratio is taken "
         "repeat by repeat between engines that took turns. How each is measured: "
-        "[measuring.md](../measuring.md)." + warning
+        "[measuring.md](../measuring.md). Why bars are missed, and what was tried: "
+        "[worker-cpu-notes.md](worker-cpu-notes.md)." + warning
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from sluice_bench.figure import figures_section
 from sluice_bench.gateway_bench import BenchSettings, GatewayBench, LaneName, LaneResult, number_of_steps
 from sluice_bench.gateway_figures import Figure, added_delays_ms, client_bound, figures
 from sluice_bench.gateway_overhead import Kind, OverheadRow
@@ -215,3 +216,9 @@ def test_a_part_has_fewer_steps_than_the_whole() -> None:
     parts = [number_of_steps(msgspec.structs.replace(SETTINGS, lanes=(lane,))) for lane in LaneName]
     installs = 3
     assert number_of_steps(SETTINGS) == sum(part - installs for part in parts) + installs
+
+
+def test_a_figure_without_bar_and_aim_is_not_judged() -> None:
+    plain = Figure(name="warm start", unit="s", bar=None, aim=None, value=1.6)
+    assert plain.verdict == "no bar"
+    assert "no**" not in figures_section([plain])
