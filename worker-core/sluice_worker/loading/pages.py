@@ -38,8 +38,8 @@ _COPY_BYTES, _HUGE_PAGE = 2**25, 2**21
 
 
 def in_fast_memory(mapped: Tensor, size: int) -> Tensor:
-    """A mapped file, uint8 [bytes], whose first `size` bytes are in memory: itself if these lie in huge pages,
-    else a copy that does. The rest, tables of which few rows are used, comes as it is touched.
+    """A mapped file, uint8 [bytes], whose first `size` bytes are in memory: itself if these lie in huge
+    pages, else a copy that does. The rest, tables of which few rows are used, comes as it is touched.
 
     With small pages a step that reads all weights takes 15 % longer. Whether a file gets huge ones is up to
     its file system, and to how it came into the page cache.
