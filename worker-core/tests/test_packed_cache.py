@@ -110,7 +110,7 @@ def test_a_damaged_file_is_said_to_be_so_and_removed(
 
 
 def test_where_pages_are_small_weights_are_copied(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path, written = tmp_path / "key.packed", weights(100_000)
+    path, written = tmp_path / "key.packed", weights(3_000_000)
     write_packed(path, written)
     for huge in (0, None, 2**40):
         monkeypatch.setattr(pages, "_huge_bytes", lambda mapped, huge=huge: huge)

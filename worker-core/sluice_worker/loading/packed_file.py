@@ -2,8 +2,9 @@
 
     8 bytes magic, 8 bytes length of the header, the header in JSON, then tensors at multiples of 64 bytes
 
-The header gives every tensor's place, counted from the first multiple of 4096 bytes behind it. A file appears
-under its name complete or not at all; what is cut short later is told by its size.
+The header gives every tensor's place, counted from the first multiple of 4096 bytes behind it: first what a
+step reads whole, then tables and norms. A file appears under its name complete or not at all; what is cut
+short later is told by its size.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -61,6 +61,8 @@ class _Linear(msgspec.Struct, frozen=True):
 
 class _Header(msgspec.Struct, frozen=True):
     data_bytes: int
+    linear_bytes: int
+    """Up to where packed weights lie."""
     summary: WeightSummary
     tensors: dict[str, _Place]
     linears: dict[str, _Linear]
@@ -78,11 +80,15 @@ class PackedWeights(NamedTuple):
 def write_packed(path: Path, weights: PackedWeights) -> None:
     """Write `path` in one step, through a file beside it. Raises `OSError`."""
     layout = _Layout()
+    linears = {name: layout.place_linear(parts) for name, parts in weights.linears.items()}
+    linear_bytes = layout.size
+    tensors = {name: layout.place(tensor) for name, tensor in weights.tensors.items()}
     header = _Header(
-        tensors={name: layout.place(tensor) for name, tensor in weights.tensors.items()},
-        linears={name: layout.place_linear(parts) for name, parts in weights.linears.items()},
-        summary=weights.summary,
         data_bytes=layout.size,
+        linear_bytes=linear_bytes,
+        summary=weights.summary,
+        tensors=tensors,
+        linears=linears,
     )
     encoded = msgspec.json.encode(header)
     start = _data_start(len(encoded))
@@ -115,7 +121,7 @@ def read_packed(path: Path) -> PackedWeights:
         start = _data_start(length)
         if size != start + header.data_bytes:
             raise PackedFileError(f"{path} has another length than its header says.")
-        data = in_fast_memory(_map(file.fileno()))[start:]
+        data = in_fast_memory(_map(file.fileno()), start + header.linear_bytes)[start:]
     return PackedWeights(
         header.summary,
         {name: _tensor(data, place) for name, place in header.tensors.items()},
@@ -166,9 +172,6 @@ def _settle(descriptor: int) -> None:
 def _map(descriptor: int) -> Tensor:
     """uint8 [bytes of the file]. Private, so that nothing written to it could reach the file."""
     memory = mmap.mmap(descriptor, 0, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ | mmap.PROT_WRITE)
-    if hasattr(mmap, "MADV_HUGEPAGE"):
-        with suppress(OSError):  # a kernel without huge pages
-            memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=torch.uint8)
 
 
