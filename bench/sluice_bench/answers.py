@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from sluice_bench import sse
-from sluice_bench.client import Exchange
+from sluice_bench.connection import Exchange
 from sluice_bench.http_wire import HttpWireError, TimedResponse, parse_response
 from sluice_bench.records import Chunk, Failure, RequestRecord, TokenSource
 

@@ -18,17 +18,12 @@ import msgspec
 
 from sluice_bench import arrivals
 from sluice_bench.answers import read_answers
-from sluice_bench.client import (
-    Exchange,
-    LoadPlan,
-    LoadRun,
-    OpenLoop,
-    Target,
-    frozen_gc,
-    new_event_loop,
-)
+from sluice_bench.connection import Exchange
+from sluice_bench.load_run import LoadRun, frozen_gc, new_event_loop
+from sluice_bench.loops import LoadPlan, OpenLoop
 from sluice_bench.metrics import dispatch_lag_s, e2e_s, percentile, ttft_service_s, ttft_user_s
 from sluice_bench.records import RequestRecord
+from sluice_bench.target import Target
 from sluice_bench.workload import Asking, Shape, chat_requests
 
 LIMIT_SHARE = 0.02

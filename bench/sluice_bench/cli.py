@@ -12,10 +12,10 @@ from typing import Annotated, Literal
 import msgspec
 import typer
 
-from sluice_bench import arrivals, ping, report
+from sluice_bench import arrivals, ping, run_table
 from sluice_bench.baseline import BUNDLED_MODEL, BaselineSettings, measure_baseline, number_of_steps
+from sluice_bench.baseline_report import render_baseline
 from sluice_bench.calibration import CalibratedRun, run_calibrated
-from sluice_bench.client import ClosedLoop, LoadPlan, OpenLoop, Target
 from sluice_bench.gateway_bench import LANES, BenchSettings, GatewayBench, LaneName, run_bench
 from sluice_bench.gateway_bench import number_of_steps as gateway_steps
 from sluice_bench.gateway_report import figures_table, render_gateway
@@ -23,10 +23,12 @@ from sluice_bench.ladder_command import ladder_command
 from sluice_bench.limits import QUICK_LIMITS, LimitsLoad, measure_limits
 from sluice_bench.limits import number_of_steps as limits_steps
 from sluice_bench.limits import table as limits_table
+from sluice_bench.loops import ClosedLoop, LoadPlan, OpenLoop
 from sluice_bench.metrics import Objective, Summary, summarise
 from sluice_bench.null_server import NullSettings, serve
 from sluice_bench.peer_packages import DEFAULT_FOLDER
 from sluice_bench.processes import ServerFailed, null_server_process
+from sluice_bench.target import Target
 from sluice_bench.terminal import command_line, console, fail, progress, steps, write_json
 from sluice_bench.worker_command import worker_command
 from sluice_bench.workload import SUITES, Asking, chat_requests
@@ -149,10 +151,10 @@ def _run_with_null_server(plan: LoadPlan) -> CalibratedRun:
 
 def _print_run(model: str, run: CalibratedRun, summary: Summary) -> None:
     console.print(f"[bold]{model}[/bold]")
-    for line in report.summary_lines(summary):
+    for line in run_table.summary_lines(summary):
         console.print(line)
-    console.print(report.summary_table(summary))
-    console.print(report.calibration_line(run.calibration))
+    console.print(run_table.summary_table(summary))
+    console.print(run_table.calibration_line(run.calibration))
 
 
 @app.command("ping")
@@ -211,7 +213,7 @@ def baseline_command(
             fail(str(error))
     raw = output.with_suffix(".json")
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(report.render_baseline(baseline, raw.name), encoding="utf-8")
+    output.write_text(render_baseline(baseline, raw.name), encoding="utf-8")
     write_json(raw, baseline)
     console.print(f"Wrote {output} and {raw}.")
 

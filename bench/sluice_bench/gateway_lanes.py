@@ -25,7 +25,7 @@ from sluice_bench.chunk_delay import (
     sent_delays_ms,
     while_all_ran,
 )
-from sluice_bench.client import Exchange, LoadPlan, OpenLoop, Target, run_blocking
+from sluice_bench.connection import Exchange
 from sluice_bench.gateway_overhead import (
     KINDS,
     Kind,
@@ -55,10 +55,13 @@ from sluice_bench.gateway_targets import (
     running_fleet,
 )
 from sluice_bench.interleave import Leg, run_interleaved
+from sluice_bench.load_run import run_blocking
 from sluice_bench.loop_block import answer_times_ms, lag_histogram, longest_lag_s, run_probed
+from sluice_bench.loops import LoadPlan, OpenLoop
 from sluice_bench.metrics import percentile
 from sluice_bench.peer_packages import Programs
 from sluice_bench.processes import ForeignCpu, ServerFailed, null_server_process, pinned
+from sluice_bench.target import Target
 from sluice_bench.workload import Asking, Shape, chat_requests
 
 _SHAPE = Shape(prompt_words=96, output_tokens=100)

@@ -25,8 +25,9 @@ from sluice_bench import arrivals
 from sluice_bench.answers import read_answers
 from sluice_bench.baseline import BUNDLED_MODEL, make_checkpoint
 from sluice_bench.calibration import CalibratedRun, Calibration, run_calibrated
-from sluice_bench.client import ClosedLoop, LoadPlan, OpenLoop, Target, run_blocking
 from sluice_bench.environment import Environment, describe
+from sluice_bench.load_run import run_blocking
+from sluice_bench.loops import ClosedLoop, LoadPlan, OpenLoop
 from sluice_bench.metrics import Objective, summarise, ttft_user_s
 from sluice_bench.processes import (
     ForeignCpu,
@@ -36,6 +37,7 @@ from sluice_bench.processes import (
     null_server_process,
     script,
 )
+from sluice_bench.target import Target
 from sluice_bench.workload import Asking, early_ending_requests, geometric_lengths, random_token_prompts
 
 Batching = Literal["none", "static", "dynamic", "continuous"]

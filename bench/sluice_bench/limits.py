@@ -23,7 +23,8 @@ from typing import Literal
 import msgspec
 
 from sluice_bench.answers import read_answers
-from sluice_bench.client import ClosedLoop, LoadPlan, Target, run_blocking
+from sluice_bench.load_run import run_blocking
+from sluice_bench.loops import ClosedLoop, LoadPlan
 from sluice_bench.metrics import distribution, e2e_s
 from sluice_bench.processes import (
     ForeignCpu,
@@ -33,6 +34,7 @@ from sluice_bench.processes import (
     null_server_process,
     script,
 )
+from sluice_bench.target import Target
 from sluice_bench.workload import Asking, Shape, chat_requests
 
 Phase = Literal["memory", "shared", "freezing", "frozen", "back"]

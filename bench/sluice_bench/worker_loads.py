@@ -17,11 +17,13 @@ from contextlib import contextmanager
 from itertools import pairwise
 
 from sluice_bench.answers import read_answers
-from sluice_bench.client import ClosedLoop, LoadPlan, OpenLoop, Target, WireRequest, run_blocking
+from sluice_bench.load_run import run_blocking
+from sluice_bench.loops import ClosedLoop, LoadPlan, OpenLoop
 from sluice_bench.metrics import Objective, arrivals, percentile, summarise, ttft_service_s
 from sluice_bench.peers.hf_generate import Task
 from sluice_bench.processes import ForeignCpu, ServerFailed, pinned, two_cores
 from sluice_bench.records import RequestRecord
+from sluice_bench.target import Target, WireRequest
 from sluice_bench.worker_plan import Extension, Intrusion, Row, Step, Streams
 from sluice_bench.worker_targets import MODEL_NAME, BatchContestant, Contestant, ServedContestant
 from sluice_bench.workload import Asking, chosen_token_prompts, token_requests

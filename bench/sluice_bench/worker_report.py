@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from sluice_bench.figure import figures_section
+from sluice_bench.formatting import DISTURBED_CORES, number, spread
 from sluice_bench.gateway_report import machine
 from sluice_bench.gateway_tables import cell as cell_text
-from sluice_bench.report import DISTURBED_CORES, number, spread
 from sluice_bench.worker_bench import CellResult, WorkerBench
 from sluice_bench.worker_figures import worker_figures
 from sluice_bench.worker_plan import (

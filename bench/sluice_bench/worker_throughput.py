@@ -23,7 +23,8 @@ from sluice_bench.answers import read_answers
 from sluice_bench.bandwidth import Bandwidth
 from sluice_bench.calibration import Calibration, run_calibrated
 from sluice_bench.checkpoint import weight_bytes_per_token
-from sluice_bench.client import ClosedLoop, LoadPlan, Target, run_blocking
+from sluice_bench.load_run import run_blocking
+from sluice_bench.loops import ClosedLoop, LoadPlan
 from sluice_bench.metrics import Objective, summarise
 from sluice_bench.peers.hf_generate import Result, Task
 from sluice_bench.processes import (
@@ -34,6 +35,7 @@ from sluice_bench.processes import (
     null_server_process,
     script,
 )
+from sluice_bench.target import Target
 from sluice_bench.workload import Asking, random_token_prompts, token_requests
 
 _LOW_ID, _HIGH_ID = 300, 2000

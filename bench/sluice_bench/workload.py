@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from sluice_bench.client import Target, WireRequest, http_request
+from sluice_bench.target import Target, WireRequest, http_request
 
 _VOCABULARY = """
 river stone maple lantern harbour window silver orchard meadow copper thunder garden paper winter

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice_bench.answers import count_tokens, read_answer, spread
-from sluice_bench.client import Exchange
+from sluice_bench.connection import Exchange
 from sluice_bench.records import Failure, TokenSource
 
 HEAD = (

@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from sluice_bench.client import Target, WireRequest
+from sluice_bench.target import Target, WireRequest
 from sluice_bench.workload import SUITES, Asking, chat_requests, random_token_prompts, token_requests
 
 TARGET = Target(host="127.0.0.1", port=8000)

@@ -1,0 +1,71 @@
+"""One run for a terminal: its distributions, what happened in sentences, and the client's verdict on itself.
+
+Computes no metric of its own.
+"""
+
+from __future__ import annotations
+
+from rich.table import Table
+
+from sluice_bench.calibration import Calibration
+from sluice_bench.formatting import number
+from sluice_bench.metrics import Distribution, Summary
+
+
+def summary_table(summary: Summary) -> Table:
+    """The distributions of one run, milliseconds."""
+    table = Table(title="milliseconds")
+    for column in ("metric", "n", "mean", "p50", "p90", "p95", "p99", "max"):
+        table.add_column(column, justify="left" if column == "metric" else "right")
+    metrics = (
+        ("TTFT, user", summary.ttft_user_ms),
+        ("TTFT, service", summary.ttft_service_ms),
+        ("TPOT", summary.tpot_ms),
+        ("TBT (per token)", summary.tbt_ms),
+        ("NTPOT", summary.ntpot_ms),
+        ("E2E", summary.e2e_ms),
+        ("longest stall", summary.stall_ms),
+        ("dispatch lag", summary.dispatch_lag_ms),
+    )
+    for name, found in metrics:
+        if found is not None:
+            table.add_row(name, *_cells(found))
+    return table
+
+
+def _cells(found: Distribution) -> list[str]:
+    values = (found.mean, found.p50, found.p90, found.p95, found.p99, found.high)
+    return [str(found.count), *("–" if value is None else number(value) for value in values)]
+
+
+def summary_lines(summary: Summary) -> list[str]:
+    """What happened, in sentences."""
+    lines = [f"{summary.complete} of {summary.scheduled} scheduled requests complete."]
+    lines += [f"{count} failed: {name}." for name, count in summary.failures.items()]
+    if summary.whole is not None:
+        rate = f"{number(summary.whole.tokens_per_s)} output tokens/s over {summary.whole.seconds:.2f} s"
+        steady = f", {number(summary.steady.tokens_per_s)} while steady" if summary.steady else ""
+        lines.append(rate + steady + ".")
+    lines.append(
+        f"Goodput: {summary.goodput_share:.1%} of scheduled requests, {number(summary.goodput_per_s)}/s."
+    )
+    lines.append(
+        f"{summary.prompt_tokens} prompt tokens ({summary.cached_tokens} cached), {summary.output_tokens} "
+        f"output tokens; counted by {', '.join(sorted(summary.token_sources)) or 'nothing'}."
+    )
+    return lines
+
+
+def calibration_line(calibration: Calibration) -> str:
+    """The client's verdict on itself."""
+    if calibration.reference_p99_ms is None:
+        return "VOID: nothing completed."
+    if calibration.null_p99_ms is None:
+        return "VOID: the null server did not answer, so the client's own error is unknown."
+    share = calibration.error_ms / calibration.reference_p99_ms if calibration.reference_p99_ms else 1.0
+    verdict = "VOID, latencies say more of the client than of the server" if calibration.void else "valid"
+    return (
+        f"Client's own error: null server p99 {calibration.null_p99_ms:.3f} ms over {calibration.probes} "
+        f"probes, dispatch lag p99 {calibration.dispatch_lag_p99_ms:.3f} ms: {share:.1%} of the reported p99 "
+        f"(limit {calibration.limit_share:.0%}): {verdict}."
+    )
