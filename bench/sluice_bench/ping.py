@@ -77,7 +77,8 @@ def _describe(model: str, exchange: Exchange) -> str:
     total_ms = (e2e_s(record) or 0.0) * 1000
     first = ttft_service_s(record)
     detail = f", first token after {first * 1000:.1f} ms, {record.n_events} events" if first else ""
-    return f"{kind} of {model}: {record.output_tokens} tokens in {total_ms:.1f} ms{detail}"
+    tokens = "an unknown number of" if record.output_tokens is None else record.output_tokens
+    return f"{kind} of {model}: {tokens} tokens in {total_ms:.1f} ms{detail}"
 
 
 def _words(exchange: Exchange) -> str:

@@ -43,17 +43,41 @@ def summary_lines(summary: Summary) -> list[str]:
     lines = [f"{summary.complete} of {summary.scheduled} scheduled requests complete."]
     lines += [f"{count} failed: {name}." for name, count in summary.failures.items()]
     if summary.whole is not None:
-        rate = f"{number(summary.whole.tokens_per_s)} output tokens/s over {summary.whole.seconds:.2f} s"
-        steady = f", {number(summary.steady.tokens_per_s)} while steady" if summary.steady else ""
+        rate = f"{_known(summary.whole.tokens_per_s)} output tokens/s over {summary.whole.seconds:.2f} s"
+        steady = f", {_known(summary.steady.tokens_per_s)} while steady" if summary.steady else ""
         lines.append(rate + steady + ".")
     lines.append(
         f"Goodput: {summary.goodput_share:.1%} of scheduled requests, {number(summary.goodput_per_s)}/s."
     )
-    lines.append(
-        f"{summary.prompt_tokens} prompt tokens ({summary.cached_tokens} cached), {summary.output_tokens} "
-        f"output tokens; counted by {', '.join(sorted(summary.token_sources)) or 'nothing'}."
+    return [*lines, *_token_lines(summary)]
+
+
+def _token_lines(summary: Summary) -> list[str]:
+    """Totals, and how much of them the server left untold: unknown is not 0."""
+    prompt, cached, output = (
+        "unknown" if count is None else str(count)
+        for count in (summary.prompt_tokens, summary.cached_tokens, summary.output_tokens)
     )
+    lines = [
+        f"Prompt tokens: {prompt} (cached: {cached}), output tokens: {output}; "
+        f"counted by {', '.join(sorted(summary.token_sources)) or 'nothing'}."
+    ]
+    if summary.requests_without_usage:
+        lines.append(
+            f"Answers without usage: {summary.requests_without_usage} of {summary.complete}. Their prompt "
+            "tokens are unknown, and those of the run."
+        )
+    if summary.requests_without_cached_tokens > summary.requests_without_usage:
+        lines.append(
+            f"Answers with usage that do not tell cached tokens: "
+            f"{summary.requests_without_cached_tokens - summary.requests_without_usage} of "
+            f"{summary.complete}."
+        )
     return lines
+
+
+def _known(value: float | None) -> str:
+    return "unknown" if value is None else number(value)
 
 
 def calibration_line(calibration: Calibration) -> str:

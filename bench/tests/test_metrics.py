@@ -24,6 +24,8 @@ def streamed(
     failure: Failure | None = None,
     index: int = 0,
     n_choices: int = 1,
+    prompt: int | None = 3,
+    cached: int | None = 0,
 ) -> RequestRecord:
     """Arrivals are (ms, tokens)."""
     chunks = tuple(Chunk(stamp * MS, tokens, 10) for stamp, tokens in arrivals)
@@ -38,7 +40,8 @@ def streamed(
         end_ns=(arrivals[-1][0] + 50) * MS if arrivals else None,
         chunks=chunks,
         output_tokens=output if output is not None else sum(tokens for _, tokens in arrivals),
-        prompt_tokens=3,
+        prompt_tokens=prompt,
+        cached_tokens=cached,
         failure=failure,
         n_choices=n_choices,
         token_source=TokenSource.USAGE_SPREAD,
@@ -164,6 +167,28 @@ def test_the_steady_window_leaves_ramp_and_drain_out() -> None:
 
 def test_one_wave_has_no_steady_window() -> None:
     assert summarise([streamed([(100, 1)]), streamed([(100, 1)])], Objective(), initial=2).steady is None
+
+
+def test_a_total_of_which_a_part_is_unknown_is_unknown_and_the_parts_are_counted() -> None:
+    told, untold = streamed([(100, 2)]), streamed([(100, 2)], prompt=None, cached=None)
+    silent_cache = streamed([(100, 2)], cached=None)
+    summary = summarise([told, untold, silent_cache], Objective())
+    assert (summary.prompt_tokens, summary.cached_tokens, summary.output_tokens) == (None, None, 6)
+    assert (summary.requests_without_usage, summary.requests_without_cached_tokens) == (1, 2)
+
+
+def test_what_a_failed_request_did_not_tell_spoils_no_total() -> None:
+    failed = streamed([], prompt=None, cached=None, failure=Failure.TIMEOUT)
+    summary = summarise([streamed([(100, 2)]), failed], Objective())
+    assert (summary.prompt_tokens, summary.cached_tokens, summary.requests_without_usage) == (3, 0, 0)
+
+
+def test_the_throughput_of_answers_of_unknown_length_is_unknown() -> None:
+    plain = RequestRecord(index=0, stream=False, scheduled_ns=0, last_token_ns=100 * MS, end_ns=100 * MS)
+    summary = summarise([plain, streamed([(50, 2)], index=1)], Objective())
+    assert summary.output_tokens is None
+    assert summary.whole is not None
+    assert (summary.whole.output_tokens, summary.whole.tokens_per_s) == (None, None)
 
 
 def test_a_summary_of_nothing_is_refused() -> None:
