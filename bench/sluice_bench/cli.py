@@ -23,7 +23,7 @@ from sluice_bench.ladder_command import ladder_command
 from sluice_bench.limits import QUICK_LIMITS, LimitsLoad, measure_limits
 from sluice_bench.limits import number_of_steps as limits_steps
 from sluice_bench.limits import table as limits_table
-from sluice_bench.loops import ClosedLoop, LoadPlan, OpenLoop
+from sluice_bench.loops import MOST_WARM_CONNECTIONS, ClosedLoop, LoadPlan, OpenLoop, connections_needed
 from sluice_bench.metrics import Objective, Summary, summarise
 from sluice_bench.null_server import NullSettings, serve
 from sluice_bench.peer_packages import DEFAULT_FOLDER
@@ -45,6 +45,9 @@ app = typer.Typer(
         "Every run measures its own client too, and says when its figures should not be believed."
     ),
 )
+EXPECTED_TOKENS_PER_S = 20.0
+"""Of one stream, to know before a run how many requests will be in flight; a slower server needs more."""
+
 Arrival = Literal["poisson", "constant"]
 Suite = Literal["short", "long"]
 Part = Literal["gateway", "worker"]
@@ -76,6 +79,15 @@ def run_command(
     ttft_ms: Annotated[float | None, typer.Option(help="Objective for goodput: TTFT.")] = None,
     tpot_ms: Annotated[float | None, typer.Option(help="Objective for goodput: TPOT.")] = None,
     e2e_ms: Annotated[float | None, typer.Option(help="Objective for goodput: E2E.")] = None,
+    warm_connections: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Connections opened before the clock starts, so that handshakes are in no latency; by "
+            f"default what the load needs if answers come at {EXPECTED_TOKENS_PER_S:g} tokens/s, at most "
+            f"{MOST_WARM_CONNECTIONS}.",
+        ),
+    ] = None,
     timeout_s: Annotated[float, typer.Option(help="Time limit of one request.")] = 300.0,
     stop_after_s: Annotated[float, typer.Option(help="Hard stop of the whole run.")] = 3600.0,
     seed: Annotated[
@@ -99,11 +111,13 @@ def run_command(
         ignore_eos=ignore_eos,
         headers=tuple(_header(text) for text in header or ()),
     )
+    loop, shape = _loop(concurrency, rate, arrival, requests, seed), SUITES[suite]
+    needed = connections_needed(loop, requests, shape.output_tokens / EXPECTED_TOKENS_PER_S)
     plan = LoadPlan(
         target=target,
-        requests=chat_requests(target, SUITES[suite], asking, requests, seed),
-        loop=_loop(concurrency, rate, arrival, requests, seed),
-        warm_connections=concurrency or 0,
+        requests=chat_requests(target, shape, asking, requests, seed),
+        loop=loop,
+        warm_connections=needed if warm_connections is None else warm_connections,
         request_timeout_s=timeout_s,
         hard_stop_s=stop_after_s,
     )

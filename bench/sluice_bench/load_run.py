@@ -29,6 +29,9 @@ SPIN_NS = 1_500_000
 SWEEP_S = 0.1
 """How often requests over their time limit are looked for."""
 
+_HANDSHAKES_AT_ONCE = 32
+"""Before a run: one after another takes a round trip each, all together overrun a server's backlog."""
+
 
 class LoadRun:
     """Carries out one `LoadPlan`; use once."""
@@ -98,9 +101,19 @@ class LoadRun:
         target = self._plan.target
         found = await loop.getaddrinfo(target.host, target.port, type=1)
         self._address = (str(found[0][4][0]), int(found[0][4][1]))
-        for _ in range(self._plan.warm_connections):
-            self._idle.append(await self._connect())
+        while (missing := self._plan.warm_connections - len(self._idle)) > 0:
+            await self._open_idle(min(missing, _HANDSHAKES_AT_ONCE))
         self._start_ns = self.clock_ns()
+
+    async def _open_idle(self, count: int) -> None:
+        """Raises `OSError` when one cannot be opened; none stays open then."""
+        opened = await asyncio.gather(*(self._connect() for _ in range(count)), return_exceptions=True)
+        for found in opened:
+            if isinstance(found, BaseException):
+                for connection in list(self._connections):
+                    connection.abort()
+                raise found
+            self._idle.append(found)
 
     async def _connect(self) -> Connection:
         loop = asyncio.get_running_loop()

@@ -84,6 +84,10 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     scheduled: int
     complete: int
     failures: dict[str, int]
+    connected: int
+    """Requests that got a connection."""
+    reused_connections: int
+    """Of these, on one that was open before; the others' handshakes are in their user TTFT and E2E."""
     token_sources: dict[str, int]
     requests_without_usage: int
     """Complete ones whose server did not say how many tokens the prompt has."""
@@ -250,6 +254,8 @@ def summarise(records: Sequence[RequestRecord], objective: Objective, initial: i
         scheduled=len(records),
         complete=len(done),
         failures=_failure_counts(records),
+        connected=sum(record.connected_ns is not None for record in records),
+        reused_connections=sum(record.reused_connection for record in records),
         token_sources=dict(Counter(record.token_source.value for record in done)),
         requests_without_usage=sum(record.prompt_tokens is None for record in done),
         requests_without_cached_tokens=sum(record.cached_tokens is None for record in done),

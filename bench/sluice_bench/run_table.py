@@ -49,7 +49,17 @@ def summary_lines(summary: Summary) -> list[str]:
     lines.append(
         f"Goodput: {summary.goodput_share:.1%} of scheduled requests, {number(summary.goodput_per_s)}/s."
     )
+    if summary.connected:
+        lines.append(_connection_line(summary))
     return [*lines, *_token_lines(summary)]
+
+
+def _connection_line(summary: Summary) -> str:
+    fresh = summary.connected - summary.reused_connections
+    line = f"Open connections were used by {summary.reused_connections / summary.connected:.1%} of requests"
+    if not fresh:
+        return line + "."
+    return f"{line}; the handshakes of {fresh} are in their user TTFT (--warm-connections opens more ahead)."
 
 
 def _token_lines(summary: Summary) -> list[str]:

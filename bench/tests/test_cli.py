@@ -46,6 +46,7 @@ def test_run_reports_every_request(server: ServerProcess, tmp_path: Path, loop: 
     )
     assert result.exit_code in (0, 3), result.output  # 3: void, when the machine is busy
     assert "12 of 12 scheduled requests complete." in result.output
+    assert "Open connections were used by 100.0% of requests." in result.output
     written = json.loads(output.read_text())
     assert written["summary"]["output_tokens"] == 60
     assert len(written["records"]) == 12
@@ -77,15 +78,17 @@ def test_wrong_arguments_get_a_sentence(arguments: list[str], sentence: str) -> 
 
 def test_a_run_with_failures_ends_with_the_first_of_them() -> None:
     url = f"http://127.0.0.1:{free_port()}"
-    result = runner.invoke(app, ["run", "--url", url, "--model", "m", "--rate", "100", "--requests", "2"])
+    arguments = ["--rate", "100", "--requests", "2", "--warm-connections", "0"]
+    result = runner.invoke(app, ["run", "--url", url, "--model", "m", *arguments])
     assert result.exit_code == 1
     assert "0 of 2 scheduled requests complete." in result.output
     assert "First failure: request 0, connect_failed" in result.output
 
 
-def test_a_closed_loop_at_nobody_is_one_sentence() -> None:
+@pytest.mark.parametrize("loop", [["--concurrency", "2"], ["--rate", "100"]])
+def test_a_load_on_nobody_is_one_sentence(loop: list[str]) -> None:
     url = f"http://127.0.0.1:{free_port()}"
-    result = runner.invoke(app, ["run", "--url", url, "--model", "m", "--concurrency", "2"])
+    result = runner.invoke(app, ["run", "--url", url, "--model", "m", *loop])
     assert result.exit_code == 1
     assert "cannot be reached" in result.output
     assert "Traceback" not in result.output

@@ -46,6 +46,17 @@ async def test_a_closed_loop_keeps_its_concurrency_and_its_connections(
     assert all(record.reused_connection for record in records)
 
 
+async def test_an_open_loop_starts_on_connections_that_are_open(
+    scripted: Any, listen: Any, requests_to: Requests
+) -> None:
+    server = scripted([PLAIN], answer_from=40)
+    async with listen(server.handle) as target:
+        records = await carry_out(target, requests_to(target, 40), OpenLoop((0,) * 40), warm_connections=39)
+    assert failures(records) == [None] * 40
+    assert server.connections == 40
+    assert [record.reused_connection for record in records].count(False) == 1
+
+
 async def test_users_who_think_still_send_everything_one_after_another(
     scripted: Any, listen: Any, requests_to: Requests
 ) -> None:

@@ -169,6 +169,15 @@ def test_one_wave_has_no_steady_window() -> None:
     assert summarise([streamed([(100, 1)]), streamed([(100, 1)])], Objective(), initial=2).steady is None
 
 
+def test_requests_on_fresh_connections_are_told_from_those_on_open_ones() -> None:
+    stamps = [{"connected_ns": 5, "reused_connection": True}, {"connected_ns": 5}, {}]
+    records = [
+        RequestRecord(index=index, stream=True, scheduled_ns=0, **found) for index, found in enumerate(stamps)
+    ]
+    summary = summarise(records, Objective())
+    assert (summary.connected, summary.reused_connections) == (2, 1)
+
+
 def test_a_total_of_which_a_part_is_unknown_is_unknown_and_the_parts_are_counted() -> None:
     told, untold = streamed([(100, 2)]), streamed([(100, 2)], prompt=None, cached=None)
     silent_cache = streamed([(100, 2)], cached=None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from sluice_bench.calibration import Calibration
@@ -39,6 +40,16 @@ def test_unknown_counts_are_called_unknown_with_how_many_answers_told_nothing() 
     assert "Prompt tokens: unknown (cached: unknown), output tokens: unknown;" in page
     assert "Answers without usage: 1 of 3." in page
     assert "Answers with usage that do not tell cached tokens: 1 of 3." in lines
+
+
+def test_fresh_connections_are_counted_with_what_to_do_about_them() -> None:
+    warm = msgspec.structs.replace(plain(4, 8, 0), connected_ns=1, reused_connection=True)
+    cold = msgspec.structs.replace(warm, reused_connection=False)
+    assert "Open connections were used by 100.0% of requests." in summary_lines(
+        summarise([warm], Objective())
+    )
+    [line] = [line for line in summary_lines(summarise([warm, cold], Objective())) if "connections" in line]
+    assert "by 50.0% of requests; the handshakes of 1 are" in line and "--warm-connections" in line
 
 
 def test_known_counts_are_shown_a_zero_among_them() -> None:
