@@ -97,6 +97,9 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     """Of complete requests, as the two below; `None` when one of them is unknown."""
     output_tokens: int | None
     cached_tokens: int | None
+    shorter_than_asked: int
+    """Complete ones that ended before `max_tokens`: with other lengths, other work was measured."""
+    longer_than_asked: int
     ttft_user_ms: Distribution | None
     ttft_service_ms: Distribution | None
     e2e_ms: Distribution | None
@@ -262,6 +265,8 @@ def summarise(records: Sequence[RequestRecord], objective: Objective, initial: i
         prompt_tokens=known_total(record.prompt_tokens for record in done),
         output_tokens=known_total(record.output_tokens for record in done),
         cached_tokens=known_total(record.cached_tokens for record in done),
+        shorter_than_asked=sum(_excess(record) < 0 for record in done),
+        longer_than_asked=sum(_excess(record) > 0 for record in done),
         ttft_user_ms=distribution(_ms(ttft_user_s(record)) for record in done),
         ttft_service_ms=distribution(_ms(ttft_service_s(record)) for record in done),
         e2e_ms=distribution(_ms(e2e_s(record)) for record in done),
@@ -286,6 +291,13 @@ def known_total(counts: Iterable[int | None]) -> int | None:
             return None
         total += count
     return total
+
+
+def _excess(record: RequestRecord) -> int:
+    """Output tokens beyond those asked for; 0 where either is unknown."""
+    if record.asked_tokens is None or record.output_tokens is None:
+        return 0
+    return record.output_tokens - record.asked_tokens
 
 
 def _ms(seconds: float | None) -> float | None:

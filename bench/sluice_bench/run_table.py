@@ -51,7 +51,7 @@ def summary_lines(summary: Summary) -> list[str]:
     )
     if summary.connected:
         lines.append(_connection_line(summary))
-    return [*lines, *_token_lines(summary)]
+    return [*lines, *_token_lines(summary), *_length_lines(summary)]
 
 
 def _connection_line(summary: Summary) -> str:
@@ -82,6 +82,21 @@ def _token_lines(summary: Summary) -> list[str]:
             f"Answers with usage that do not tell cached tokens: "
             f"{summary.requests_without_cached_tokens - summary.requests_without_usage} of "
             f"{summary.complete}."
+        )
+    return lines
+
+
+def _length_lines(summary: Summary) -> list[str]:
+    lines = []
+    if summary.shorter_than_asked:
+        lines.append(
+            f"Answers shorter than asked: {summary.shorter_than_asked} of {summary.complete}; runs with "
+            "other lengths measure other work (--ignore-eos fixes them where the server knows it)."
+        )
+    if summary.longer_than_asked:
+        lines.append(
+            f"Answers longer than asked: {summary.longer_than_asked} of {summary.complete}; the server does "
+            "not keep to max_tokens, or counts otherwise."
         )
     return lines
 

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from sluice_bench.records import Phase
+
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
     """A server to load."""
@@ -42,6 +44,11 @@ class WireRequest(msgspec.Struct, frozen=True):
 
     wire: bytes
     stream: bool
+    asked_tokens: int | None = None
+    """Its `max_tokens`."""
+    item: str = ""
+    """Id of the workload's item it asks."""
+    phase: Phase = "measured"
 
 
 def http_request(

@@ -133,6 +133,5 @@ def _wire(
     headers = list(asking.headers)
     if asking.api_key is not None:
         headers.append(("Authorization", f"Bearer {asking.api_key}"))
-    return WireRequest(
-        http_request(target, "POST", path, msgspec.json.encode(fields), headers), asking.stream
-    )
+    wire = http_request(target, "POST", path, msgspec.json.encode(fields), headers)
+    return WireRequest(wire, asking.stream, asked_tokens=output_tokens)

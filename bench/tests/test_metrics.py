@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -184,6 +185,15 @@ def test_a_total_of_which_a_part_is_unknown_is_unknown_and_the_parts_are_counted
     summary = summarise([told, untold, silent_cache], Objective())
     assert (summary.prompt_tokens, summary.cached_tokens, summary.output_tokens) == (None, None, 6)
     assert (summary.requests_without_usage, summary.requests_without_cached_tokens) == (1, 2)
+
+
+def test_answers_of_another_length_than_asked_are_counted() -> None:
+    asked = [
+        msgspec.structs.replace(streamed([(100, 2)], index=index), asked_tokens=tokens)
+        for index, tokens in enumerate((1, 2, 3, 4, None))
+    ]
+    summary = summarise(asked, Objective())
+    assert (summary.shorter_than_asked, summary.longer_than_asked) == (2, 1)
 
 
 def test_what_a_failed_request_did_not_tell_spoils_no_total() -> None:

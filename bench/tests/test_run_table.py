@@ -52,6 +52,13 @@ def test_fresh_connections_are_counted_with_what_to_do_about_them() -> None:
     assert "by 50.0% of requests; the handshakes of 1 are" in line and "--warm-connections" in line
 
 
+def test_answers_of_another_length_are_named() -> None:
+    short = msgspec.structs.replace(plain(4, 8, 0), asked_tokens=64)
+    page = "\n".join(summary_lines(summarise([short, plain(4, 8, 0)], Objective())))
+    assert "Answers shorter than asked: 1 of 2;" in page
+    assert "longer than asked" not in page
+
+
 def test_known_counts_are_shown_a_zero_among_them() -> None:
     lines = summary_lines(summarise([plain(4, 8, 0)], Objective()))
     assert "Prompt tokens: 4 (cached: 0), output tokens: 8; counted by none." in lines
