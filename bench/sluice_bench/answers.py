@@ -118,6 +118,11 @@ def _read_body(record: RequestRecord, response: TimedResponse) -> RequestRecord:
         raise _Defect(Failure.PROTOCOL, "the response is not whole")
     if not 200 <= response.head.status < 300:
         return _failed(record, Failure.HTTP_STATUS, _error_text(response.body.data))
+    encoding = response.head.headers.get(b"content-encoding", b"identity").lower()
+    if encoding != b"identity":
+        raise _Defect(
+            Failure.PROTOCOL, f"the answer came in {encoding.decode('latin-1')}, which nobody asked for"
+        )
     content_type = response.head.headers.get(b"content-type", b"")
     if content_type.startswith(b"text/event-stream"):
         return _read_stream(record, response)

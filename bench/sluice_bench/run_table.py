@@ -72,6 +72,10 @@ def _token_lines(summary: Summary) -> list[str]:
         f"Prompt tokens: {prompt} (cached: {cached}), output tokens: {output}; "
         f"counted by {', '.join(sorted(summary.token_sources)) or 'nothing'}."
     ]
+    if summary.cached_tokens:
+        lines.append(
+            f"Prompt tokens from a cache: {cached} of {prompt}; without it there would have been more to do."
+        )
     if summary.requests_without_usage:
         lines.append(
             f"Answers without usage: {summary.requests_without_usage} of {summary.complete}. Their prompt "
