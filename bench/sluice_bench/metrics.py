@@ -29,10 +29,14 @@ failed later are among them, because the server did make them.
 
 A count that the server did not tell is unknown, and so is every total that it belongs to: `None`, never 0.
 How many answers came without usage is counted.
+
+The same records give the same figures to the last bit, on any machine and Python: sums are exact
+(`math.fsum`), and nothing goes through a function whose last digit depends on a library.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -227,7 +231,7 @@ def weighted_distribution(weighted: Sequence[tuple[float, int]]) -> Distribution
         return None
     return Distribution(
         count=count,
-        mean=sum(value * weight for value, weight in weighted) / count,
+        mean=math.fsum(value * weight for value, weight in weighted) / count,
         low=min(value for value, _ in weighted),
         high=max(value for value, _ in weighted),
         p50=_supported(weighted, 0.5, count),

@@ -33,6 +33,11 @@ class Target(msgspec.Struct, frozen=True, kw_only=True):
         return cls(host=parts.hostname, port=parts.port or (443 if tls else 80), tls=tls, prefix=prefix)
 
     @property
+    def url(self) -> str:
+        """As `parse` takes it."""
+        return f"{'https' if self.tls else 'http'}://{self.authority}{self.prefix}"
+
+    @property
     def authority(self) -> str:
         """`host:port` for the Host header."""
         host = f"[{self.host}]" if ":" in self.host else self.host

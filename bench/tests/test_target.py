@@ -18,6 +18,7 @@ from sluice_bench.target import Target
 )
 def test_addresses_are_understood(url: str, expected: Target) -> None:
     assert Target.parse(url) == expected
+    assert Target.parse(expected.url) == expected
 
 
 @pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://x", "http://", ""])
