@@ -1,8 +1,8 @@
 """What a run's figures are worth: intervals, minimum counts, comparisons, searches.
 
-Pure: no clock, no sockets, no files, nothing else of this package; randomness comes in as a `random.Random`, of
-which only `random()` is used, because that is what Python promises to repeat for a seed. Figures are made of
-`+ - * /` and square roots alone (see `elementary`), so that whoever re-derives them gets the same bits.
+Pure: no clock, no sockets, no files, nothing else of this package; randomness comes in as a `random.Random`,
+of which only `random()` is used, because that is what Python promises to repeat for a seed. Figures are made
+of `+ - * /` and square roots alone (see `elementary`), so that whoever re-derives them gets the same bits.
 
     estimate      the two answers that everything here gives: Estimate, Comparison
     percentile    nearest rank

@@ -1,7 +1,7 @@
 """The binomial distribution, by ratios of neighbouring terms outwards from the largest.
 
-No factorial, no power: nothing overflows for a million trials, and only `* /` are used, so every machine gets the
-same ranks.
+No factorial, no power: nothing overflows for a million trials, and only `* /` are used, so every machine gets
+the same ranks.
 """
 
 from __future__ import annotations

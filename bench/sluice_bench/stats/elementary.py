@@ -1,8 +1,8 @@
 """Logarithm and exponential that give the same bits on every machine.
 
 The ones of the C library differ in the last place between processors and versions. These use nothing but the
-operations that IEEE 754 rounds one way, so a report can be re-derived elsewhere. They are within four units in
-the last place of the true value.
+operations that IEEE 754 rounds one way, so a report can be re-derived elsewhere. They are within four units
+in the last place of the true value.
 """
 
 from __future__ import annotations

@@ -12,8 +12,8 @@ Verdict = Literal["faster", "slower", "no difference shown"]
 class Estimate(msgspec.Struct, frozen=True, kw_only=True):
     """`value` with bounds that hold the true one in a share `confidence` of all runs.
 
-    A bound is `None` where nothing can be claimed: too few observations, or no bound on that side yet. `value` is
-    what was observed all the same, to be shown as such.
+    A bound is `None` where nothing can be claimed: too few observations, or no bound on that side yet.
+    `value` is what was observed all the same, to be shown as such.
     """
 
     value: float
@@ -37,9 +37,9 @@ class Estimate(msgspec.Struct, frozen=True, kw_only=True):
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """B against A, where all else was the same.
 
-    `ratio` is b / a, its interval the one of the test behind `p_value`. `mde` is the relative change that this many
-    blocks of this noise would have found with a probability of 95 %: without a difference shown, all that is
-    known is that there is none much larger.
+    `ratio` is b / a, its interval the one of the test behind `p_value`. `mde` is the relative change that
+    this many blocks of this noise would have found with a probability of 95 %: without a difference shown,
+    all that is known is that there is none much larger.
     """
 
     metric: str

@@ -2,8 +2,8 @@
 
 Percentiles get theirs from order statistics: how many of n independent observations fall below the true
 percentile is binomial whatever the distribution, so two ranks enclose it, and both bounds are values that
-occurred. Shares (goodput, failures) get the exact one of Clopper and Pearson. Everything else, and all that is
-counted per token while requests are what is independent (TBT), gets a bootstrap over whole requests.
+occurred. Shares (goodput, failures) get the exact one of Clopper and Pearson. Everything else, and all that
+is counted per token while requests are what is independent (TBT), gets a bootstrap over whole requests.
 
 All three take requests to be independent of each other. In an overloaded server neighbours share a queue; the
 bootstrap can then draw blocks of neighbours, the other two are too narrow. A run that is repeated says more.
@@ -88,9 +88,9 @@ def bootstrap_interval(
 ) -> Estimate:
     """`statistic` of all units, between percentiles of what it is of units drawn with replacement.
 
-    A unit is whatever is independent of the others: mostly a request, with all its tokens. With `block` over 1,
-    that many neighbours are drawn together (the last is followed by the first), for units that are not quite.
-    Bounds are `None` for a single unit. Raises `ValueError` without units or with a `block` below 1.
+    A unit is whatever is independent of the others: mostly a request, with all its tokens. With `block` over
+    1, that many neighbours are drawn together (the last is followed by the first), for units that are not
+    quite. Bounds are `None` for a single unit. Raises `ValueError` without units or with a `block` below 1.
     """
     n = len(units)
     if not n or block < 1:

@@ -1,10 +1,10 @@
 """What a closed loop did not see.
 
-A user of a closed loop who waits asks nothing meanwhile, so a server that stands still for two seconds is asked by
-each of them once, and the figures show it once: those who would have come in these two seconds are omitted
-(*coordinated omission*, after Tene). Had they come at the loop's own pace, each would have waited for what was
-left. `backfilled` adds these waits; where that changes the p99 by much, the loop's own p99 is not one that users
-of an open service would see.
+A user of a closed loop who waits asks nothing meanwhile, so a server that stands still for two seconds is
+asked by each of them once, and the figures show it once: those who would have come in these two seconds are
+omitted (*coordinated omission*, after Tene). Had they come at the loop's own pace, each would have waited for
+what was left. `backfilled` adds these waits; where that changes the p99 by much, the loop's own p99 is not
+one that users of an open service would see.
 
 It is an estimate from the outside, to warn and not to publish: an open loop asks on schedule and needs none.
 """
@@ -40,16 +40,17 @@ class Omission(msgspec.Struct, frozen=True):
             return ""
         times = f"{self.corrected / self.seen:.1f} times" if self.seen else "more than"
         return (
-            f"Requests that a waiting user did not send are missing: with them p{self.share * 100:g} would be about "
-            f"{times} the {self.seen:.4g} shown. Measure latency with --rate."
+            f"Requests that a waiting user did not send are missing: with them p{self.share * 100:g} would be "
+            f"about {times} the {self.seen:.4g} shown. Measure latency with --rate."
         )
 
 
 def backfilled(waits: Sequence[float], interval: float) -> list[float]:
-    """`waits`, and for each L over `interval` also L - interval, L - 2 interval, … as long as that is positive.
+    """`waits`, and for each L over `interval` also L - interval, L - 2 interval, … as long as that is
+    positive.
 
-    `interval` is how often a user would have asked, in the unit of the waits: the median time from one request to
-    the next. Raises `ValueError` unless it is positive.
+    `interval` is how often a user would have asked, in the unit of the waits: the median time from one
+    request to the next. Raises `ValueError` unless it is positive.
     """
     if not interval > 0:
         raise ValueError(f"the expected interval must be positive, not {interval}")
@@ -68,8 +69,8 @@ def omission(waits: Sequence[float], interval: float, share: float = 0.99) -> Om
 def stalled_waits(due: Sequence[float], start: float, end: float, service: float) -> list[float]:
     """The theory of a stall: what an open loop waits for a server that stands still from `start` to `end`.
 
-    Any number of requests is served at once, each in `service`. Nothing is taken up or finished during the stall;
-    what was due then is taken up at its end, what was being served is finished then at the earliest.
+    Any number of requests is served at once, each in `service`. Nothing is taken up or finished during the
+    stall; what was due then is taken up at its end, what was being served is finished then at the earliest.
     """
     waits = []
     for moment in due:

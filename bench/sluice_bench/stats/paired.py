@@ -1,16 +1,16 @@
 """A against B on a machine that does not hold still.
 
-Both are measured in short slots in turn, four to a block: ABBA or BAAB, by the toss of a coin. Within a block what
-drifts steadily cancels out, and because a coin decided, a block's result would have had the opposite sign as
-likely as not if A and B were the same. So the test is exact whatever the noise is, however it drifts and however one
-block depends on the next: the sign of each block's log ratio is flipped in all ways, and the p value is the share
-of ways that give as large a mean as the one seen. The interval of the ratio comes from the same idea: the means of
-all choices of blocks are equally likely to have the true one between any two neighbours (Hartigan 1969), if its
-noise is symmetric.
+Both are measured in short slots in turn, four to a block: ABBA or BAAB, by the toss of a coin. Within a block
+what drifts steadily cancels out, and because a coin decided, a block's result would have had the opposite
+sign as likely as not if A and B were the same. So the test is exact whatever the noise is, however it drifts
+and however one block depends on the next: the sign of each block's log ratio is flipped in all ways, and the
+p value is the share of ways that give as large a mean as the one seen. The interval of the ratio comes from
+the same idea: the means of all choices of blocks are equally likely to have the true one between any two
+neighbours (Hartigan 1969), if its noise is symmetric.
 
-The verdict asks for p <= 0.025, so that of 200 comparisons of equals it is most unlikely that more than ten show a
-difference. What such a number of blocks could have found at all, its minimum detectable effect, is computed from
-the noise alone, with the blocks' own mean taken out.
+The verdict asks for p <= 0.025, so that of 200 comparisons of equals it is most unlikely that more than ten
+show a difference. What such a number of blocks could have found at all, its minimum detectable effect, is
+computed from the noise alone, with the blocks' own mean taken out.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def slot_order(blocks: int, source: Random) -> tuple[tuple[Slot, Slot, Slot, Slo
 def compare(
     metric: str, blocks: Sequence[Block], source: Random, *, more_is_better: bool = False
 ) -> Comparison:
-    """The verdict on B. Raises `ValueError` of fewer than `MIN_BLOCKS` or of figures that are not positive."""
+    """The verdict on B. Raises `ValueError` of fewer than `MIN_BLOCKS` or of figures that are not
+    positive."""
     if len(blocks) < MIN_BLOCKS:
         raise ValueError(f"a comparison needs at least {MIN_BLOCKS} blocks, not {len(blocks)}")
     logs = [block.log_ratio() for block in blocks]
@@ -99,8 +100,8 @@ def sign_flip_p(logs: Sequence[float], source: Random) -> float:
 
 
 def _flipped_sums(logs: Sequence[float], source: Random) -> list[float]:
-    """Sums under sign patterns, the given one among them. A pattern and its opposite are equally far from 0, so
-    the first sign stays."""
+    """Sums under sign patterns, the given one among them. A pattern and its opposite are equally far from 0,
+    so the first sign stays."""
     if len(logs) <= _EXACT_BLOCKS:
         sums = [logs[0]]
         for log in logs[1:]:
@@ -137,8 +138,8 @@ def _subset_means(logs: Sequence[float], source: Random) -> list[float]:
 def minimum_detectable_effect(logs: Sequence[float], source: Random) -> float:
     """The relative change that blocks with this noise show with a probability of 95 %: 0.03 is 3 %.
 
-    From the noise alone: the mean of the blocks, which is the effect if there is one, is taken out first. Raises
-    `ValueError` of fewer than `MIN_BLOCKS`.
+    From the noise alone: the mean of the blocks, which is the effect if there is one, is taken out first.
+    Raises `ValueError` of fewer than `MIN_BLOCKS`.
     """
     n = len(logs)
     if n < MIN_BLOCKS:
@@ -150,7 +151,8 @@ def minimum_detectable_effect(logs: Sequence[float], source: Random) -> float:
 
 
 def blocks_needed(pilot: Sequence[float], effect: float) -> int:
-    """How many blocks show a relative change of `effect` with a probability of 95 %, by the noise of a pilot's.
+    """How many blocks show a relative change of `effect` with a probability of 95 %, by the noise of a
+    pilot's.
 
     Raises `ValueError` unless `effect` is positive and the pilot has at least two blocks.
     """

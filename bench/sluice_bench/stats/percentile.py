@@ -1,7 +1,7 @@
 """Nearest-rank percentiles: each is a value that occurred.
 
-Interpolation would invent values between those observed, and every tool interpolates differently; the mean of two
-processes' p99 is the p99 of nothing. So observations are pooled and ranked.
+Interpolation would invent values between those observed, and every tool interpolates differently; the mean of
+two processes' p99 is the p99 of nothing. So observations are pooled and ranked.
 """
 
 from __future__ import annotations

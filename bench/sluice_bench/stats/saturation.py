@@ -1,17 +1,18 @@
 """The highest rate that still meets an objective, in a few probes.
 
 A probe offers one rate for a while and answers with a *strain*: the percentile over its cap, which meets the
-objective up to 1 (infinite when requests failed). Strain grows with the rate, but single probes are noisy, so what
-is believed at each rate is the isotonic fit of all probes (neighbours that contradict each other are averaged). The
-search keeps a bracket between the highest rate that meets and the lowest that does not, and halves it, or goes
-where the line between its ends crosses 1 when both are near and the last two probes fell on different sides.
+objective up to 1 (infinite when requests failed). Strain grows with the rate, but single probes are noisy, so
+what is believed at each rate is the isotonic fit of all probes (neighbours that contradict each other are
+averaged). The search keeps a bracket between the highest rate that meets and the lowest that does not, and
+halves it, or goes where the line between its ends crosses 1 when both are near and the last two probes fell
+on different sides.
 
 Two things can make a server that is well below its limit look worse, or one beyond it look well:
 
-- *leftovers*: a probe after one that failed would meet its queue. Such a step says `settle`: first wait until the
-  server is idle.
-- *hysteresis*: some servers that were once overloaded do not recover at a rate that they bore before. The last step
-  offers the failed rate and goes on, without a pause, at nine tenths of the one that was met.
+- *leftovers*: a probe after one that failed would meet its queue. Such a step says `settle`: first wait until
+  the server is idle.
+- *hysteresis*: some servers that were once overloaded do not recover at a rate that they bore before. The
+  last step offers the failed rate and goes on, without a pause, at nine tenths of the one that was met.
 
 The caller does the probing:
 
@@ -56,8 +57,8 @@ class Probe(msgspec.Struct, frozen=True):
 class Saturation(msgspec.Struct, frozen=True, kw_only=True):
     """`rate` is the estimate, between `met` and `failed`; at a cliff it is `met`.
 
-    Without `met` no rate was low enough and there is no estimate; without `failed` none was high enough and the
-    estimate is only a lower bound. `recovers` is `None` when that was not tried.
+    Without `met` no rate was low enough and there is no estimate; without `failed` none was high enough and
+    the estimate is only a lower bound. `recovers` is `None` when that was not tried.
     """
 
     rate: float | None
@@ -142,7 +143,8 @@ class SaturationSearch:
         return len(self._probes) > 1 and (self._probes[-1].strain > 1) != (self._probes[-2].strain > 1)
 
     def _bracket(self) -> tuple[Probe | None, Probe | None]:
-        """The highest rate believed to meet the objective and the lowest believed not to; strains are fitted."""
+        """The highest rate believed to meet the objective and the lowest believed not to; strains are
+        fitted."""
         fitted = isotonic(sorted(self._probes, key=lambda probe: probe.rate))
         met = [probe for probe in fitted if probe.strain <= 1]
         failed = [probe for probe in fitted if probe.strain > 1]
@@ -150,7 +152,8 @@ class SaturationSearch:
 
 
 def isotonic(probes: Sequence[Probe]) -> list[Probe]:
-    """Probes in the order of their rates with strains that never fall: pool adjacent violators, by geometric mean.
+    """Probes in the order of their rates with strains that never fall: pool adjacent violators, by geometric
+    mean.
 
     Strains are first limited to between a tenth and ten.
     """

@@ -1,17 +1,18 @@
 """Intervals that may be looked at after every request, and a run stopped because of what they show.
 
-An ordinary interval holds at one count that was fixed beforehand; who looks again and again and stops when it suits
-sees it fail far more often. A confidence sequence holds at all counts at once, with the same probability, at
-the price of being about half as wide again. Both below come from a martingale that exceeds 1 / alpha anywhere with
-a probability of alpha at most (Ville), so neither assumes a distribution:
+An ordinary interval holds at one count that was fixed beforehand; who looks again and again and stops when it
+suits sees it fail far more often. A confidence sequence holds at all counts at once, with the same
+probability, at the price of being about half as wide again. Both below come from a martingale that exceeds 1
+/ alpha anywhere with a probability of alpha at most (Ville), so neither assumes a distribution:
 
-- `QuantileSequence`: how many of t observations lie below the true percentile is binomial, and the mixture of all
-  binomials over a beta prior, by the true one, is such a martingale (Howard and Ramdas 2022).
+- `QuantileSequence`: how many of t observations lie below the true percentile is binomial, and the mixture of
+  all binomials over a beta prior, by the true one, is such a martingale (Howard and Ramdas 2022).
 - `MeanSequence`: of values within known bounds, by the empirical Bernstein martingale with predictable bets
-  (Waudby-Smith and Ramdas 2023). Shares and accuracies have bounds; latencies have none worth using, so ask for
-  their median instead.
+  (Waudby-Smith and Ramdas 2023). Shares and accuracies have bounds; latencies have none worth using, so ask
+  for their median instead.
 
-Both take observations to be independent. Stop only at the end of the steady state's first few queues, not in it.
+Both take observations to be independent, as the requests of a server that keeps up nearly are. Where they
+queue behind each other, the truth is less certain than these say.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Objectives with a name: those of MLPerf Inference v5.1, as its rule sets have them.
 
 Each caps the p99 of TTFT and the p99 of TPOT, both from the time at which the request was due. A run is held
-against a profile as a whole; the same two numbers make a per-request objective for goodput, which is stricter,
-since every request must meet it there and only 99 in 100 here.
+against a profile as a whole; the same two numbers make a per-request objective for goodput, which is
+stricter, since every request must meet it there and only 99 in 100 here.
 """
 
 from __future__ import annotations

@@ -43,8 +43,8 @@ def minimum_count(share: float, beyond: int = 1, confidence: float = CONFIDENCE)
 def certified_bound(values: Sequence[float], share: float, confidence: float = CONFIDENCE) -> float | None:
     """A value that the true `share` percentile does not exceed, with `confidence`; `None` of too few values.
 
-    As many of the largest observations are set aside as chance allows, less one: LoadGen, whose estimate this is,
-    counts the bound itself among them. Raises as `minimum_count`.
+    As many of the largest observations are set aside as chance allows, less one: LoadGen, whose estimate this
+    is, counts the bound itself among them. Raises as `minimum_count`.
     """
     _check(share, confidence)
     n = len(values)

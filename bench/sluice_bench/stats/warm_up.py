@@ -1,12 +1,12 @@
 """Where the steady part of a series begins: MSER-5.
 
-The beginning of a run (cold caches, a batch that is still filling, a queue that is still growing) is biased, and
-all of it that is kept biases the mean. MSER (White 1997) leaves out as many of the first observations as make the
-standard error of the mean of the rest smallest: more costs observations, fewer keeps bias. Means of five at a time
-take the noise out of single ones.
+The beginning of a run (cold caches, a batch that is still filling, a queue that is still growing) is biased,
+and all of it that is kept biases the mean. MSER (White 1997) leaves out as many of the first observations as
+make the standard error of the mean of the rest smallest: more costs observations, fewer keeps bias. Means of
+five at a time take the noise out of single ones.
 
-It knows nothing of slow change that lasts: a series that has not settled by its middle is reported as such, and so is
-one too short to tell.
+It knows nothing of slow change that lasts: a series that has not settled by its middle is reported as such,
+and so is one too short to tell.
 """
 
 from __future__ import annotations
