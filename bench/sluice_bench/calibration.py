@@ -27,8 +27,9 @@ from sluice_bench.client import (
     frozen_gc,
     new_event_loop,
 )
-from sluice_bench.metrics import dispatch_lag_s, e2e_s, percentile, ttft_service_s, ttft_user_s
+from sluice_bench.metrics import dispatch_lag_s, e2e_s, ttft_service_s, ttft_user_s
 from sluice_bench.records import RequestRecord
+from sluice_bench.stats.percentile import percentile_of
 from sluice_bench.workload import Asking, Shape, chat_requests
 
 LIMIT_SHARE = 0.02
@@ -130,4 +131,4 @@ def _reference_s(record: RequestRecord) -> float | None:
 
 
 def _percentile_ms(values: Sequence[float], share: float) -> float | None:
-    return percentile([(value, 1) for value in values], share) * 1000 if values else None
+    return percentile_of(values, share) * 1000 if values else None

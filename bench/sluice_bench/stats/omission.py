@@ -40,8 +40,8 @@ class Omission(msgspec.Struct, frozen=True):
             return ""
         times = f"{self.corrected / self.seen:.1f} times" if self.seen else "more than"
         return (
-            f"Requests that a waiting user did not send are missing: with them p{self.share * 100:g} would be "
-            f"about {times} the {self.seen:.4g} shown. Measure latency with --rate."
+            f"Requests that a waiting user did not send are missing: with them p{self.share * 100:g} would "
+            f"be about {times} the {self.seen:.4g} shown. Measure latency with --rate."
         )
 
 

@@ -49,9 +49,9 @@ def test_filled_up_the_closed_loop_sees_what_the_open_loop_saw() -> None:
     closed = closed_loop(1, 60.0, STALL)
     open_ = stalled_waits([i * SERVICE_S for i in range(1200)], *STALL, SERVICE_S)
     for share in (0.97, 0.99, 0.999):
-        assert omission(closed, SERVICE_S, share).corrected == pytest.approx(
-            percentile_of(open_, share), rel=0.05
-        )
+        corrected = omission(closed, SERVICE_S, share).corrected
+        assert corrected == pytest.approx(percentile_of(open_, share), abs=1.1 * SERVICE_S)
+    assert percentile_of(open_, 0.99) > 1
 
 
 def test_ordinary_variation_is_no_reason_to_warn() -> None:

@@ -1,4 +1,4 @@
-"""Nearest rank, of values that count one each; weights are tested with the definitions."""
+"""Nearest rank, of values and of values with weights."""
 
 from __future__ import annotations
 
@@ -11,10 +11,19 @@ from hypothesis import strategies as st
 from sluice_bench.stats.percentile import percentile, percentile_of
 
 
-@given(st.lists(st.integers(0, 50), min_size=1, max_size=40), st.integers(1, 100))
-def test_it_is_the_value_at_the_nearest_rank(values: list[int], hundredths: int) -> None:
-    rank = max(1, -(-hundredths * len(values) // 100))
-    assert percentile_of(values, hundredths / 100) == sorted(values)[rank - 1]
+@given(st.lists(st.integers(0, 50), min_size=1, max_size=40), st.floats(0.01, 1.0))
+def test_it_is_the_value_at_the_nearest_rank(values: list[int], share: float) -> None:
+    rank = max(1, math.ceil(share * len(values) - 1e-9))
+    assert percentile_of(values, share) == sorted(values)[rank - 1]
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 9), st.integers(1, 5)), min_size=1, max_size=20), st.floats(0.01, 1.0)
+)
+def test_a_weight_is_worth_as_many_observations(pairs: list[tuple[int, int]], share: float) -> None:
+    weighted = [(float(value), weight) for value, weight in pairs]
+    repeated = [(float(value), 1) for value, weight in pairs for _ in range(weight)]
+    assert percentile(weighted, share) == percentile(repeated, share)
 
 
 def test_an_exact_rank_is_not_overshot() -> None:
