@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from random import Random
-from typing import Literal
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -32,12 +32,13 @@ POWER = 0.95
 MIN_BLOCKS = 7
 """Of six, even the most extreme result has p = 2 / 64."""
 
-_EXACT_BLOCKS = 12
+_DOZEN = 12
 _DRAWS = 4095
-_Z_ALPHA, _Z_POWER = 2.2414027276049464, 1.6448536269514722
-"""Normal quantiles of `1 - ALPHA / 2` and of `POWER`."""
+_Z_ALPHA, _Z_POWER, _Z_PILOT = 2.2414027276049464, 1.6448536269514722, 1.2815515655446004
+"""Normal quantiles of `1 - ALPHA / 2`, of `POWER`, and of 0.9."""
 
 Slot = Literal["a", "b"]
+Entry = TypeVar("Entry")
 
 
 class Block(msgspec.Struct, frozen=True):
@@ -100,15 +101,27 @@ def sign_flip_p(logs: Sequence[float], source: Random) -> float:
 
 
 def _flipped_sums(logs: Sequence[float], source: Random) -> list[float]:
-    """Sums under sign patterns, the given one among them. A pattern and its opposite are equally far from 0,
-    so the first sign stays."""
-    if len(logs) <= _EXACT_BLOCKS:
-        sums = [logs[0]]
-        for log in logs[1:]:
-            sums = [total + log for total in sums] + [total - log for total in sums]
-        return sums
-    draws = [math.fsum(log if source.random() < 0.5 else -log for log in logs) for _ in range(_DRAWS)]
-    return [math.fsum(logs), *draws]
+    """Sums under all sign patterns of up to twelve, or under the given one and some random ones."""
+    tables = [_signed_sums(dozen) for dozen in _dozens(logs)]
+    if len(tables) == 1:
+        return tables[0]
+    return [math.fsum(logs), *(math.fsum(_one_of_each(tables, source)) for _ in range(_DRAWS))]
+
+
+def _signed_sums(logs: Sequence[float]) -> list[float]:
+    sums = [0.0]
+    for log in logs:
+        sums = [total + log for total in sums] + [total - log for total in sums]
+    return sums
+
+
+def _dozens(logs: Sequence[float]) -> list[Sequence[float]]:
+    """All patterns of twelve can be listed; a random one of more is a random one of each dozen."""
+    return [logs[start : start + _DOZEN] for start in range(0, len(logs), _DOZEN)]
+
+
+def _one_of_each(tables: Sequence[Sequence[Entry]], source: Random) -> list[Entry]:
+    return [table[int(source.random() * len(table))] for table in tables]
 
 
 def _ratio(logs: Sequence[float], source: Random) -> Estimate:
@@ -126,13 +139,19 @@ def _ratio(logs: Sequence[float], source: Random) -> Estimate:
 
 def _subset_means(logs: Sequence[float], source: Random) -> list[float]:
     """Of every choice of at least one block, or of a random few thousand."""
-    if len(logs) <= _EXACT_BLOCKS:
-        sums = [(0.0, 0)]
-        for log in logs:
-            sums += [(total + log, count + 1) for total, count in sums]
-        return [total / count for total, count in sums[1:]]
-    choices = ([log for log in logs if source.random() < 0.5] for _ in range(_DRAWS))
-    return [mean(choice) for choice in choices if choice]
+    tables = [_subset_sums(dozen) for dozen in _dozens(logs)]
+    if len(tables) == 1:
+        return [total / count for total, count in tables[0][1:]]
+    choices = (_one_of_each(tables, source) for _ in range(_DRAWS))
+    sums = ((math.fsum(total for total, _ in c), sum(count for _, count in c)) for c in choices)
+    return [total / count for total, count in sums if count]
+
+
+def _subset_sums(logs: Sequence[float]) -> list[tuple[float, int]]:
+    sums = [(0.0, 0)]
+    for log in logs:
+        sums += [(total + log, count + 1) for total, count in sums]
+    return sums
 
 
 def minimum_detectable_effect(logs: Sequence[float], source: Random) -> float:
@@ -154,13 +173,23 @@ def blocks_needed(pilot: Sequence[float], effect: float) -> int:
     """How many blocks show a relative change of `effect` with a probability of 95 %, by the noise of a
     pilot's.
 
-    Raises `ValueError` unless `effect` is positive and the pilot has at least two blocks.
+    A short pilot may have been lucky: the noise is taken to be as large as it is with a probability of 90 %
+    at most, so a pilot of twelve asks for twice as many blocks as one of hundreds. Raises `ValueError` unless
+    `effect` is positive and the pilot has at least four blocks.
     """
-    if effect <= 0 or len(pilot) < 2:
-        raise ValueError("a plan needs a positive effect and a pilot of at least two blocks")
-    by_noise = ((_Z_ALPHA + _Z_POWER) * _deviation(pilot) / ln(1 + effect)) ** 2
+    if effect <= 0 or len(pilot) < 4:
+        raise ValueError("a plan needs a positive effect and a pilot of at least four blocks")
+    noise = _deviation(pilot) * _pilot_inflation(len(pilot) - 1)
+    by_noise = ((_Z_ALPHA + _Z_POWER) * noise / ln(1 + effect)) ** 2
     # The normal curve is too hopeful for few blocks, by about two of them.
     return max(MIN_BLOCKS, math.ceil(by_noise) + 2)
+
+
+def _pilot_inflation(freedom: int) -> float:
+    """Upper bound of a standard deviation by its estimate: chi square after Wilson and Hilferty."""
+    spread = 2 / (9 * freedom)
+    root = 1 - spread - _Z_PILOT * math.sqrt(spread)
+    return math.sqrt(1 / (root * root * root))
 
 
 def _deviation(logs: Sequence[float]) -> float:

@@ -19,13 +19,13 @@ class DriftingServer:
 
     def __init__(self, source: Random, slowdown: float = 1.0) -> None:
         self._source, self._slowdown = source, slowdown
-        self._mood = source.gauss(0, 0.1)
+        self._mood = source.gauss(0, 0.06)
         self._trend = source.gauss(0, 2e-5)
         self._asked = 0
 
     def ttft_ms(self, who: str) -> float:
         self._asked += 1
-        self._mood = 0.98 * self._mood + self._source.gauss(0, 0.02)
+        self._mood = 0.98 * self._mood + self._source.gauss(0, 0.012)
         wave = 0.05 * math.sin(self._asked / 700)
         own = self._source.gauss(0, 0.2)
         usual = 80 * math.exp(self._mood + wave + self._trend * self._asked + own)

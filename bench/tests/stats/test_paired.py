@@ -151,11 +151,16 @@ def test_the_detectable_effect_knows_nothing_of_the_effect() -> None:
 
 
 def test_a_smaller_effect_needs_more_blocks() -> None:
-    pilot = [0.03, -0.02, 0.01, -0.04, 0.02, 0.0]
-    counts = [blocks_needed(pilot, effect) for effect in (0.2, 0.05, 0.02, 0.01)]
+    pilot = [0.03, -0.02, 0.01, -0.04, 0.02, 0.0] * 2
+    counts = [blocks_needed(pilot, effect) for effect in (0.5, 0.05, 0.02, 0.01)]
     assert counts == sorted(counts)
     assert counts[0] == MIN_BLOCKS
-    assert counts[3] == pytest.approx(4 * counts[2], abs=8)
+    assert counts[3] == pytest.approx(4 * counts[2], abs=12)
+
+
+def test_a_short_pilot_is_trusted_less() -> None:
+    pilot = [0.05, -0.05] * 2
+    assert blocks_needed(pilot, 0.05) > 2 * blocks_needed(pilot * 10, 0.05)
 
 
 @pytest.mark.parametrize(
@@ -180,4 +185,4 @@ def test_too_few_blocks_and_impossible_figures_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 7"):
         minimum_detectable_effect([0.1] * 6, Random(1))
     with pytest.raises(ValueError, match="pilot"):
-        blocks_needed([0.1], 0.05)
+        blocks_needed([0.1] * 3, 0.05)
