@@ -6,6 +6,7 @@ two processes' p99 is the p99 of nothing. So observations are pooled and ranked.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 _SLACK = 1e-9
@@ -30,4 +31,11 @@ def percentile(weighted: Sequence[tuple[float, int]], share: float) -> float:
 
 def percentile_of(values: Sequence[float], share: float) -> float:
     """Of values that count one each. Raises `ValueError` when there are none."""
-    return percentile([(value, 1) for value in values], share)
+    return percentile_of_sorted(sorted(values), share)
+
+
+def percentile_of_sorted(ordered: Sequence[float], share: float) -> float:
+    """Of values in ascending order. Raises `ValueError` when there are none."""
+    if not ordered:
+        raise ValueError("a percentile of nothing")
+    return ordered[max(1, math.ceil(share * len(ordered) - _SLACK)) - 1]

@@ -113,8 +113,8 @@ class SaturationSearch:
             rate = _crossing(met, failed)
         return Saturation(
             rate=rate,
-            met=met and met.rate,
-            failed=failed and failed.rate,
+            met=met.rate if met else None,
+            failed=failed.rate if failed else None,
             cliff=cliff,
             recovers=self._recovers,
             probes=tuple(self._probes),

@@ -23,7 +23,7 @@ from collections.abc import Callable
 
 from sluice_bench.stats.elementary import ln
 from sluice_bench.stats.estimate import Estimate
-from sluice_bench.stats.percentile import percentile_of
+from sluice_bench.stats.percentile import percentile_of_sorted
 from sluice_bench.stats.tails import minimum_count
 
 CONFIDENCE = 0.95
@@ -52,7 +52,7 @@ class QuantileSequence:
     def estimate(self) -> Estimate:
         """As of now; bounds are `None` as long as nothing can be claimed. Raises `ValueError` of nothing."""
         n = len(self._ordered)
-        value = percentile_of(self._ordered, self._share)
+        value = percentile_of_sorted(self._ordered, self._share)
         low, high = self._enclosing_ranks(n) if n >= self._least else (0, n + 1)
         return Estimate(
             value=value,

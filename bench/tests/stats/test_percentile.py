@@ -15,6 +15,7 @@ from sluice_bench.stats.percentile import percentile, percentile_of
 def test_it_is_the_value_at_the_nearest_rank(values: list[int], share: float) -> None:
     rank = max(1, math.ceil(share * len(values) - 1e-9))
     assert percentile_of(values, share) == sorted(values)[rank - 1]
+    assert percentile([(value, 1) for value in values], share) == sorted(values)[rank - 1]
 
 
 @given(

@@ -26,7 +26,8 @@ def searched(
     return search.result(), steps
 
 
-@pytest.mark.parametrize(("servers", "cap_s", "seed"), [(4, 1.0, 1), (8, 2.0, 2), (16, 0.5, 3)])
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("servers", "cap_s"), [(4, 1.0), (8, 2.0), (16, 0.5)])
 def test_a_queue_of_many_servers_within_3_percent_in_8_probes(servers: int, cap_s: float, seed: int) -> None:
     queue = ManyServers(servers, Random(seed))
 
@@ -40,7 +41,7 @@ def test_a_queue_of_many_servers_within_3_percent_in_8_probes(servers: int, cap_
 
 def test_the_simulated_queue_waits_as_erlang_says() -> None:
     queue = ManyServers(8, Random(4))
-    waits = queue.waits(6.0, 100_000)
+    waits = queue.waits(6.0, 400_000)
     assert sum(wait > 0 for wait in waits) / len(waits) == pytest.approx(queue.queueing_chance(6.0), rel=0.05)
     assert percentile_of(waits, 0.99) == pytest.approx(queue.wait_percentile(6.0, 0.99), rel=0.1)
 
