@@ -7,6 +7,9 @@ averaged). The search keeps a bracket between the highest rate that meets and th
 halves it, or goes where the line between its ends crosses 1 when both are near and the last two probes fell
 on different sides.
 
+An end of the bracket that three probes in a row closed in on is probed once more, since it may have been bad
+luck.
+
 Two things can make a server that is well below its limit look worse, or one beyond it look well:
 
 - *leftovers*: a probe after one that failed would meet its queue. Such a step says `settle`: first wait until
@@ -24,6 +27,7 @@ The caller does the probing:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import msgspec
@@ -36,6 +40,8 @@ _MOST = 10.0
 """Beyond its limit a server's strain says how long the probe was, not how bad it is."""
 _MARGIN = 0.15
 """How close to an end of the bracket a probe may go, as a share of it."""
+_IN_A_ROW = 3
+"""So many probes on one side make the other end of the bracket doubtful: it may have been bad luck."""
 _RECOVERY_SHARE = 0.9
 
 
@@ -121,18 +127,31 @@ class SaturationSearch:
         )
 
     def _search(self) -> Step:
+        settle = bool(self._probes) and self._probes[-1].strain > 1
         met, failed = self._bracket()
+        if (doubtful := self._doubtful(met, failed)) is not None:
+            return Step(rate=doubtful, settle=settle)
         low, high = met.rate if met else self._low, failed.rate if failed else self._high
         rate = (low + high) / 2
         if met and failed and self._alternates() and _is_near(met, failed):
             margin = _MARGIN * (high - low)
             rate = min(max(_crossing(met, failed), low + margin), high - margin)
-        return Step(rate=rate, settle=bool(self._probes) and self._probes[-1].strain > 1)
+        return Step(rate=rate, settle=settle)
 
-    def _recovery(self) -> Step | None:
+    def _doubtful(self, met: Probe | None, failed: Probe | None) -> float | None:
+        """The end of the bracket that the last probes all closed in on, if it rests on a single one."""
+        times = Counter(probe.rate for probe in self._probes)
+        last = self._probes[-_IN_A_ROW:]
+        sides = {probe.strain > 1 for probe in last}
+        if len(last) < _IN_A_ROW or len(sides) > 1 or any(times[probe.rate] > 1 for probe in last):
+            return None
+        end = met if last[0].strain > 1 else failed
+        return end.rate if end and times[end.rate] == 1 else None
+
+    def _recovery(self) -> Step:
         met, failed = self._bracket()
         if met is None or failed is None:
-            return self._search() if self._left else None
+            return self._search()
         return Step(rate=_RECOVERY_SHARE * met.rate, settle=True, overload_rate=failed.rate)
 
     def _precise(self) -> bool:
@@ -143,8 +162,8 @@ class SaturationSearch:
         return len(self._probes) > 1 and (self._probes[-1].strain > 1) != (self._probes[-2].strain > 1)
 
     def _bracket(self) -> tuple[Probe | None, Probe | None]:
-        """The highest rate believed to meet the objective and the lowest believed not to; strains are
-        fitted."""
+        """The highest rate believed to meet the objective, the lowest believed not to; with fitted
+        strains."""
         fitted = isotonic(sorted(self._probes, key=lambda probe: probe.rate))
         met = [probe for probe in fitted if probe.strain <= 1]
         failed = [probe for probe in fitted if probe.strain > 1]
@@ -152,19 +171,19 @@ class SaturationSearch:
 
 
 def isotonic(probes: Sequence[Probe]) -> list[Probe]:
-    """Probes in the order of their rates with strains that never fall: pool adjacent violators, by geometric
-    mean.
+    """Probes in the order of their rates, with strains that never fall.
 
-    Strains are first limited to between a tenth and ten.
+    Pools adjacent violators, and probes of one rate, by geometric mean; strains are first limited to between
+    a tenth and ten.
     """
-    pools: list[tuple[float, int]] = []  # (sum of logs, count)
+    pools: list[tuple[float, int, float]] = []  # (sum of logs, count, highest rate)
     for probe in probes:
         total, count = ln(min(max(probe.strain, 1 / _MOST), _MOST)), 1
-        while pools and pools[-1][0] / pools[-1][1] > total / count:
-            earlier, more = pools.pop()
+        while pools and (pools[-1][2] == probe.rate or pools[-1][0] / pools[-1][1] > total / count):
+            earlier, more, _ = pools.pop()
             total, count = total + earlier, count + more
-        pools.append((total, count))
-    logs = [total / count for total, count in pools for _ in range(count)]
+        pools.append((total, count, probe.rate))
+    logs = [total / count for total, count, _ in pools for _ in range(count)]
     return [Probe(probe.rate, exp(log)) for probe, log in zip(probes, logs, strict=True)]
 
 

@@ -52,7 +52,7 @@ def test_a_cliff_is_found_and_not_interpolated(limit: float) -> None:
     assert found.cliff
     assert found.met is not None and found.failed is not None
     assert found.rate == found.met <= limit < found.failed
-    assert found.failed - found.met < 0.1
+    assert found.failed - found.met < 0.3
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -62,13 +62,24 @@ def test_noisy_probes_cost_little(seed: int) -> None:
     assert found.rate == pytest.approx(6, rel=0.08)
 
 
-def test_a_probe_that_contradicts_its_neighbours_does_not_decide_alone() -> None:
-    """The first probe fails by bad luck; all around it is well."""
-    luck = iter([1.2])
-    found, _ = searched(lambda step: next(luck, step.rate / 8), 1, 12)
-    assert found.rate is not None and found.rate < 6.6
+@pytest.mark.parametrize("unlucky", [0, 1, 2])
+@pytest.mark.parametrize("luck", [1.3, 1 / 1.3])
+def test_one_unlucky_probe_does_not_decide(unlucky: int, luck: float) -> None:
+    asked = []
+
+    def strain(step: Step) -> float:
+        asked.append(step.rate)
+        return step.rate / 8 * (luck if len(asked) == unlucky + 1 else 1)
+
+    found, _ = searched(strain, 1, 12)
+    assert found.rate == pytest.approx(8, rel=0.1)
+
+
+def test_neighbours_that_contradict_each_other_are_averaged() -> None:
     fitted = isotonic([Probe(5, 0.6), Probe(6, 1.3), Probe(7, 0.7), Probe(9, 1.2)])
-    assert [probe.strain <= 1 for probe in fitted] == [True, True, True, False]
+    assert [probe.strain for probe in fitted] == pytest.approx([0.6, 0.91**0.5, 0.91**0.5, 1.2])
+    again = isotonic([Probe(5, 0.6), Probe(6, 0.8), Probe(6, 1.3), Probe(9, 1.2)])
+    assert [probe.strain for probe in again] == pytest.approx([0.6, 1.04**0.5, 1.04**0.5, 1.2])
 
 
 def test_after_a_failure_the_server_gets_time_to_settle() -> None:
