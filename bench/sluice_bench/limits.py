@@ -34,6 +34,7 @@ from sluice_bench.processes import (
     null_server_process,
     script,
 )
+from sluice_bench.stats.percentile import percentile_of
 from sluice_bench.target import Target
 from sluice_bench.workload import Asking, Shape, chat_requests
 
@@ -234,5 +235,5 @@ def table(rows: list[LimitsRow]) -> str:
 
 
 def _median(values: list[float | None], digits: int) -> str:
-    known = sorted(value for value in values if value is not None)
-    return f"{known[len(known) // 2]:.{digits}f}" if known else "–"
+    known = [value for value in values if value is not None]
+    return f"{percentile_of(known, 0.5):.{digits}f}" if known else "–"

@@ -44,6 +44,7 @@ from itertools import pairwise
 import msgspec
 
 from sluice_bench.records import Failure, RequestRecord
+from sluice_bench.stats.percentile import percentile
 
 NS = 1e-9
 
@@ -204,19 +205,6 @@ def _between(start_ns: int | None, end_ns: int | None) -> float | None:
 
 
 # --- over requests ---------------------------------------------------------------------------------------
-
-
-def percentile(weighted: Sequence[tuple[float, int]], share: float) -> float:
-    """Nearest-rank percentile of `(value, weight)` pairs, `0 < share <= 1`. Raises `ValueError`."""
-    total = sum(weight for _, weight in weighted)
-    if total <= 0:
-        raise ValueError("a percentile of nothing")
-    reached = 0
-    for value, weight in sorted(weighted):
-        reached += weight
-        if reached >= share * total - 1e-9:
-            return value
-    return max(value for value, _ in weighted)
 
 
 def distribution(values: Iterable[float | None]) -> Distribution | None:

@@ -20,10 +20,11 @@ from itertools import pairwise
 from sluice_bench.answers import read_answers
 from sluice_bench.load_run import run_blocking
 from sluice_bench.loops import ClosedLoop, LoadPlan, OpenLoop
-from sluice_bench.metrics import Objective, arrivals, percentile, summarise, ttft_service_s
+from sluice_bench.metrics import Objective, arrivals, summarise, ttft_service_s
 from sluice_bench.peers.hf_generate import Task
 from sluice_bench.processes import ForeignCpu, ServerFailed, pinned, two_cores
 from sluice_bench.records import RequestRecord
+from sluice_bench.stats.percentile import percentile_of
 from sluice_bench.target import Target, WireRequest
 from sluice_bench.worker_plan import Extension, Intrusion, Row, Step, Streams
 from sluice_bench.worker_targets import MODEL_NAME, BatchContestant, Contestant, ServedContestant
@@ -226,7 +227,7 @@ def _extension(
     length = load.prefix_tokens + load.new_tokens
     problem = next(filter(None, (problem_of(r, length, 1, load.prefix_tokens) for r in records)), "")
     times = [s * 1000 for record in records if (s := ttft_service_s(record)) is not None]
-    return ({"ttft_p50_ms": percentile([(t, 1) for t in times], 0.5)} if times else {}), problem
+    return ({"ttft_p50_ms": percentile_of(times, 0.5)} if times else {}), problem
 
 
 # --- a long prompt beside a stream -----------------------------------------------------------------------
@@ -269,4 +270,4 @@ def gaps_around(record: RequestRecord, start_ns: int, end_ns: int) -> tuple[list
 
 def _p99_ms(gaps: Sequence[float]) -> float:
     """Nearest-rank; of fewer than a hundred gaps it is the longest."""
-    return percentile([(gap, 1) for gap in gaps], 0.99) * 1000
+    return percentile_of(gaps, 0.99) * 1000

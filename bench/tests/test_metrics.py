@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
 import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sluice_bench import metrics
 from sluice_bench.metrics import Objective, summarise
@@ -98,21 +94,6 @@ def test_chunks_of_one_read_are_one_arrival() -> None:
 def test_an_arrival_without_tokens_adds_its_gap_to_the_next() -> None:
     record = streamed([(100, 1), (120, 0), (140, 2)])
     assert [(round(g * 1000, 6), n) for g, n in metrics.token_gaps(record)] == [(20.0, 2)]
-
-
-@given(st.lists(st.integers(0, 50), min_size=1, max_size=40), st.floats(0.01, 1.0))
-def test_a_percentile_is_the_nearest_rank(values: list[int], share: float) -> None:
-    rank = max(1, math.ceil(share * len(values) - 1e-9))
-    assert metrics.percentile([(float(v), 1) for v in values], share) == sorted(values)[rank - 1]
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 9), st.integers(1, 5)), min_size=1, max_size=20), st.floats(0.01, 1.0)
-)
-def test_a_weight_is_worth_as_many_observations(pairs: list[tuple[int, int]], share: float) -> None:
-    weighted = [(float(value), weight) for value, weight in pairs]
-    repeated = [(float(value), 1) for value, weight in pairs for _ in range(weight)]
-    assert metrics.percentile(weighted, share) == metrics.percentile(repeated, share)
 
 
 def test_a_tail_percentile_needs_an_observation_beyond_it() -> None:
