@@ -2,9 +2,9 @@
 
 What counts as a token's arrival, and what does not:
 
-- An event counts when one of its choices carries text: `content`, a reasoning text, a refusal, a tool call,
-  or a completion's `text`. A role-only or empty delta, a comment, a usage-only event, a finish-only event and
-  `[DONE]` do not, so none of them makes the first token earlier or the last one later.
+- An event counts when one of its choices carries text (`generated_text.py`). A role-only or empty delta, a
+  comment, a usage-only event, a finish-only event and `[DONE]` do not, so none of them makes the first token
+  earlier or the last one later.
 - An event's time is that of the read which brought the last byte of its closing blank line.
 - The number of tokens in an event comes from the best source there is; see `TokenSource`. The record says
   which one it was.
@@ -13,19 +13,17 @@ What counts as a token's arrival, and what does not:
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import msgspec
 
 from sluice_bench import sse
-from sluice_bench.client import Exchange
+from sluice_bench.connection import Exchange
+from sluice_bench.generated_text import GeneratedText, Json, Kind, pieces, size
 from sluice_bench.http_wire import HttpWireError, TimedResponse, parse_response
 from sluice_bench.records import Chunk, Failure, RequestRecord, TokenSource
 
-Json = dict[str, Any]
-
-_TEXT_FIELDS = ("content", "reasoning_content", "reasoning", "refusal")
 _MESSAGE_LIMIT = 300
+_SERVED_BY = b"x-sluice-backend"
 
 
 class _Defect(Exception):
@@ -51,7 +49,10 @@ class _Delta(msgspec.Struct, frozen=True):
 class _Tally(msgspec.Struct):
     """What accumulates while the events of one answer are read."""
 
-    deltas: list[_Delta]
+    deltas: list[_Delta] = msgspec.field(default_factory=list)
+    text: GeneratedText = msgspec.field(default_factory=GeneratedText)
+    first_choice_ns: int | None = None
+    first_answer_ns: int | None = None
     usage: Json | None = None
     finish_reason: str | None = None
     choices: set[int] = msgspec.field(default_factory=set)
@@ -71,7 +72,12 @@ def read_answer(exchange: Exchange) -> RequestRecord:
         response = parse_response(exchange.reads, closed=exchange.closed)
         if response is None:
             return record
-        record = msgspec.structs.replace(record, status=response.head.status, headers_ns=response.headers_ns)
+        record = msgspec.structs.replace(
+            record,
+            status=response.head.status,
+            headers_ns=response.headers_ns,
+            backend=response.head.headers.get(_SERVED_BY, b"").decode("latin-1"),
+        )
         return _read_body(record, response)
     except HttpWireError as error:
         return _failed(record, Failure.PROTOCOL, str(error))
@@ -83,6 +89,9 @@ def _outline(exchange: Exchange) -> RequestRecord:
     """Everything that is known without looking into the bytes."""
     return RequestRecord(
         index=exchange.index,
+        item=exchange.request.item,
+        phase=exchange.request.phase,
+        asked_tokens=exchange.request.asked_tokens,
         stream=exchange.request.stream,
         scheduled_ns=exchange.scheduled_ns,
         dispatched_ns=exchange.dispatched_ns,
@@ -109,6 +118,11 @@ def _read_body(record: RequestRecord, response: TimedResponse) -> RequestRecord:
         raise _Defect(Failure.PROTOCOL, "the response is not whole")
     if not 200 <= response.head.status < 300:
         return _failed(record, Failure.HTTP_STATUS, _error_text(response.body.data))
+    encoding = response.head.headers.get(b"content-encoding", b"identity").lower()
+    if encoding != b"identity":
+        raise _Defect(
+            Failure.PROTOCOL, f"the answer came in {encoding.decode('latin-1')}, which nobody asked for"
+        )
     content_type = response.head.headers.get(b"content-type", b"")
     if content_type.startswith(b"text/event-stream"):
         return _read_stream(record, response)
@@ -145,14 +159,17 @@ def _read_plain(record: RequestRecord, body: bytes) -> RequestRecord:
     choices = _choices(answer)
     if not choices:
         raise _Defect(Failure.PROTOCOL, "the answer has no choices")
-    messages = [_part(choice, "message") for choice in choices]
-    text = sum(_text_bytes(choice, message) for choice, message in zip(choices, messages, strict=True))
+    found = [pieces(choice, _part(choice, "message")) for choice in choices]
+    text = GeneratedText()
+    for index, texts in enumerate(found):
+        text.add(index, texts)
     usage = _usage(answer)
     return msgspec.structs.replace(
         record,
         last_token_ns=record.end_ns,
         n_choices=len(choices),
-        text_bytes=text,
+        text_bytes=sum(size(texts) for texts in found),
+        text_sha256=text.sha256(),
         finish_reason=_finish_reason(choices),
         token_source=TokenSource.USAGE if usage else TokenSource.NONE,
         **_usage_fields(usage),
@@ -167,17 +184,6 @@ def _choices(answer: Json) -> list[Json]:
 def _part(choice: Json, name: str) -> Json:
     part = choice.get(name)
     return part if isinstance(part, dict) else {}
-
-
-def _text_bytes(choice: Json, part: Json) -> int:
-    """UTF-8 bytes of generated text in a choice; 0 means that it carries none."""
-    texts = [part.get(field) for field in _TEXT_FIELDS] + [choice.get("text")]
-    size = sum(len(text.encode()) for text in texts if isinstance(text, str))
-    calls = part.get("tool_calls")
-    for call in calls if isinstance(calls, list) else []:
-        function = _part(call, "function") if isinstance(call, dict) else {}
-        size += sum(len(str(function.get(field) or "").encode()) for field in ("name", "arguments"))
-    return size
 
 
 def _finish_reason(choices: Sequence[Json]) -> str | None:
@@ -210,7 +216,7 @@ def _count(fields: Json, name: str) -> int | None:
 
 
 def _read_stream(record: RequestRecord, response: TimedResponse) -> RequestRecord:
-    tally = _Tally(deltas=[])
+    tally = _Tally()
     defect: _Defect | None = None
     try:
         for event in sse.events(response.body.data):
@@ -238,13 +244,24 @@ def _read_event(tally: _Tally, event: sse.Event, arrived_ns: int) -> None:
     choices = _choices(answer)
     tally.choices.update(index for choice in choices if isinstance(index := choice.get("index"), int))
     tally.finish_reason = _finish_reason(choices) or tally.finish_reason
-    text = sum(_text_bytes(choice, _part(choice, "delta")) for choice in choices)
-    if text:
-        tally.deltas.append(
-            _Delta(
-                arrived_ns, event.n_bytes, text, _counted(choices), _count(usage or {}, "completion_tokens")
-            )
-        )
+    if choices and tally.first_choice_ns is None:
+        tally.first_choice_ns = arrived_ns
+    if n_bytes := _read_texts(tally, choices, arrived_ns):
+        running_total = _count(usage or {}, "completion_tokens")
+        tally.deltas.append(_Delta(arrived_ns, event.n_bytes, n_bytes, _counted(choices), running_total))
+
+
+def _read_texts(tally: _Tally, choices: Sequence[Json], arrived_ns: int) -> int:
+    """Take the text of an event. Returns its UTF-8 bytes; 0 means that it carries none."""
+    n_bytes = 0
+    for choice in choices:
+        found = pieces(choice, _part(choice, "delta"))
+        index = choice.get("index")
+        tally.text.add(index if isinstance(index, int) else 0, found)
+        n_bytes += size(found)
+        if tally.first_answer_ns is None and any(piece.kind is not Kind.REASONING for piece in found):
+            tally.first_answer_ns = arrived_ns
+    return n_bytes
 
 
 def _counted(choices: Sequence[Json]) -> int | None:
@@ -272,6 +289,8 @@ def _with_tokens(record: RequestRecord, tally: _Tally) -> RequestRecord:
         fields["output_tokens"] = sum(counts)
     return msgspec.structs.replace(
         record,
+        first_choice_ns=tally.first_choice_ns,
+        first_answer_ns=tally.first_answer_ns,
         first_token_ns=deltas[0].arrived_ns if deltas else None,
         last_token_ns=deltas[-1].arrived_ns if deltas else None,
         chunks=tuple(
@@ -282,6 +301,7 @@ def _with_tokens(record: RequestRecord, tally: _Tally) -> RequestRecord:
         token_source=source,
         finish_reason=tally.finish_reason,
         text_bytes=sum(delta.text_bytes for delta in deltas),
+        text_sha256=tally.text.sha256(),
         **fields,
     )
 

@@ -18,17 +18,13 @@ import msgspec
 
 from sluice_bench import arrivals
 from sluice_bench.answers import read_answers
-from sluice_bench.client import (
-    Exchange,
-    LoadPlan,
-    LoadRun,
-    OpenLoop,
-    Target,
-    frozen_gc,
-    new_event_loop,
-)
-from sluice_bench.metrics import dispatch_lag_s, e2e_s, percentile, ttft_service_s, ttft_user_s
+from sluice_bench.connection import Exchange
+from sluice_bench.load_run import LoadRun, frozen_gc, new_event_loop
+from sluice_bench.loops import LoadPlan, OpenLoop
+from sluice_bench.metrics import dispatch_lag_s, e2e_s, ttft_service_s, ttft_user_s
 from sluice_bench.records import RequestRecord
+from sluice_bench.stats.percentile import percentile_of
+from sluice_bench.target import Target
 from sluice_bench.workload import Asking, Shape, chat_requests
 
 LIMIT_SHARE = 0.02
@@ -130,4 +126,4 @@ def _reference_s(record: RequestRecord) -> float | None:
 
 
 def _percentile_ms(values: Sequence[float], share: float) -> float | None:
-    return percentile([(value, 1) for value in values], share) * 1000 if values else None
+    return percentile_of(values, share) * 1000 if values else None

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from sluice_bench.client import Exchange
+from sluice_bench.connection import Exchange
 from sluice_bench.http_wire import HttpWireError, TimedResponse, parse_response
 
 _STAMPED = re.compile(rb'"content": ?"(\d+) (\d+)"')

@@ -12,10 +12,12 @@ from typing import Annotated, Literal
 import msgspec
 import typer
 
-from sluice_bench import arrivals, ping, report
+from sluice_bench import ping
 from sluice_bench.baseline import BUNDLED_MODEL, BaselineSettings, measure_baseline, number_of_steps
-from sluice_bench.calibration import CalibratedRun, run_calibrated
-from sluice_bench.client import ClosedLoop, LoadPlan, OpenLoop, Target
+from sluice_bench.baseline_report import render_baseline
+from sluice_bench.commands.run_command import run_command
+from sluice_bench.commands.server_address import target_of
+from sluice_bench.commands.verify_command import verify_command
 from sluice_bench.gateway_bench import LANES, BenchSettings, GatewayBench, LaneName, run_bench
 from sluice_bench.gateway_bench import number_of_steps as gateway_steps
 from sluice_bench.gateway_report import figures_table, render_gateway
@@ -23,13 +25,11 @@ from sluice_bench.ladder_command import ladder_command
 from sluice_bench.limits import QUICK_LIMITS, LimitsLoad, measure_limits
 from sluice_bench.limits import number_of_steps as limits_steps
 from sluice_bench.limits import table as limits_table
-from sluice_bench.metrics import Objective, Summary, summarise
 from sluice_bench.null_server import NullSettings, serve
 from sluice_bench.peer_packages import DEFAULT_FOLDER
-from sluice_bench.processes import ServerFailed, null_server_process
-from sluice_bench.terminal import command_line, console, fail, progress, steps, write_json
+from sluice_bench.processes import ServerFailed
+from sluice_bench.terminal import command_line, console, fail, steps, write_json
 from sluice_bench.worker_command import worker_command
-from sluice_bench.workload import SUITES, Asking, chat_requests
 
 app = typer.Typer(
     add_completion=False,
@@ -43,116 +43,10 @@ app = typer.Typer(
         "Every run measures its own client too, and says when its figures should not be believed."
     ),
 )
-Arrival = Literal["poisson", "constant"]
-Suite = Literal["short", "long"]
 Part = Literal["gateway", "worker"]
 
 
-@app.command("run")
-def run_command(
-    url: Annotated[str, typer.Option(help="Server, e.g. http://127.0.0.1:8000.")],
-    model: Annotated[
-        str | None, typer.Option(help="Model id; by default the first that /v1/models lists.")
-    ] = None,
-    concurrency: Annotated[
-        int | None, typer.Option(min=1, help="Closed loop: so many requests are in flight at once.")
-    ] = None,
-    rate: Annotated[
-        float | None, typer.Option(help="Open loop: requests per second, sent on time whatever comes back.")
-    ] = None,
-    arrival: Annotated[Arrival, typer.Option(help="Open loop: how gaps are drawn.")] = "poisson",
-    requests: Annotated[int, typer.Option(min=1, help="How many requests to send.")] = 40,
-    suite: Annotated[Suite, typer.Option(help="Lengths of prompt and answer.")] = "short",
-    plain: Annotated[bool, typer.Option("--plain", help="Ask for plain answers instead of streams.")] = False,
-    ignore_eos: Annotated[
-        bool, typer.Option("--ignore-eos", help="Fix the output length (vLLM's and Sluice's extension).")
-    ] = False,
-    api_key: Annotated[
-        str | None, typer.Option(envvar="OPENAI_API_KEY", help="Sent as a bearer token.")
-    ] = None,
-    header: Annotated[list[str] | None, typer.Option(help="`Name: value`, may be repeated.")] = None,
-    ttft_ms: Annotated[float | None, typer.Option(help="Objective for goodput: TTFT.")] = None,
-    tpot_ms: Annotated[float | None, typer.Option(help="Objective for goodput: TPOT.")] = None,
-    e2e_ms: Annotated[float | None, typer.Option(help="Objective for goodput: E2E.")] = None,
-    timeout_s: Annotated[float, typer.Option(help="Time limit of one request.")] = 300.0,
-    stop_after_s: Annotated[float, typer.Option(help="Hard stop of the whole run.")] = 3600.0,
-    seed: Annotated[
-        int, typer.Option(help="Of prompts and arrivals: same seed, same bytes, same times.")
-    ] = 1,
-    output: Annotated[Path | None, typer.Option(help="Write summary and raw records here, as JSON.")] = None,
-) -> None:
-    """Load a server and report latency, throughput and goodput.
-
-    Give `--concurrency` (users who wait for their answer) or `--rate` (users who do not). Ends with status 1
-    when a request failed, 3 when the run is void because the client was too slow for it.
-    """
-    if (concurrency is None) == (rate is None):
-        fail("Give either --concurrency N (closed loop) or --rate N (open loop).")
-    target = _target(url)
-    model = model or _first_model(target, api_key)
-    asking = Asking(
-        model=model,
-        stream=not plain,
-        api_key=api_key,
-        ignore_eos=ignore_eos,
-        headers=tuple(_header(text) for text in header or ()),
-    )
-    plan = LoadPlan(
-        target=target,
-        requests=chat_requests(target, SUITES[suite], asking, requests, seed),
-        loop=_loop(concurrency, rate, arrival, requests, seed),
-        warm_connections=concurrency or 0,
-        request_timeout_s=timeout_s,
-        hard_stop_s=stop_after_s,
-    )
-    run = _run_with_null_server(plan)
-    objective = Objective(ttft_ms=ttft_ms, tpot_ms=tpot_ms, e2e_ms=e2e_ms)
-    _conclude(model, run, summarise(run.records, objective, concurrency or 1), output)
-
-
-def _conclude(model: str, run: CalibratedRun, summary: Summary, output: Path | None) -> None:
-    """Print, write, and end with the status that the run deserves."""
-    _print_run(model, run, summary)
-    if output is not None:
-        write_json(output, {"summary": summary, "calibration": run.calibration, "records": run.records})
-    if summary.failures:
-        first = next(record for record in run.records if record.failure is not None)
-        fail(f"First failure: request {first.index}, {first.failure}: {first.message}")
-    if run.calibration.void:
-        raise typer.Exit(3)
-
-
-def _loop(
-    concurrency: int | None, rate: float | None, arrival: Arrival, requests: int, seed: int
-) -> ClosedLoop | OpenLoop:
-    if rate is None:
-        return ClosedLoop(concurrency or 1)
-    try:
-        constant = arrival == "constant"
-        offsets = arrivals.constant(rate, requests) if constant else arrivals.poisson(rate, requests, seed)
-    except ValueError as error:
-        fail(f"{error}.")
-    return OpenLoop(offsets)
-
-
-def _run_with_null_server(plan: LoadPlan) -> CalibratedRun:
-    with (
-        tempfile.TemporaryDirectory(prefix="sluice-bench-") as name,
-        null_server_process(Path(name)) as null,
-        progress("requests", len(plan.requests)) as show,
-    ):
-        try:
-            return run_calibrated(plan, Target.parse(null.url), show)
-        except OSError as error:
-            fail(f"{plan.target.authority} cannot be reached: {error}.")
-
-
-def _print_run(model: str, run: CalibratedRun, summary: Summary) -> None:
-    console.print(f"[bold]{model}[/bold]")
-    for line in report.summary_lines(summary):
-        console.print(line)
-    console.print(report.summary_table(summary))
-    console.print(report.calibration_line(run.calibration))
+app.command("run")(run_command)
 
 
 @app.command("ping")
@@ -167,7 +61,7 @@ def ping_command(
 ) -> None:
     """Ask a server for its models, one plain and one streamed answer. Status 1 when one of them fails."""
     try:
-        findings = ping.ping(_target(url), model, api_key)
+        findings = ping.ping(target_of(url), model, api_key)
     except ping.PingFailed as error:
         fail(str(error))
     for finding in findings:
@@ -211,7 +105,7 @@ def baseline_command(
             fail(str(error))
     raw = output.with_suffix(".json")
     output.parent.mkdir(parents=True, exist_ok=True)
-    output.write_text(report.render_baseline(baseline, raw.name), encoding="utf-8")
+    output.write_text(render_baseline(baseline, raw.name), encoding="utf-8")
     write_json(raw, baseline)
     console.print(f"Wrote {output} and {raw}.")
 
@@ -297,6 +191,7 @@ def limits_command(
 
 
 app.command("ladder")(ladder_command)
+app.command("verify")(verify_command)
 
 
 @app.command("null-server")
@@ -319,30 +214,6 @@ def null_server_command(
         serve(settings, host, port, lambda bound: console.print(f"Null server on http://{host}:{bound}"))
     except OSError as error:
         fail(f"Cannot listen on {host}:{port}: {error}.")
-
-
-# --- shared ----------------------------------------------------------------------------------------------
-
-
-def _target(url: str) -> Target:
-    try:
-        return Target.parse(url)
-    except ValueError as error:
-        fail(f"{error}.")
-
-
-def _header(text: str) -> tuple[str, str]:
-    name, colon, value = text.partition(":")
-    if not colon or not name.strip():
-        fail(f"{text!r} is not a header; write it as 'Name: value'.")
-    return name.strip(), value.strip()
-
-
-def _first_model(target: Target, api_key: str | None) -> str:
-    try:
-        return ping.models(target, api_key)[0]
-    except ping.PingFailed as error:
-        fail(str(error))
 
 
 def main() -> None:

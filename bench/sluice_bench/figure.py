@@ -8,7 +8,7 @@ from typing import Literal
 import msgspec
 from rich.table import Table
 
-from sluice_bench.report import DISTURBED_CORES, number
+from sluice_bench.formatting import DISTURBED_CORES, number
 
 Verdict = Literal["aim", "bar", "no", "not measured", "no bar"]
 

@@ -25,7 +25,7 @@ from sluice_bench.chunk_delay import (
     sent_delays_ms,
     while_all_ran,
 )
-from sluice_bench.client import Exchange, LoadPlan, OpenLoop, Target, run_blocking
+from sluice_bench.connection import Exchange
 from sluice_bench.gateway_overhead import (
     KINDS,
     Kind,
@@ -55,10 +55,13 @@ from sluice_bench.gateway_targets import (
     running_fleet,
 )
 from sluice_bench.interleave import Leg, run_interleaved
+from sluice_bench.load_run import run_blocking
 from sluice_bench.loop_block import answer_times_ms, lag_histogram, longest_lag_s, run_probed
-from sluice_bench.metrics import percentile
+from sluice_bench.loops import LoadPlan, OpenLoop
 from sluice_bench.peer_packages import Programs
 from sluice_bench.processes import ForeignCpu, ServerFailed, null_server_process, pinned
+from sluice_bench.stats.percentile import percentile_of
+from sluice_bench.target import Target
 from sluice_bench.workload import Asking, Shape, chat_requests
 
 _SHAPE = Shape(prompt_words=96, output_tokens=100)
@@ -398,4 +401,4 @@ def _first_failure(streams: Sequence[StampedStream]) -> str:
 
 def _percentile(values: Sequence[float], share: float) -> float:
     """Nearest-rank; 0 of nothing."""
-    return percentile([(value, 1) for value in values], share) or 0.0 if values else 0.0
+    return percentile_of(values, share) if values else 0.0

@@ -19,7 +19,7 @@ from typing import Literal
 import msgspec
 
 from sluice_bench.answers import read_answers
-from sluice_bench.client import ClosedLoop, Exchange, LoadPlan, Target, WireRequest, run_blocking
+from sluice_bench.connection import Exchange
 from sluice_bench.gateway_targets import (
     DIRECT,
     FASTAPI_HTTPX,
@@ -28,9 +28,12 @@ from sluice_bench.gateway_targets import (
     GatewayTarget,
     running_fleet,
 )
+from sluice_bench.load_run import run_blocking
+from sluice_bench.loops import ClosedLoop, LoadPlan
 from sluice_bench.metrics import distribution, e2e_s
 from sluice_bench.processes import ForeignCpu, ServerFailed
 from sluice_bench.records import RequestRecord
+from sluice_bench.target import Target, WireRequest
 from sluice_bench.workload import Asking, Shape, chat_requests
 
 Kind = Literal["plain", "stream"]

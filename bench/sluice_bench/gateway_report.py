@@ -8,10 +8,10 @@ from rich.table import Table
 
 from sluice_bench.environment import Environment
 from sluice_bench.figure import figures_section, terminal_table
+from sluice_bench.formatting import DISTURBED_CORES
 from sluice_bench.gateway_bench import LANES, GatewayBench
 from sluice_bench.gateway_figures import figures
 from sluice_bench.gateway_tables import cell, lane_sections
-from sluice_bench.report import DISTURBED_CORES
 
 
 def render_gateway(bench: GatewayBench, raw_name: str) -> str:

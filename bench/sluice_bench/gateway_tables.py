@@ -9,6 +9,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+from sluice_bench.formatting import number, spread
 from sluice_bench.gateway_bench import GatewayBench, LaneResult
 from sluice_bench.gateway_figures import (
     BOUND_SHARE,
@@ -22,7 +23,6 @@ from sluice_bench.gateway_figures import (
 from sluice_bench.gateway_overhead import Kind, OverheadRow
 from sluice_bench.gateway_rows import CostLoad, MemoryRow, StreamsLoad
 from sluice_bench.gateway_targets import DIRECT, LABELS, SLUICE
-from sluice_bench.report import number, spread
 
 
 def lane_sections(bench: GatewayBench) -> list[str]:

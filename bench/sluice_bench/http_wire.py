@@ -1,9 +1,9 @@
 """HTTP/1.1 responses: where one ends (hot path), and what it said and when (after the run).
 
-`ResponseEnd` is all that runs while a response streams in: it parses the head once, then counts bytes. Of a
-chunked body it looks only at the last four bytes of a read; only when they could be the end does it walk the
-chunk sizes, from where it last stopped. `parse_response` does the real work later, from the recorded reads,
-and keeps for every body byte the time stamp of the read that brought it.
+`ResponseEnd` is all that runs while a response streams in: it parses the head once, then counts bytes, of a
+chunked body by jumping from size to size. It keeps none of the body: the reads are recorded already, and a
+second copy would double the memory of a run. `parse_response` does the real work later, from the recorded
+reads, and keeps for every body byte the time stamp of the read that brought it.
 
 Knows nothing of SSE, JSON or tokens. Source of the rules: RFC 9112 sections 4, 6 and 7.
 """
@@ -19,7 +19,9 @@ MAX_HEAD_BYTES = 64 * 1024
 """A longer response head is refused, so that a broken server cannot grow the buffer without end."""
 
 _LAST_BYTES = b"\r\n\r\n"
-"""Every complete chunked body ends so: the end of the last (zero) chunk's line or of its trailers."""
+"""Every complete chunked body ends so: the end of the zero chunk's line or of its trailers."""
+
+_HEX_DIGITS = b"0123456789abcdefABCDEF"
 
 
 class HttpWireError(Exception):
@@ -94,74 +96,78 @@ def split_head(data: bytes) -> tuple[Head, int] | None:
             return head, start
 
 
-class ChunkWalk:
-    """Position in a chunked body; moves forward only over whole chunks."""
+class ChunkedEnd:
+    """Follows the chunk sizes of a body from read to read; keeps nothing but a size line that was cut."""
 
     def __init__(self) -> None:
-        self.position = 0
-        """Of the first byte not yet walked."""
-        self.segments: list[tuple[int, int]] = []
-        """(start, end) of the payload of each whole chunk."""
         self.ended = False
+        self.surplus = False
+        """Bytes came after the end."""
+        self._skip = 0
+        """Bytes of the current chunk that are still to come, its closing line break included."""
+        self._line = b""
+        """Of the next size line (or the last one and its trailers), what has come."""
 
-    def advance(self, body: bytes | bytearray) -> None:
-        """Walk as far as whole chunks reach. Raises `HttpWireError` on a bad size line."""
-        while not self.ended:
-            line_end = body.find(b"\r\n", self.position)
-            if line_end < 0:
-                return
-            size = _chunk_size(bytes(body[self.position : line_end]))
-            payload = line_end + 2
+    def feed(self, data: bytes) -> None:
+        """Take one read. Raises `HttpWireError` where the chunks are not as their size lines say."""
+        if self._skip >= len(data):
+            self._skip -= len(data)
+            return
+        position, self._skip = self._skip, 0
+        if self._line:
+            data, position, self._line = self._line + data, 0, b""
+        while position < len(data):
+            line_end = data.find(b"\r\n", position)
+            size = _chunk_size(data[position:line_end]) if line_end >= 0 else 0
             if size == 0:
-                self._finish(body, line_end)
+                self._end_or_keep(data, position, line_end)
                 return
-            if payload + size + 2 > len(body):
-                return
-            if body[payload + size : payload + size + 2] != b"\r\n":
+            position = line_end + size + 4
+            if position <= len(data) and data[position - 2 : position] != b"\r\n":
                 raise HttpWireError("chunk does not end where its size says")
-            self.segments.append((payload, payload + size))
-            self.position = payload + size + 2
+        self._skip = position - len(data)
 
-    def _finish(self, body: bytes | bytearray, line_end: int) -> None:
-        """The zero chunk: optional trailer lines, then a blank line."""
-        end = body.find(_LAST_BYTES, line_end)
+    def _end_or_keep(self, data: bytes, position: int, line_end: int) -> None:
+        """Half a size line, or the zero chunk: optional trailer lines, then a blank line."""
+        end = data.find(_LAST_BYTES, line_end) if line_end >= 0 else -1
         if end >= 0:
-            self.ended = True
-            self.position = end + 4
+            self.ended, self.surplus = True, end + 4 < len(data)
+            return
+        self._line = data[position:]
+        if len(self._line) > MAX_HEAD_BYTES:
+            raise HttpWireError(f"chunk size line or trailers are longer than {MAX_HEAD_BYTES} bytes")
 
 
 def _chunk_size(line: bytes) -> int:
     digits = line.split(b";", 1)[0].strip()
-    try:
-        return int(digits, 16)
-    except ValueError:
-        raise HttpWireError(f"not a chunk size: {line[:40]!r}") from None
+    if not digits or digits.strip(_HEX_DIGITS):  # `int` would take a sign, and a walk would go backwards
+        raise HttpWireError(f"not a chunk size: {line[:40]!r}")
+    return int(digits, 16)
 
 
 class ResponseEnd:
-    """Tells when a response is complete; fed every read in order."""
+    """Tells when a response is complete; fed every read in order. Keeps no body."""
 
     def __init__(self) -> None:
         self.head: Head | None = None
-        self._body = bytearray()
+        self._head_bytes = b""
         self._received = 0
-        self._walk = ChunkWalk()
+        self._chunks = ChunkedEnd()
 
     def feed(self, data: bytes) -> bool:
         """Take one read; true when the response is complete. Raises `HttpWireError`."""
         if self.head is None:
-            self._body += data
-            split = split_head(bytes(self._body))
+            self._head_bytes += data
+            split = split_head(self._head_bytes)
             if split is None:
                 return False
             self.head, start = split
-            del self._body[:start]
-            self._received = len(self._body)
-        elif self.head.chunked:
-            self._body += data
-        else:
-            self._received += len(data)
-        return self._complete(self.head)
+            data, self._head_bytes = self._head_bytes[start:], b""
+        if self.head.chunked:
+            self._chunks.feed(data)
+            return self._chunks.ended
+        self._received += len(data)
+        return self.head.length is not None and self._received >= self.head.length
 
     def at_eof(self) -> bool:
         """Whether the response is complete if the peer closes now."""
@@ -172,22 +178,18 @@ class ResponseEnd:
     def keep_alive(self) -> bool:
         """Whether the connection may carry another request after this response."""
         head = self.head
-        return head is not None and head.keep_alive and (head.chunked or head.length is not None)
-
-    def _complete(self, head: Head) -> bool:
-        if not head.chunked:
-            return head.length is not None and self._received >= head.length
-        if not self._body.endswith(_LAST_BYTES):
+        if head is None or not head.keep_alive or self._chunks.surplus:
             return False
-        self._walk.advance(self._body)
-        return self._walk.ended
+        return head.chunked or self._received == head.length
 
 
 class TimedBody:
     """A response's body without framing, with the arrival time of each byte."""
 
-    def __init__(self, reads: Sequence[tuple[int, bytes]], wire_segments: Sequence[tuple[int, int]]) -> None:
-        wire = b"".join(data for _, data in reads)
+    def __init__(
+        self, wire: bytes, reads: Sequence[tuple[int, bytes]], wire_segments: Sequence[tuple[int, int]]
+    ) -> None:
+        """`wire` are the bytes of all reads together; the body is its segments (start, end)."""
         self._read_ends = _running_total([len(data) for _, data in reads])
         self._stamps = [stamp for stamp, _ in reads]
         self._wire_starts = [start for start, _ in wire_segments]
@@ -232,18 +234,32 @@ def parse_response(reads: Sequence[tuple[int, bytes]], *, closed: bool) -> Timed
     if split is None:
         return None
     head, start = split
-    headers_ns = TimedBody(reads, [(0, len(wire))]).arrival_ns(start - 1)
+    headers_ns = TimedBody(wire, reads, [(0, start)]).arrival_ns(start - 1)
     segments, complete = _body_segments(head, wire, start, closed)
-    return TimedResponse(head, headers_ns, TimedBody(reads, segments), complete)
+    return TimedResponse(head, headers_ns, TimedBody(wire, reads, segments), complete)
 
 
 def _body_segments(head: Head, wire: bytes, start: int, closed: bool) -> tuple[list[tuple[int, int]], bool]:
     if head.chunked:
-        walk = ChunkWalk()
-        body = wire[start:]
-        walk.advance(body)
-        return [(start + low, start + high) for low, high in walk.segments], walk.ended
+        return _chunk_segments(wire, start)
     if head.length is None:
         return [(start, len(wire))], closed
     end = min(start + head.length, len(wire))
     return [(start, end)], end == start + head.length
+
+
+def _chunk_segments(wire: bytes, position: int) -> tuple[list[tuple[int, int]], bool]:
+    """(start, end) of the payload of each whole chunk, and whether the last one came."""
+    segments: list[tuple[int, int]] = []
+    while (line_end := wire.find(b"\r\n", position)) >= 0:
+        size = _chunk_size(wire[position:line_end])
+        if size == 0:
+            return segments, wire.find(_LAST_BYTES, line_end) >= 0
+        payload, end = line_end + 2, line_end + 2 + size
+        if end + 2 > len(wire):
+            break
+        if wire[end : end + 2] != b"\r\n":
+            raise HttpWireError("chunk does not end where its size says")
+        segments.append((payload, end))
+        position = end + 2
+    return segments, False

@@ -16,8 +16,10 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from sluice_bench.client import Connection, Exchange, Target, WireRequest, frozen_gc, new_event_loop
+from sluice_bench.connection import Connection, Exchange
+from sluice_bench.load_run import frozen_gc, new_event_loop
 from sluice_bench.records import Failure
+from sluice_bench.target import Target, WireRequest
 
 _PATIENCE_S = 30.0
 

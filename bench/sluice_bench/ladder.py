@@ -25,8 +25,9 @@ from sluice_bench import arrivals
 from sluice_bench.answers import read_answers
 from sluice_bench.baseline import BUNDLED_MODEL, make_checkpoint
 from sluice_bench.calibration import CalibratedRun, Calibration, run_calibrated
-from sluice_bench.client import ClosedLoop, LoadPlan, OpenLoop, Target, run_blocking
 from sluice_bench.environment import Environment, describe
+from sluice_bench.load_run import run_blocking
+from sluice_bench.loops import ClosedLoop, LoadPlan, OpenLoop
 from sluice_bench.metrics import Objective, summarise, ttft_user_s
 from sluice_bench.processes import (
     ForeignCpu,
@@ -36,6 +37,8 @@ from sluice_bench.processes import (
     null_server_process,
     script,
 )
+from sluice_bench.target import Target
+from sluice_bench.worker_throughput import told_tokens
 from sluice_bench.workload import Asking, early_ending_requests, geometric_lengths, random_token_prompts
 
 Batching = Literal["none", "static", "dynamic", "continuous"]
@@ -370,6 +373,7 @@ class _Climb:
     ) -> LadderRow:
         places = dict(zip(self._load.load_names, self._load.concurrencies, strict=False)).get(name, 1)
         summary = summarise(run.records, Objective(), places)
+        output_tokens, cached_tokens = told_tokens(summary)
         failed = [record for record in run.records if record.failure is not None]
         waits = [ttft_user_s(record) for record in run.records if record.failure is None]
         return LadderRow(
@@ -380,10 +384,10 @@ class _Climb:
             requests=summary.scheduled,
             failures=len(failed),
             first_failure=f"{failed[0].failure}: {failed[0].message}" if failed else "",
-            output_tokens=summary.output_tokens,
-            cached_tokens=summary.cached_tokens,
+            output_tokens=output_tokens,
+            cached_tokens=cached_tokens,
             seconds=summary.whole.seconds if summary.whole else 0.0,
-            tokens_per_s=summary.output_tokens / summary.whole.seconds if summary.whole else 0.0,
+            tokens_per_s=output_tokens / summary.whole.seconds if summary.whole else 0.0,
             ttft_ms=[round(wait_s * 1000, 2) for wait_s in waits if wait_s is not None],
             tpot_p50_ms=summary.tpot_ms.p50 if summary.tpot_ms else None,
             mean_batch=_ratio(counted["sequence_steps"], counted["steps"]),

@@ -6,9 +6,9 @@ import statistics
 from collections.abc import Sequence
 
 from sluice_bench.calibration import LIMIT_SHARE
+from sluice_bench.formatting import DISTURBED_CORES, number, spread
 from sluice_bench.ladder import Ladder, LadderModel, LadderRow, Rung
 from sluice_bench.metrics import distribution
-from sluice_bench.report import DISTURBED_CORES, number, spread
 
 LEAST_RATIO = 3.0
 """The bar: continuous over none with the first closed loop."""

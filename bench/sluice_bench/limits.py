@@ -23,7 +23,8 @@ from typing import Literal
 import msgspec
 
 from sluice_bench.answers import read_answers
-from sluice_bench.client import ClosedLoop, LoadPlan, Target, run_blocking
+from sluice_bench.load_run import run_blocking
+from sluice_bench.loops import ClosedLoop, LoadPlan
 from sluice_bench.metrics import distribution, e2e_s
 from sluice_bench.processes import (
     ForeignCpu,
@@ -33,6 +34,8 @@ from sluice_bench.processes import (
     null_server_process,
     script,
 )
+from sluice_bench.stats.percentile import percentile_of
+from sluice_bench.target import Target
 from sluice_bench.workload import Asking, Shape, chat_requests
 
 Phase = Literal["memory", "shared", "freezing", "frozen", "back"]
@@ -232,5 +235,5 @@ def table(rows: list[LimitsRow]) -> str:
 
 
 def _median(values: list[float | None], digits: int) -> str:
-    known = sorted(value for value in values if value is not None)
-    return f"{known[len(known) // 2]:.{digits}f}" if known else "–"
+    known = [value for value in values if value is not None]
+    return f"{percentile_of(known, 0.5):.{digits}f}" if known else "–"

@@ -15,17 +15,10 @@ from urllib.request import urlopen
 
 import msgspec
 
-from sluice_bench.client import (
-    ClosedLoop,
-    Exchange,
-    LoadPlan,
-    LoadRun,
-    Target,
-    WireRequest,
-    frozen_gc,
-    http_request,
-    new_event_loop,
-)
+from sluice_bench.connection import Exchange
+from sluice_bench.load_run import LoadRun, frozen_gc, new_event_loop
+from sluice_bench.loops import ClosedLoop, LoadPlan
+from sluice_bench.target import Target, WireRequest, http_request
 
 PROBE_INTERVAL_S = 0.001
 

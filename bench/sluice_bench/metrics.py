@@ -26,10 +26,17 @@ Throughput has two windows. `whole` runs from the first scheduled to the last en
 `steady` runs from the first text of the last of the initial requests to the sending of the last request:
 there the planned load really was in flight. Tokens are counted by arrival stamp; those of requests that
 failed later are among them, because the server did make them.
+
+A count that the server did not tell is unknown, and so is every total that it belongs to: `None`, never 0.
+How many answers came without usage is counted.
+
+The same records give the same figures to the last bit, on any machine and Python: sums are exact
+(`math.fsum`), and nothing goes through a function whose last digit depends on a library.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -37,6 +44,7 @@ from itertools import pairwise
 import msgspec
 
 from sluice_bench.records import Failure, RequestRecord
+from sluice_bench.stats.percentile import percentile
 
 NS = 1e-9
 
@@ -66,12 +74,13 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     """Output tokens by arrival within a stretch of time."""
 
     seconds: float
-    output_tokens: int
+    output_tokens: int | None
+    """`None` when a complete answer does not say how many it has."""
 
     @property
-    def tokens_per_s(self) -> float:
+    def tokens_per_s(self) -> float | None:
         """Throughput."""
-        return self.output_tokens / self.seconds
+        return None if self.output_tokens is None else self.output_tokens / self.seconds
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,10 +89,22 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     scheduled: int
     complete: int
     failures: dict[str, int]
+    connected: int
+    """Requests that got a connection."""
+    reused_connections: int
+    """Of these, on one that was open before; the others' handshakes are in their user TTFT and E2E."""
     token_sources: dict[str, int]
-    prompt_tokens: int
-    output_tokens: int
-    cached_tokens: int
+    requests_without_usage: int
+    """Complete ones whose server did not say how many tokens the prompt has."""
+    requests_without_cached_tokens: int
+    """Complete ones whose server did not say how much of the prompt came from a cache."""
+    prompt_tokens: int | None
+    """Of complete requests, as the two below; `None` when one of them is unknown."""
+    output_tokens: int | None
+    cached_tokens: int | None
+    shorter_than_asked: int
+    """Complete ones that ended before `max_tokens`: with other lengths, other work was measured."""
+    longer_than_asked: int
     ttft_user_ms: Distribution | None
     ttft_service_ms: Distribution | None
     e2e_ms: Distribution | None
@@ -186,19 +207,6 @@ def _between(start_ns: int | None, end_ns: int | None) -> float | None:
 # --- over requests ---------------------------------------------------------------------------------------
 
 
-def percentile(weighted: Sequence[tuple[float, int]], share: float) -> float:
-    """Nearest-rank percentile of `(value, weight)` pairs, `0 < share <= 1`. Raises `ValueError`."""
-    total = sum(weight for _, weight in weighted)
-    if total <= 0:
-        raise ValueError("a percentile of nothing")
-    reached = 0
-    for value, weight in sorted(weighted):
-        reached += weight
-        if reached >= share * total - 1e-9:
-            return value
-    return max(value for value, _ in weighted)
-
-
 def distribution(values: Iterable[float | None]) -> Distribution | None:
     """Of the values that exist; `None` when there is none."""
     return weighted_distribution([(value, 1) for value in values if value is not None])
@@ -211,7 +219,7 @@ def weighted_distribution(weighted: Sequence[tuple[float, int]]) -> Distribution
         return None
     return Distribution(
         count=count,
-        mean=sum(value * weight for value, weight in weighted) / count,
+        mean=math.fsum(value * weight for value, weight in weighted) / count,
         low=min(value for value, _ in weighted),
         high=max(value for value, _ in weighted),
         p50=_supported(weighted, 0.5, count),
@@ -241,10 +249,16 @@ def summarise(records: Sequence[RequestRecord], objective: Objective, initial: i
         scheduled=len(records),
         complete=len(done),
         failures=_failure_counts(records),
+        connected=sum(record.connected_ns is not None for record in records),
+        reused_connections=sum(record.reused_connection for record in records),
         token_sources=dict(Counter(record.token_source.value for record in done)),
-        prompt_tokens=sum(record.prompt_tokens or 0 for record in done),
-        output_tokens=sum(record.output_tokens or 0 for record in done),
-        cached_tokens=sum(record.cached_tokens or 0 for record in done),
+        requests_without_usage=sum(record.prompt_tokens is None for record in done),
+        requests_without_cached_tokens=sum(record.cached_tokens is None for record in done),
+        prompt_tokens=known_total(record.prompt_tokens for record in done),
+        output_tokens=known_total(record.output_tokens for record in done),
+        cached_tokens=known_total(record.cached_tokens for record in done),
+        shorter_than_asked=sum(_excess(record) < 0 for record in done),
+        longer_than_asked=sum(_excess(record) > 0 for record in done),
         ttft_user_ms=distribution(_ms(ttft_user_s(record)) for record in done),
         ttft_service_ms=distribution(_ms(ttft_service_s(record)) for record in done),
         e2e_ms=distribution(_ms(e2e_s(record)) for record in done),
@@ -259,6 +273,23 @@ def summarise(records: Sequence[RequestRecord], objective: Objective, initial: i
         goodput_share=good / len(records),
         goodput_per_s=good / whole.seconds if whole else 0.0,
     )
+
+
+def known_total(counts: Iterable[int | None]) -> int | None:
+    """The sum; `None` when one of the counts is unknown."""
+    total = 0
+    for count in counts:
+        if count is None:
+            return None
+        total += count
+    return total
+
+
+def _excess(record: RequestRecord) -> int:
+    """Output tokens beyond those asked for; 0 where either is unknown."""
+    if record.asked_tokens is None or record.output_tokens is None:
+        return 0
+    return record.output_tokens - record.asked_tokens
 
 
 def _ms(seconds: float | None) -> float | None:
@@ -288,15 +319,13 @@ def steady_window(records: Sequence[RequestRecord], initial: int) -> Window | No
 
 
 def _window(records: Sequence[RequestRecord], start_ns: int, end_ns: int) -> Window | None:
-    tokens = sum(
+    tokens = known_total(
         count for record in records for stamp, count in _token_stamps(record) if start_ns < stamp <= end_ns
     )
     return Window(seconds=(end_ns - start_ns) * NS, output_tokens=tokens) if end_ns > start_ns else None
 
 
-def _token_stamps(record: RequestRecord) -> list[tuple[int, int]]:
+def _token_stamps(record: RequestRecord) -> list[tuple[int, int | None]]:
     if record.chunks:
         return [(chunk.arrived_ns, chunk.n_tokens) for chunk in record.chunks]
-    if record.last_token_ns is not None and record.output_tokens is not None:
-        return [(record.last_token_ns, record.output_tokens)]
-    return []
+    return [] if record.last_token_ns is None else [(record.last_token_ns, record.output_tokens)]

@@ -16,7 +16,7 @@ from typing import cast
 
 import msgspec
 
-from sluice_bench.client import new_event_loop
+from sluice_bench.load_run import new_event_loop
 
 _CREATED = 1_700_000_000
 _HEAD_LIMIT = 64 * 1024

@@ -5,17 +5,12 @@ from __future__ import annotations
 import msgspec
 
 from sluice_bench.answers import read_answer
-from sluice_bench.client import (
-    ClosedLoop,
-    Exchange,
-    LoadPlan,
-    Target,
-    WireRequest,
-    http_request,
-    run_blocking,
-)
+from sluice_bench.connection import Exchange
 from sluice_bench.http_wire import HttpWireError, parse_response
+from sluice_bench.load_run import run_blocking
+from sluice_bench.loops import ClosedLoop, LoadPlan
 from sluice_bench.metrics import e2e_s, ttft_service_s
+from sluice_bench.target import Target, WireRequest, http_request
 from sluice_bench.workload import Asking, Shape, chat_requests
 
 _SHAPE = Shape(prompt_words=14, output_tokens=8)
@@ -82,7 +77,8 @@ def _describe(model: str, exchange: Exchange) -> str:
     total_ms = (e2e_s(record) or 0.0) * 1000
     first = ttft_service_s(record)
     detail = f", first token after {first * 1000:.1f} ms, {record.n_events} events" if first else ""
-    return f"{kind} of {model}: {record.output_tokens} tokens in {total_ms:.1f} ms{detail}"
+    tokens = "an unknown number of" if record.output_tokens is None else record.output_tokens
+    return f"{kind} of {model}: {tokens} tokens in {total_ms:.1f} ms{detail}"
 
 
 def _words(exchange: Exchange) -> str:

@@ -7,6 +7,7 @@ All `*_ns` are nanoseconds on one monotonic clock (`time.perf_counter_ns`). A st
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Literal
 
 import msgspec
 
@@ -59,10 +60,18 @@ class Chunk(msgspec.Struct, frozen=True, array_like=True):
     n_bytes: int
 
 
+Phase = Literal["warm_up", "measured"]
+
+
 class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One request of a run, complete or failed."""
 
     index: int
+    item: str = ""
+    """Id of the workload's item that was asked."""
+    shard: int = 0
+    """Which client process sent it. Stamps of several are comparable: a machine has one monotonic clock."""
+    phase: Phase = "measured"
     stream: bool
     scheduled_ns: int
     """When the workload wanted it sent (closed loop: when a worker was free for it)."""
@@ -74,8 +83,12 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Just before its bytes went to the socket's transport."""
     headers_ns: int | None = None
     first_byte_ns: int | None = None
+    first_choice_ns: int | None = None
+    """Arrival of the first event with a choice, be its delta empty: what vLLM's client calls first token."""
     first_token_ns: int | None = None
     """Arrival of the first event with text. `None` for plain answers, whose tokens all come at the end."""
+    first_answer_ns: int | None = None
+    """Arrival of the first event with text that is not reasoning."""
     last_token_ns: int | None = None
     """Arrival of the last event with text; of a plain answer, its end."""
     end_ns: int | None = None
@@ -92,6 +105,8 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     chunks: tuple[Chunk, ...] = ()
     token_source: TokenSource = TokenSource.NONE
     n_choices: int = 1
+    asked_tokens: int | None = None
+    """`max_tokens` of the request; an answer of another length did other work than was asked."""
     prompt_tokens: int | None = None
     """From the server's usage object."""
     output_tokens: int | None = None
@@ -100,3 +115,7 @@ class RequestRecord(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: str | None = None
     text_bytes: int = 0
     """UTF-8 bytes of generated text."""
+    text_sha256: str = ""
+    """Of the generated text (`generated_text.py`), hexadecimal; empty when there is none."""
+    backend: str = ""
+    """Who served it, as Sluice's gateway says in `x-sluice-backend`."""

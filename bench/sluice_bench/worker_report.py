@@ -6,11 +6,12 @@ import statistics
 from collections.abc import Iterable, Sequence
 
 from sluice_bench.figure import figures_section
+from sluice_bench.formatting import DISTURBED_CORES, number, spread
 from sluice_bench.gateway_report import machine
 from sluice_bench.gateway_tables import cell as cell_text
-from sluice_bench.report import DISTURBED_CORES, number, spread
 from sluice_bench.worker_bench import CellResult, WorkerBench
 from sluice_bench.worker_figures import worker_figures
+from sluice_bench.worker_loads import CACHE_UNTOLD
 from sluice_bench.worker_plan import (
     LARGE,
     ROOF,
@@ -157,6 +158,11 @@ def _section(result: CellResult) -> str:
         f"{row.contestant}: {cell_text(row.problem)}" for row in result.rows if row.problem
     )
     notes = [f"- Does not count: {problem}." for problem in problems]
+    untold = dict.fromkeys(row.contestant for row in result.rows if row.figures.get(CACHE_UNTOLD))
+    notes += [
+        f"- Unchecked: {LABELS.get(name, name)} does not tell what came from a prompt cache."
+        for name in untold
+    ]
     return "\n\n".join([f"{title}", intro, "\n".join(table), *notes])
 
 
@@ -218,7 +224,8 @@ def _trust(bench: WorkerBench, results: Sequence[CellResult]) -> str:
         )
     lines += [
         "- Every request was checked: no failure, prompt and output tokens as asked, nothing from a prompt "
-        "cache. A repeat in which one was not counts nowhere and is named under its table.",
+        "cache as far as the engine tells. A repeat in which one was not counts nowhere and is named under "
+        "its table.",
         "- Machines differ in how much faster they compute than they read memory: ratios travel better than "
         "tokens/s, and neither travels far.",
     ]

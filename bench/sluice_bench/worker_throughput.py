@@ -23,8 +23,9 @@ from sluice_bench.answers import read_answers
 from sluice_bench.bandwidth import Bandwidth
 from sluice_bench.calibration import Calibration, run_calibrated
 from sluice_bench.checkpoint import weight_bytes_per_token
-from sluice_bench.client import ClosedLoop, LoadPlan, Target, run_blocking
-from sluice_bench.metrics import Objective, summarise
+from sluice_bench.load_run import run_blocking
+from sluice_bench.loops import ClosedLoop, LoadPlan
+from sluice_bench.metrics import Objective, Summary, summarise
 from sluice_bench.peers.hf_generate import Result, Task
 from sluice_bench.processes import (
     ForeignCpu,
@@ -34,6 +35,7 @@ from sluice_bench.processes import (
     null_server_process,
     script,
 )
+from sluice_bench.target import Target
 from sluice_bench.workload import Asking, random_token_prompts, token_requests
 
 _LOW_ID, _HIGH_ID = 300, 2000
@@ -255,6 +257,7 @@ class _Engine:
         run = run_calibrated(plan, Target.parse(self._null.url))
         cpu_s, foreign_cores = self._worker.cpu_s() - cpu_before, foreign.cores()
         summary = summarise(run.records, Objective(), streams)
+        output_tokens, cached_tokens = told_tokens(summary)
         failed = [record for record in run.records if record.failure is not None]
         return ThroughputRow(
             model=self._model,
@@ -263,13 +266,13 @@ class _Engine:
             repeat=repeat,
             failures=len(failed),
             first_failure=f"{failed[0].failure}: {failed[0].message}" if failed else "",
-            cached_tokens=summary.cached_tokens,
+            cached_tokens=cached_tokens,
             engine_cpu_s=cpu_s,
             foreign_cores=foreign_cores,
             calibration=run.calibration,
-            output_tokens=summary.output_tokens,
+            output_tokens=output_tokens,
             seconds=summary.whole.seconds if summary.whole else 0.0,
-            tokens_per_s=summary.whole.tokens_per_s if summary.whole else 0.0,
+            tokens_per_s=(summary.whole.tokens_per_s or 0.0) if summary.whole else 0.0,
             tpot_p50_ms=summary.tpot_ms.p50 if summary.tpot_ms else None,
             ttft_p50_ms=summary.ttft_service_ms.p50 if summary.ttft_service_ms else None,
         )
@@ -318,3 +321,13 @@ class _Engine:
             output_tokens=self._load.output_tokens,
             time_first=True,
         )
+
+
+def told_tokens(summary: Summary) -> tuple[int, int]:
+    """(output, cached) tokens of a run of Sluice's worker, which tells both. Raises `ServerFailed`."""
+    if summary.output_tokens is None or summary.cached_tokens is None:
+        raise ServerFailed(
+            f"{summary.requests_without_cached_tokens} of {summary.complete} answers of the worker came "
+            "without usage, so what it did is unknown; measure a worker that sends it."
+        )
+    return summary.output_tokens, summary.cached_tokens

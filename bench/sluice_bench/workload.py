@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from sluice_bench.client import Target, WireRequest, http_request
+from sluice_bench.target import Target, WireRequest, http_request
 
 _VOCABULARY = """
 river stone maple lantern harbour window silver orchard meadow copper thunder garden paper winter
@@ -133,6 +133,5 @@ def _wire(
     headers = list(asking.headers)
     if asking.api_key is not None:
         headers.append(("Authorization", f"Bearer {asking.api_key}"))
-    return WireRequest(
-        http_request(target, "POST", path, msgspec.json.encode(fields), headers), asking.stream
-    )
+    wire = http_request(target, "POST", path, msgspec.json.encode(fields), headers)
+    return WireRequest(wire, asking.stream, asked_tokens=output_tokens)

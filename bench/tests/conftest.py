@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from sluice_bench.client import Exchange, Target, WireRequest, http_request
+from sluice_bench.connection import Exchange
+from sluice_bench.target import Target, WireRequest, http_request
 
 Script = Sequence[bytes | float]
 """What a scripted server does after a request: bytes are sent, numbers are seconds of waiting."""

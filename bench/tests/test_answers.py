@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from typing import Any
@@ -11,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sluice_bench.answers import count_tokens, read_answer, spread
-from sluice_bench.client import Exchange
+from sluice_bench.connection import Exchange
 from sluice_bench.records import Failure, TokenSource
+from sluice_bench.target import WireRequest
 
 HEAD = (
     b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream; charset=utf-8\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -58,6 +60,7 @@ def test_role_comment_finish_and_usage_events_are_no_tokens(exchange_of: Build) 
     )
     assert record.failure is None
     assert (record.first_byte_ns, record.headers_ns) == (100, 100)
+    assert record.text_sha256 == hashlib.sha256(b"Hello").hexdigest()
     assert (record.first_token_ns, record.last_token_ns, record.end_ns) == (400, 500, 800)
     assert (record.prompt_tokens, record.output_tokens, record.finish_reason) == (5, 3, "stop")
     assert record.n_events == 6
@@ -131,6 +134,32 @@ def test_all_generated_text_counts_as_tokens(exchange_of: Build, delta: dict[str
     assert record.first_token_ns == 8
 
 
+def test_first_choice_first_token_and_first_answer_are_told_apart(exchange_of: Build) -> None:
+    reads = [
+        (1, HEAD + event({"role": "assistant", "content": ""})),
+        (2, event({"reasoning_content": "hm"})),
+        (3, event({"content": "yes"})),
+        (4, chunk(DONE) + END),
+    ]
+    record = read_answer(exchange_of(reads))
+    assert (record.first_choice_ns, record.first_token_ns, record.first_answer_ns) == (1, 2, 3)
+
+
+def test_a_comment_or_a_usage_event_is_no_choice(exchange_of: Build) -> None:
+    reads = [(1, HEAD + chunk(b": hold on\n\n")), (2, event(usage=usage(0))), (3, chunk(DONE) + END)]
+    record = read_answer(exchange_of(reads))
+    assert (record.first_choice_ns, record.first_answer_ns) == (None, None)
+
+
+def test_the_request_says_what_was_asked_and_the_answer_who_served_it(exchange_of: Build) -> None:
+    head = HEAD.replace(b"\r\n\r\n", b"\r\nX-Sluice-Backend: gpu-1\r\n\r\n")
+    exchange = exchange_of([(1, head + text("a")), (2, chunk(DONE) + END)])
+    exchange.request = WireRequest(b"", True, asked_tokens=64, item="short-0001", phase="warm_up")
+    record = read_answer(exchange)
+    assert (record.backend, record.asked_tokens) == ("gpu-1", 64)
+    assert (record.item, record.phase) == ("short-0001", "warm_up")
+
+
 def test_legacy_completions_carry_text_in_the_choice(exchange_of: Build) -> None:
     reads = [(1, HEAD), (2, event(choices=[{"index": 0, "text": "hi"}])), (3, chunk(DONE) + END)]
     assert read_answer(exchange_of(reads)).first_token_ns == 2
@@ -176,6 +205,7 @@ def test_a_plain_answer_has_all_its_tokens_at_its_end(exchange_of: Build) -> Non
     record = read_answer(exchange_of([(100, wire), (300, body)], stream=False))
     assert (record.first_token_ns, record.last_token_ns) == (None, 300)
     assert (record.output_tokens, record.cached_tokens, record.text_bytes) == (7, 4, 5)
+    assert record.text_sha256 == hashlib.sha256(b"hello").hexdigest()
 
 
 def test_a_cut_connection_stays_the_cause_of_a_broken_answer(exchange_of: Build) -> None:

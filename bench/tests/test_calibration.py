@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from sluice_bench.calibration import MIN_PROBES, calibrate, run_calibrated
-from sluice_bench.client import ClosedLoop, LoadPlan, Target
+from sluice_bench.loops import ClosedLoop, LoadPlan
 from sluice_bench.processes import null_server_process
 from sluice_bench.records import Chunk, Failure, RequestRecord
+from sluice_bench.target import Target
 from sluice_bench.workload import Asking, Shape, chat_requests
 
 MS = 1_000_000

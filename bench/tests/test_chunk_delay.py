@@ -13,7 +13,7 @@ from sluice_bench.chunk_delay import (
     sent_delays_ms,
     while_all_ran,
 )
-from sluice_bench.client import Exchange
+from sluice_bench.connection import Exchange
 from sluice_bench.gateway_lanes import LaneContext, measure_streams
 from sluice_bench.gateway_rows import StreamsLoad
 from sluice_bench.gateway_targets import DIRECT

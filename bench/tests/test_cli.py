@@ -10,7 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from sluice_bench.cli import app
+from sluice_bench.commands.run_command import without_secrets
 from sluice_bench.processes import ServerProcess, free_port, null_server_process
+from sluice_bench.recording.run_file import read_run
 
 runner = CliRunner()
 pytestmark = pytest.mark.usefixtures("few_probes")
@@ -46,10 +48,29 @@ def test_run_reports_every_request(server: ServerProcess, tmp_path: Path, loop: 
     )
     assert result.exit_code in (0, 3), result.output  # 3: void, when the machine is busy
     assert "12 of 12 scheduled requests complete." in result.output
+    assert "Open connections were used by 100.0% of requests." in result.output
     written = json.loads(output.read_text())
     assert written["summary"]["output_tokens"] == 60
     assert len(written["records"]) == 12
     assert ("VOID" in result.output) == (result.exit_code == 3)
+
+
+def test_a_run_file_verifies_and_keeps_no_secret(server: ServerProcess, tmp_path: Path) -> None:
+    path = tmp_path / "run.parquet"
+    arguments = ["--concurrency", "2", "--requests", "6", "--api-key", "sk-secret", "--variant", "a"]
+    result = runner.invoke(app, ["run", "--url", server.url, *arguments, "--output", str(path)])
+    assert result.exit_code in (0, 3), result.output
+    run = read_run(path)
+    assert (len(run.requests), run.meta.variant, run.meta.load.concurrency) == (6, "a", 2)
+    assert run.meta.start_ns == run.requests[0].scheduled_ns
+    assert b"sk-secret" not in path.read_bytes()
+    assert runner.invoke(app, ["verify", str(path)]).exit_code == 0
+
+
+def test_a_command_line_is_kept_without_its_secrets() -> None:
+    typed = "sluice-bench run --api-key sk-1 --header 'X-Key: open sesame' --url http://h"
+    kept = without_secrets(typed, "sk-1", ["X-Key: open sesame"])
+    assert kept == "sluice-bench run --api-key *** --header 'X-Key: ***' --url http://h"
 
 
 def test_run_asks_for_plain_answers_too(server: ServerProcess) -> None:
@@ -77,15 +98,17 @@ def test_wrong_arguments_get_a_sentence(arguments: list[str], sentence: str) -> 
 
 def test_a_run_with_failures_ends_with_the_first_of_them() -> None:
     url = f"http://127.0.0.1:{free_port()}"
-    result = runner.invoke(app, ["run", "--url", url, "--model", "m", "--rate", "100", "--requests", "2"])
+    arguments = ["--rate", "100", "--requests", "2", "--warm-connections", "0"]
+    result = runner.invoke(app, ["run", "--url", url, "--model", "m", *arguments])
     assert result.exit_code == 1
     assert "0 of 2 scheduled requests complete." in result.output
     assert "First failure: request 0, connect_failed" in result.output
 
 
-def test_a_closed_loop_at_nobody_is_one_sentence() -> None:
+@pytest.mark.parametrize("loop", [["--concurrency", "2"], ["--rate", "100"]])
+def test_a_load_on_nobody_is_one_sentence(loop: list[str]) -> None:
     url = f"http://127.0.0.1:{free_port()}"
-    result = runner.invoke(app, ["run", "--url", url, "--model", "m", "--concurrency", "2"])
+    result = runner.invoke(app, ["run", "--url", url, "--model", "m", *loop])
     assert result.exit_code == 1
     assert "cannot be reached" in result.output
     assert "Traceback" not in result.output
@@ -99,7 +122,7 @@ def test_baseline_without_a_model_says_what_to_do(tmp_path: Path) -> None:
     assert not (tmp_path / "page.md").exists()
 
 
-@pytest.mark.parametrize("command", ["run", "ping", "baseline", "null-server"])
+@pytest.mark.parametrize("command", ["run", "verify", "ping", "baseline", "null-server"])
 def test_every_command_explains_itself(command: str) -> None:
     result = runner.invoke(app, [command, "--help"])
     assert result.exit_code == 0

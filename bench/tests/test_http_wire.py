@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,6 +59,41 @@ def test_every_body_byte_has_the_stamp_of_the_read_that_brought_it(
         wire_position += len(part) + 2
 
 
+def test_a_long_body_is_not_kept_a_second_time() -> None:
+    event = b"data: " + b"x" * 1000 + b"\r\n\r\n"
+    reads = [CHUNKED, *(b"%x\r\n%b\r\n" % (len(event), event) for _ in range(2000)), b"0\r\n\r\n"]
+    end = ResponseEnd()
+    tracemalloc.start()
+    try:
+        verdicts = [end.feed(read) for read in reads]
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert verdicts[-1] and not any(verdicts[:-1])
+    assert peak < 100_000  # of two megabytes
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        CHUNKED + b"1\r\na\r\n0\r\n\r\nHTTP/1.1 200 OK\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\naHTTP/1.1 200 OK\r\n",
+    ],
+)
+def test_a_connection_that_says_more_than_was_asked_is_not_kept(wire: bytes) -> None:
+    end = ResponseEnd()
+    assert end.feed(wire)
+    assert not end.keep_alive
+
+
+@pytest.mark.parametrize("cuts", [[], [60]])
+def test_trailers_without_end_are_an_error(cuts: list[int]) -> None:
+    end = ResponseEnd()
+    with pytest.raises(HttpWireError, match="longer than"):
+        for read in cut(CHUNKED + b"0\r\n" + b"x" * 70_000, cuts):
+            end.feed(read)
+
+
 def test_a_body_with_a_length_ends_after_that_many_bytes() -> None:
     end = ResponseEnd()
     assert not end.feed(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab")
@@ -100,6 +137,8 @@ def test_an_interim_response_is_not_the_answer() -> None:
         b"HTTP/1.1 200 OK\r\nno colon\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nContent-Length: many\r\n\r\n",
         CHUNKED + b"zz\r\n\r\n",
+        CHUNKED + b"-8\r\n\r\n",
+        CHUNKED + b"\r\n\r\n",
         CHUNKED + b"3\r\nabcdefg\r\n\r\n",
         b"x" * 70_000,
     ],

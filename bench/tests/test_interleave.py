@@ -6,11 +6,11 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
-from sluice_bench.client import Target, WireRequest
 from sluice_bench.gateway_lanes import latency_row
 from sluice_bench.interleave import Leg, run_interleaved
 from sluice_bench.processes import free_port, null_server_process
 from sluice_bench.records import Failure
+from sluice_bench.target import Target, WireRequest
 
 Requests = Callable[..., list[WireRequest]]
 

@@ -12,7 +12,6 @@ from typer.testing import CliRunner
 
 from sluice_bench.calibration import Calibration
 from sluice_bench.cli import app
-from sluice_bench.client import Target
 from sluice_bench.ladder import (
     MODELS,
     QUICK_LOAD,
@@ -31,6 +30,7 @@ from sluice_bench.ladder import (
     number_of_steps,
 )
 from sluice_bench.ladder_report import render_ladder
+from sluice_bench.target import Target
 from sluice_bench.workload import Asking, early_ending_requests, geometric_lengths
 
 from .invented_machine import TEST_MACHINE

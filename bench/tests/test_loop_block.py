@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from sluice_bench.client import ClosedLoop, LoadPlan, Target, WireRequest
 from sluice_bench.loop_block import answer_times_ms, longest_lag_s, parse_lag_histogram, run_probed
+from sluice_bench.loops import ClosedLoop, LoadPlan
 from sluice_bench.processes import null_server_process
+from sluice_bench.target import Target, WireRequest
 
 PAGE = """# HELP sluice_gateway_event_loop_lag_seconds How late the event loop ran a timer.
 sluice_gateway_event_loop_lag_seconds_bucket{le="0.001"} 10.0

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
-
+import msgspec
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sluice_bench import metrics
 from sluice_bench.metrics import Objective, summarise
@@ -24,6 +21,8 @@ def streamed(
     failure: Failure | None = None,
     index: int = 0,
     n_choices: int = 1,
+    prompt: int | None = 3,
+    cached: int | None = 0,
 ) -> RequestRecord:
     """Arrivals are (ms, tokens)."""
     chunks = tuple(Chunk(stamp * MS, tokens, 10) for stamp, tokens in arrivals)
@@ -38,7 +37,8 @@ def streamed(
         end_ns=(arrivals[-1][0] + 50) * MS if arrivals else None,
         chunks=chunks,
         output_tokens=output if output is not None else sum(tokens for _, tokens in arrivals),
-        prompt_tokens=3,
+        prompt_tokens=prompt,
+        cached_tokens=cached,
         failure=failure,
         n_choices=n_choices,
         token_source=TokenSource.USAGE_SPREAD,
@@ -96,21 +96,6 @@ def test_an_arrival_without_tokens_adds_its_gap_to_the_next() -> None:
     assert [(round(g * 1000, 6), n) for g, n in metrics.token_gaps(record)] == [(20.0, 2)]
 
 
-@given(st.lists(st.integers(0, 50), min_size=1, max_size=40), st.floats(0.01, 1.0))
-def test_a_percentile_is_the_nearest_rank(values: list[int], share: float) -> None:
-    rank = max(1, math.ceil(share * len(values) - 1e-9))
-    assert metrics.percentile([(float(v), 1) for v in values], share) == sorted(values)[rank - 1]
-
-
-@given(
-    st.lists(st.tuples(st.integers(0, 9), st.integers(1, 5)), min_size=1, max_size=20), st.floats(0.01, 1.0)
-)
-def test_a_weight_is_worth_as_many_observations(pairs: list[tuple[int, int]], share: float) -> None:
-    weighted = [(float(value), weight) for value, weight in pairs]
-    repeated = [(float(value), 1) for value, weight in pairs for _ in range(weight)]
-    assert metrics.percentile(weighted, share) == metrics.percentile(repeated, share)
-
-
 def test_a_tail_percentile_needs_an_observation_beyond_it() -> None:
     few, many = metrics.distribution(range(99)), metrics.distribution(range(100))
     assert few is not None and few.p99 is None and few.p95 == 94
@@ -164,6 +149,46 @@ def test_the_steady_window_leaves_ramp_and_drain_out() -> None:
 
 def test_one_wave_has_no_steady_window() -> None:
     assert summarise([streamed([(100, 1)]), streamed([(100, 1)])], Objective(), initial=2).steady is None
+
+
+def test_requests_on_fresh_connections_are_told_from_those_on_open_ones() -> None:
+    stamps = [{"connected_ns": 5, "reused_connection": True}, {"connected_ns": 5}, {}]
+    records = [
+        RequestRecord(index=index, stream=True, scheduled_ns=0, **found) for index, found in enumerate(stamps)
+    ]
+    summary = summarise(records, Objective())
+    assert (summary.connected, summary.reused_connections) == (2, 1)
+
+
+def test_a_total_of_which_a_part_is_unknown_is_unknown_and_the_parts_are_counted() -> None:
+    told, untold = streamed([(100, 2)]), streamed([(100, 2)], prompt=None, cached=None)
+    silent_cache = streamed([(100, 2)], cached=None)
+    summary = summarise([told, untold, silent_cache], Objective())
+    assert (summary.prompt_tokens, summary.cached_tokens, summary.output_tokens) == (None, None, 6)
+    assert (summary.requests_without_usage, summary.requests_without_cached_tokens) == (1, 2)
+
+
+def test_answers_of_another_length_than_asked_are_counted() -> None:
+    asked = [
+        msgspec.structs.replace(streamed([(100, 2)], index=index), asked_tokens=tokens)
+        for index, tokens in enumerate((1, 2, 3, 4, None))
+    ]
+    summary = summarise(asked, Objective())
+    assert (summary.shorter_than_asked, summary.longer_than_asked) == (2, 1)
+
+
+def test_what_a_failed_request_did_not_tell_spoils_no_total() -> None:
+    failed = streamed([], prompt=None, cached=None, failure=Failure.TIMEOUT)
+    summary = summarise([streamed([(100, 2)]), failed], Objective())
+    assert (summary.prompt_tokens, summary.cached_tokens, summary.requests_without_usage) == (3, 0, 0)
+
+
+def test_the_throughput_of_answers_of_unknown_length_is_unknown() -> None:
+    plain = RequestRecord(index=0, stream=False, scheduled_ns=0, last_token_ns=100 * MS, end_ns=100 * MS)
+    summary = summarise([plain, streamed([(50, 2)], index=1)], Objective())
+    assert summary.output_tokens is None
+    assert summary.whole is not None
+    assert (summary.whole.output_tokens, summary.whole.tokens_per_s) == (None, None)
 
 
 def test_a_summary_of_nothing_is_refused() -> None:

@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from sluice_bench.answers import read_answers
-from sluice_bench.client import ClosedLoop, LoadPlan, LoadRun, Target, http_request
+from sluice_bench.load_run import LoadRun
+from sluice_bench.loops import ClosedLoop, LoadPlan
 from sluice_bench.null_server import NullSettings, start_null_server
 from sluice_bench.records import RequestRecord, TokenSource
+from sluice_bench.target import Target, http_request
 from sluice_bench.workload import Asking, Shape, chat_requests
 
 

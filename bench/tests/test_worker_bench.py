@@ -96,13 +96,18 @@ def record(**fields: object) -> RequestRecord:
     [
         ({}, ""),
         ({"output_tokens": 63}, "63 output tokens, not 64"),
-        ({"prompt_tokens": None}, "None prompt tokens, not 128"),
+        ({"prompt_tokens": None}, "unknown prompt tokens, not 128"),
         ({"cached_tokens": 32}, "32 cached tokens, not 0"),
         ({"failure": Failure.TIMEOUT, "message": "no end"}, "timeout: no end"),
     ],
 )
 def test_a_request_that_was_not_as_asked_is_a_problem(changed: dict[str, object], problem: str) -> None:
     assert problem_of(record(**changed), 128, 64) == problem
+
+
+def test_an_untold_cache_is_a_problem_only_where_the_load_is_about_the_cache() -> None:
+    assert problem_of(record(cached_tokens=None), 128, 64) == ""
+    assert problem_of(record(cached_tokens=None), 128, 64, 32) == "unknown cached tokens, not 32"
 
 
 def test_a_gap_counts_for_the_long_prompt_when_a_part_of_it_lies_there() -> None:

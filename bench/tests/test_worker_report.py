@@ -15,6 +15,7 @@ from sluice_bench.worker_command import without_results
 from sluice_bench.worker_figures import pairs, weights_read, worker_figures
 from sluice_bench.worker_plan import LARGE, ROOF, SMALL, Cell, Group, Lane, Row, full_plan
 from sluice_bench.worker_report import render_worker
+from sluice_bench.worker_targets import LABELS
 
 from .invented_machine import TEST_MACHINE
 
@@ -109,6 +110,19 @@ def test_a_row_with_a_problem_does_not_count_and_is_named() -> None:
     bench = bench_of(measured(ONE, rows))
     assert figure(bench, "1.1B, 1 stream: bf16 ÷ llama-server").verdict == "not measured"
     assert "Does not count: worker-bf16: 63 output tokens, not 64." in render_worker(bench, "raw.json")
+
+
+def test_an_engine_that_hides_its_prompt_cache_counts_and_is_named() -> None:
+    rows = [
+        row("worker-bf16", 0, tokens_per_s=10.0, cache_untold_requests=0.0),
+        row("llamacpp-bf16", 0, tokens_per_s=10.0, cache_untold_requests=2.0),
+    ]
+    bench = bench_of(measured(ONE, rows))
+    assert figure(bench, "1.1B, 1 stream: bf16 ÷ llama-server").value == 1.0
+    page = render_worker(bench, "raw.json")
+    assert [line for line in page.splitlines() if "prompt cache" in line and "Unchecked" in line] == [
+        f"- Unchecked: {LABELS['llamacpp-bf16']} does not tell what came from a prompt cache."
+    ]
 
 
 def test_the_best_precision_of_each_side_is_held_against_the_other() -> None:

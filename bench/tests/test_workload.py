@@ -6,7 +6,7 @@ import hashlib
 import json
 from typing import Any
 
-from sluice_bench.client import Target, WireRequest
+from sluice_bench.target import Target, WireRequest
 from sluice_bench.workload import SUITES, Asking, chat_requests, random_token_prompts, token_requests
 
 TARGET = Target(host="127.0.0.1", port=8000)
@@ -33,7 +33,7 @@ def test_prompt_lengths_are_as_asked() -> None:
     (request,) = chat_requests(TARGET, SUITES["long"], Asking(model="m"), 1, seed=1)
     words = body(request)["messages"][0]["content"].split()
     assert abs(len(words) - SUITES["long"].prompt_words) <= 4
-    assert body(request)["max_tokens"] == 256
+    assert body(request)["max_tokens"] == request.asked_tokens == 256
 
 
 def test_a_plain_request_has_no_streaming_fields_and_no_extensions() -> None:

@@ -12,7 +12,7 @@ import sys
 from typing import cast
 from urllib.parse import urlsplit
 
-from sluice_bench.client import new_event_loop
+from sluice_bench.load_run import new_event_loop
 
 
 class _End(asyncio.Protocol):

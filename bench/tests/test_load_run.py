@@ -7,11 +7,11 @@ import gc
 from collections.abc import Callable
 from typing import Any
 
-import pytest
-
 from sluice_bench.answers import read_answers
-from sluice_bench.client import ClosedLoop, LoadPlan, LoadRun, OpenLoop, Target, WireRequest, frozen_gc
+from sluice_bench.load_run import LoadRun, frozen_gc
+from sluice_bench.loops import ClosedLoop, LoadPlan, OpenLoop
 from sluice_bench.records import Failure, RequestRecord
+from sluice_bench.target import Target, WireRequest
 
 ANSWER = b'{"choices": [{"index": 0, "message": {"content": "hi"}}], "usage": {"completion_tokens": 1}}'
 PLAIN = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
@@ -44,6 +44,17 @@ async def test_a_closed_loop_keeps_its_concurrency_and_its_connections(
     assert [record.index for record in records] == list(range(12))
     assert (server.most_in_flight, server.connections) == (3, 3)
     assert all(record.reused_connection for record in records)
+
+
+async def test_an_open_loop_starts_on_connections_that_are_open(
+    scripted: Any, listen: Any, requests_to: Requests
+) -> None:
+    server = scripted([PLAIN], answer_from=40)
+    async with listen(server.handle) as target:
+        records = await carry_out(target, requests_to(target, 40), OpenLoop((0,) * 40), warm_connections=39)
+    assert failures(records) == [None] * 40
+    assert server.connections == 40
+    assert [record.reused_connection for record in records].count(False) == 1
 
 
 async def test_users_who_think_still_send_everything_one_after_another(
@@ -197,22 +208,3 @@ def test_the_collector_rests_while_frozen_and_works_afterwards() -> None:
         assert gc.get_freeze_count() > 0
     assert gc.isenabled()
     assert gc.get_freeze_count() == 0
-
-
-@pytest.mark.parametrize(
-    ("url", "expected"),
-    [
-        ("http://127.0.0.1:8000", Target(host="127.0.0.1", port=8000)),
-        ("http://127.0.0.1:8000/v1/", Target(host="127.0.0.1", port=8000)),
-        ("https://api.example.com", Target(host="api.example.com", port=443, tls=True)),
-        ("http://[::1]:80/openai/v1", Target(host="::1", port=80, prefix="/openai")),
-    ],
-)
-def test_addresses_are_understood(url: str, expected: Target) -> None:
-    assert Target.parse(url) == expected
-
-
-@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://x", "http://", ""])
-def test_an_address_without_a_scheme_is_refused_with_an_example(url: str) -> None:
-    with pytest.raises(ValueError, match="for example http://"):
-        Target.parse(url)

@@ -1,4 +1,4 @@
-"""From measured rows to a page: medians with their spread, ratios, and how far to trust them.
+"""The baseline page: medians of measured rows with their spread, ratios, and how far to trust them.
 
 Computes no metric of its own; prints what it is given, disturbed and void repeats included.
 """
@@ -8,25 +8,17 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Sequence
 
-from rich.table import Table
-
 from sluice_bench.baseline import Baseline
-from sluice_bench.calibration import LIMIT_SHARE, Calibration
+from sluice_bench.calibration import LIMIT_SHARE
+from sluice_bench.formatting import DISTURBED_CORES, number, spread
 from sluice_bench.gateway_overhead import Kind, OverheadRow
-from sluice_bench.metrics import Distribution, Summary
 from sluice_bench.worker_throughput import ModelFigures, ThroughputRow
-
-DISTURBED_CORES = 0.2
-"""Above this much foreign CPU a repeat counts as disturbed."""
 
 _TARGETS = {
     "direct": "null server, asked directly",
     "sluice": "**Sluice**, key checked",
     "fastapi-httpx": "FastAPI + httpx proxy, no key",
 }
-
-
-# --- the baseline page -----------------------------------------------------------------------------------
 
 
 def render_baseline(baseline: Baseline, raw_name: str) -> str:
@@ -195,80 +187,4 @@ def _calibration_line(rows: Sequence[ThroughputRow]) -> str:
         f"- The client's own error, measured in every repeat against a null server on the same cores: at "
         f"most {worst:.2f} ms. Latencies are void where that is more than {LIMIT_SHARE:.0%} of the "
         f"p99 TTFT: {void} of {len(found)} repeats."
-    )
-
-
-def spread(values: Sequence[float]) -> str:
-    """Median with the smallest and the largest in brackets."""
-    if not values:
-        return "–"
-    return f"{number(statistics.median(values))} ({number(min(values))}–{number(max(values))})"
-
-
-def number(value: float) -> str:
-    """With three digits or so, and separators for thousands."""
-    if value >= 100:
-        return f"{value:,.0f}"
-    return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
-
-
-# --- one run ---------------------------------------------------------------------------------------------
-
-
-def summary_table(summary: Summary) -> Table:
-    """The distributions of one run, milliseconds."""
-    table = Table(title="milliseconds")
-    for column in ("metric", "n", "mean", "p50", "p90", "p95", "p99", "max"):
-        table.add_column(column, justify="left" if column == "metric" else "right")
-    metrics = (
-        ("TTFT, user", summary.ttft_user_ms),
-        ("TTFT, service", summary.ttft_service_ms),
-        ("TPOT", summary.tpot_ms),
-        ("TBT (per token)", summary.tbt_ms),
-        ("NTPOT", summary.ntpot_ms),
-        ("E2E", summary.e2e_ms),
-        ("longest stall", summary.stall_ms),
-        ("dispatch lag", summary.dispatch_lag_ms),
-    )
-    for name, found in metrics:
-        if found is not None:
-            table.add_row(name, *_cells(found))
-    return table
-
-
-def _cells(found: Distribution) -> list[str]:
-    values = (found.mean, found.p50, found.p90, found.p95, found.p99, found.high)
-    return [str(found.count), *("–" if value is None else number(value) for value in values)]
-
-
-def summary_lines(summary: Summary) -> list[str]:
-    """What happened, in sentences."""
-    lines = [f"{summary.complete} of {summary.scheduled} scheduled requests complete."]
-    lines += [f"{count} failed: {name}." for name, count in summary.failures.items()]
-    if summary.whole is not None:
-        rate = f"{number(summary.whole.tokens_per_s)} output tokens/s over {summary.whole.seconds:.2f} s"
-        steady = f", {number(summary.steady.tokens_per_s)} while steady" if summary.steady else ""
-        lines.append(rate + steady + ".")
-    lines.append(
-        f"Goodput: {summary.goodput_share:.1%} of scheduled requests, {number(summary.goodput_per_s)}/s."
-    )
-    lines.append(
-        f"{summary.prompt_tokens} prompt tokens ({summary.cached_tokens} cached), {summary.output_tokens} "
-        f"output tokens; counted by {', '.join(sorted(summary.token_sources)) or 'nothing'}."
-    )
-    return lines
-
-
-def calibration_line(calibration: Calibration) -> str:
-    """The client's verdict on itself."""
-    if calibration.reference_p99_ms is None:
-        return "VOID: nothing completed."
-    if calibration.null_p99_ms is None:
-        return "VOID: the null server did not answer, so the client's own error is unknown."
-    share = calibration.error_ms / calibration.reference_p99_ms if calibration.reference_p99_ms else 1.0
-    verdict = "VOID, latencies say more of the client than of the server" if calibration.void else "valid"
-    return (
-        f"Client's own error: null server p99 {calibration.null_p99_ms:.3f} ms over {calibration.probes} "
-        f"probes, dispatch lag p99 {calibration.dispatch_lag_p99_ms:.3f} ms: {share:.1%} of the reported p99 "
-        f"(limit {calibration.limit_share:.0%}): {verdict}."
     )

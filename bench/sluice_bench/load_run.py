@@ -1,12 +1,10 @@
 """The load client: sends requests on a schedule and records what came when.
 
-The hot path records `(ns, bytes)` for each read and looks for the end of the response, nothing more; HTTP,
-SSE, JSON and tokens are read from the record after the run (`answers.py`). The invariants:
+The hot path is `connection.py`. The invariants of a run:
 
 - An open loop's schedule exists before the run, and sending never waits for an answer or for a free
   connection: there is no client-side limit on connections, so no hidden queue.
 - Every scheduled request ends as one finished `Exchange`, whatever happens, also at the hard stop.
-- A request is sent once. A kept-alive connection that the server closes under a request is a failure.
 - The collector of garbage is frozen while a run lasts.
 
 Knows nothing of what a request means.
@@ -20,12 +18,9 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Protocol, cast
-from urllib.parse import urlsplit
 
-import msgspec
-
-from sluice_bench.http_wire import HttpWireError, ResponseEnd
+from sluice_bench.connection import Connection, Exchange
+from sluice_bench.loops import ClosedLoop, LoadPlan, OpenLoop
 from sluice_bench.records import Failure
 
 SPIN_NS = 1_500_000
@@ -34,189 +29,8 @@ SPIN_NS = 1_500_000
 SWEEP_S = 0.1
 """How often requests over their time limit are looked for."""
 
-
-class Target(msgspec.Struct, frozen=True, kw_only=True):
-    """A server to load."""
-
-    host: str
-    port: int
-    tls: bool = False
-    prefix: str = ""
-    """Path in front of `/v1`, without a trailing slash."""
-
-    @classmethod
-    def parse(cls, url: str) -> Target:
-        """From `http://host:port[/prefix]`; a trailing `/v1` is dropped. Raises `ValueError`."""
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
-            raise ValueError(f"{url!r} is not a server address; use for example http://127.0.0.1:8000")
-        tls = parts.scheme == "https"
-        prefix = parts.path.rstrip("/").removesuffix("/v1")
-        return cls(host=parts.hostname, port=parts.port or (443 if tls else 80), tls=tls, prefix=prefix)
-
-    @property
-    def authority(self) -> str:
-        """`host:port` for the Host header."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{host}:{self.port}"
-
-
-class WireRequest(msgspec.Struct, frozen=True):
-    """One request, ready for the socket."""
-
-    wire: bytes
-    stream: bool
-
-
-class ClosedLoop(msgspec.Struct, frozen=True):
-    """`concurrency` requests in flight; the next one starts when one ends."""
-
-    concurrency: int
-    think_s: float = 0.0
-    """Between the end of a request and the start of the next one."""
-
-
-class OpenLoop(msgspec.Struct, frozen=True):
-    """Request k is due `offsets_ns[k]` after the start, whatever became of the others."""
-
-    offsets_ns: tuple[int, ...]
-
-
-class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """What to send, where, when, and when to give up."""
-
-    target: Target
-    requests: Sequence[WireRequest]
-    loop: ClosedLoop | OpenLoop
-    warm_connections: int = 0
-    """Connections opened before the clock starts, so that handshakes are not in the first answers."""
-    request_timeout_s: float = 300.0
-    hard_stop_s: float = 3600.0
-    """After this, whatever is in flight is cut off and whatever is unsent stays unsent; both are recorded."""
-
-
-class Exchange:
-    """One request's raw record; filled in as it goes."""
-
-    __slots__ = (
-        "closed",
-        "connected_ns",
-        "connection",
-        "detail",
-        "dispatched_ns",
-        "end_ns",
-        "failure",
-        "index",
-        "reads",
-        "request",
-        "reused",
-        "scheduled_ns",
-        "written_ns",
-    )
-
-    def __init__(self, index: int, request: WireRequest, scheduled_ns: int) -> None:
-        self.index = index
-        self.request = request
-        self.scheduled_ns = scheduled_ns
-        self.dispatched_ns: int | None = None
-        self.connected_ns: int | None = None
-        self.written_ns: int | None = None
-        self.end_ns: int | None = None
-        self.reads: list[tuple[int, bytes]] = []
-        """(time stamp, bytes) of every read."""
-        self.failure: Failure | None = None
-        self.detail = ""
-        self.closed = False
-        """The peer ended the connection after the last read."""
-        self.reused = False
-        self.connection: Connection | None = None
-
-
-class ConnectionOwner(Protocol):
-    """Who opens connections and is told what becomes of them."""
-
-    clock_ns: Callable[[], int]
-
-    def finish(
-        self,
-        exchange: Exchange,
-        now: int,
-        failure: Failure | None,
-        detail: str,
-        connection: Connection | None,
-    ) -> None:
-        """An exchange has ended."""
-
-    def drop(self, connection: Connection) -> None:
-        """A connection is gone."""
-
-
-class Connection(asyncio.Protocol):
-    """One connection carrying one exchange at a time."""
-
-    def __init__(self, run: ConnectionOwner) -> None:
-        self._run = run
-        self._clock_ns = run.clock_ns
-        self._transport: asyncio.Transport | None = None
-        self._exchange: Exchange | None = None
-        self._end = ResponseEnd()
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport."""
-        self._transport = cast(asyncio.Transport, transport)
-
-    @property
-    def usable(self) -> bool:
-        """Open, and carrying nothing."""
-        return self._transport is not None and not self._transport.is_closing() and self._exchange is None
-
-    def start(self, exchange: Exchange) -> None:
-        """Send a request. The connection must be usable."""
-        assert self._transport is not None
-        self._exchange = exchange
-        self._end = ResponseEnd()
-        exchange.connection = self
-        exchange.written_ns = self._clock_ns()
-        self._transport.write(exchange.request.wire)
-
-    def data_received(self, data: bytes) -> None:
-        """The hot path: a stamp, the bytes, and whether that was all."""
-        now = self._clock_ns()
-        exchange = self._exchange
-        if exchange is None:
-            self.abort()
-            return
-        exchange.reads.append((now, data))
-        try:
-            complete = self._end.feed(data)
-        except HttpWireError as error:
-            self._finish(now, Failure.PROTOCOL, str(error))
-            return
-        if complete:
-            self._finish(now, None, "")
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """A response without a length ends well here; any other is lost."""
-        exchange = self._exchange
-        if exchange is not None:
-            exchange.closed = exc is None
-            ended = exc is None and self._end.at_eof()
-            failure = None if ended else Failure.CONNECTION_LOST
-            self._finish(self._clock_ns(), failure, str(exc) if exc else "the peer closed")
-        self._run.drop(self)
-
-    def _finish(self, now: int, failure: Failure | None, detail: str) -> None:
-        exchange, self._exchange = self._exchange, None
-        if failure is not None or not self._end.keep_alive:
-            self.abort()
-        if exchange is not None:
-            self._run.finish(exchange, now, failure, detail, self)
-
-    def abort(self) -> None:
-        """Close at once; a running exchange is no longer ours."""
-        self._exchange = None
-        if self._transport is not None:
-            self._transport.abort()
+_HANDSHAKES_AT_ONCE = 32
+"""Before a run: one after another takes a round trip each, all together overrun a server's backlog."""
 
 
 class LoadRun:
@@ -287,9 +101,19 @@ class LoadRun:
         target = self._plan.target
         found = await loop.getaddrinfo(target.host, target.port, type=1)
         self._address = (str(found[0][4][0]), int(found[0][4][1]))
-        for _ in range(self._plan.warm_connections):
-            self._idle.append(await self._connect())
+        while (missing := self._plan.warm_connections - len(self._idle)) > 0:
+            await self._open_idle(min(missing, _HANDSHAKES_AT_ONCE))
         self._start_ns = self.clock_ns()
+
+    async def _open_idle(self, count: int) -> None:
+        """Raises `OSError` when one cannot be opened; none stays open then."""
+        opened = await asyncio.gather(*(self._connect() for _ in range(count)), return_exceptions=True)
+        for found in opened:
+            if isinstance(found, BaseException):
+                for connection in list(self._connections):
+                    connection.abort()
+                raise found
+            self._idle.append(found)
 
     async def _connect(self) -> Connection:
         loop = asyncio.get_running_loop()
@@ -442,17 +266,6 @@ def frozen_gc() -> Iterator[None]:
         gc.unfreeze()
         if was_enabled:
             gc.enable()
-
-
-def http_request(
-    target: Target, method: str, path: str, body: bytes = b"", headers: Sequence[tuple[str, str]] = ()
-) -> bytes:
-    """The bytes of one HTTP/1.1 request with keep-alive."""
-    lines = [f"{method} {target.prefix}{path} HTTP/1.1", f"Host: {target.authority}"]
-    if body:
-        lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
-    lines += [f"{name}: {value}" for name, value in headers]
-    return "\r\n".join([*lines, "", ""]).encode("latin-1") + body
 
 
 def new_event_loop() -> asyncio.AbstractEventLoop:
