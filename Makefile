@@ -15,7 +15,7 @@ ARGS ?=
 # Tests and servers are hundreds of processes: each would compile the sources again where byte code is not kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help run test compile torture fuzz lint format bench bench-gateway bench-ladder bench-worker lock clean
+.PHONY: help run test compile torture fuzz lint format prompts bench bench-gateway bench-ladder bench-worker lock clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,18 +36,22 @@ torture:  ## 100,000 requests, a fifth of whose clients leave, twice; write docs
 fuzz:  ## Try the gateway with some minutes of strange bodies, headers, framing and API calls.
 	@$(SETUP) test && SLUICE_FUZZ_EXAMPLES=4000 $(VENV)/bin/pytest gateway/tests/fuzz $(ARGS)
 
-lint:  ## Style, types, import direction, lock file.
+lint:  ## Style, types, import direction, lock file, prompts of the bench.
 	@$(SETUP) test
 	$(VENV)/bin/ruff check $(SOURCES)
 	$(VENV)/bin/ruff format --check $(SOURCES)
 	$(VENV)/bin/mypy $(PACKAGES)
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/python ops/dev/lock.py --check
+	$(VENV)/bin/sluice-bench prompts --check
 
 format:  ## Rewrite the sources in the project's style.
 	@$(SETUP) test
 	$(VENV)/bin/ruff check --fix $(SOURCES)
 	$(VENV)/bin/ruff format $(SOURCES)
+
+prompts:  ## Write bench/data/prompts.jsonl, which all suites of `sluice-bench run` are made of.
+	@$(SETUP) test && $(VENV)/bin/sluice-bench prompts $(ARGS)
 
 bench:  ## Measure gateway and worker, write docs/reports/baseline.md (ARGS="--quick"; VARIANT=dynamic: one batching mode).
 	@$(SETUP) test && $(VENV)/bin/sluice-bench $(if $(VARIANT),ladder --only $(VARIANT),baseline) $(ARGS)

@@ -1,8 +1,10 @@
-"""What is asked: seeded requests in OpenAI's format, as bytes, all built before a run.
+"""How a server is asked, and seeded requests of any length, as bytes, all built before a run.
 
-No two prompts of a workload share a beginning, so a prefix cache helps nobody by accident; the same seed
-gives the same bytes on any machine. Output length is fixed with `ignore_eos` where the server knows it, so
-that two servers do the same work; what the server really produced is in its usage and in the record.
+These requests are for measuring machinery (gateways, workers at exact lengths): words without meaning, or
+token ids. What `sluice-bench run` asks comes from the corpus (`workloads/`). No two prompts share a
+beginning, so a prefix cache helps nobody by accident; the same seed gives the same bytes on any machine.
+Output length is fixed with `ignore_eos` where the server knows it, so that two servers do the same work; what
+the server really produced is in its usage and in the record.
 """
 
 from __future__ import annotations
@@ -30,13 +32,6 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
     prompt_words: int
     """About 1.3 tokens each with a common tokenizer; the exact number is in the server's usage."""
     output_tokens: int
-
-
-SUITES: dict[str, Shape] = {
-    "short": Shape(prompt_words=96, output_tokens=64),
-    "long": Shape(prompt_words=768, output_tokens=256),
-}
-"""Named shapes of `sluice-bench run --suite`."""
 
 
 class Asking(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,23 +110,29 @@ def _prompt(source: random.Random, index: int, words: int) -> str:
     return f"Note {source.randrange(10**6)}-{index}. Write a short story with these words: {drawn}"
 
 
-def _wire(
-    target: Target,
-    path: str,
-    body: Mapping[str, object],
-    output_tokens: int,
-    asking: Asking,
-) -> WireRequest:
+def request_body(body: Mapping[str, object], max_tokens: int, asking: Asking) -> bytes:
+    """The JSON of a generating request: `body` and what says how the server is asked."""
     fields: dict[str, object] = {"model": asking.model, **body}
-    fields |= {"max_tokens": output_tokens, "temperature": 0}
+    fields |= {"max_tokens": max_tokens, "temperature": 0}
     if asking.stream:
         fields["stream"] = True
         if asking.include_usage:
             fields["stream_options"] = {"include_usage": True}
     if asking.ignore_eos:
         fields["ignore_eos"] = True
+    return msgspec.json.encode(fields)
+
+
+def post(target: Target, path: str, body: bytes, asking: Asking) -> bytes:
+    """The bytes of a request with the headers asked for."""
     headers = list(asking.headers)
     if asking.api_key is not None:
         headers.append(("Authorization", f"Bearer {asking.api_key}"))
-    wire = http_request(target, "POST", path, msgspec.json.encode(fields), headers)
+    return http_request(target, "POST", path, body, headers)
+
+
+def _wire(
+    target: Target, path: str, body: Mapping[str, object], output_tokens: int, asking: Asking
+) -> WireRequest:
+    wire = post(target, path, request_body(body, output_tokens, asking), asking)
     return WireRequest(wire, asking.stream, asked_tokens=output_tokens)

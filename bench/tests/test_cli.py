@@ -39,7 +39,14 @@ def test_ping_of_nobody_is_one_sentence() -> None:
 
 
 @pytest.mark.parametrize(
-    "loop", [["--concurrency", "3"], ["--rate", "200"], ["--rate", "200", "--arrival", "constant"]]
+    "loop",
+    [
+        ["--concurrency", "3"],
+        ["--rate", "200"],
+        ["--rate", "200", "--arrival", "constant"],
+        ["--ramp", "100:200:1", "--suite", "multi-turn"],
+        ["--rate", "200", "--preset", "qwen-api", "--fit", "1024"],
+    ],
 )
 def test_run_reports_every_request(server: ServerProcess, tmp_path: Path, loop: list[str]) -> None:
     output = tmp_path / "run.json"
@@ -47,6 +54,8 @@ def test_run_reports_every_request(server: ServerProcess, tmp_path: Path, loop: 
         app, ["run", "--url", server.url, *loop, "--requests", "12", "--output", str(output)]
     )
     assert result.exit_code in (0, 3), result.output  # 3: void, when the machine is busy
+    assert result.output.startswith("12 requests of ")
+    assert ("arrivals, sha256" in result.output) == ("--concurrency" not in loop)
     assert "12 of 12 scheduled requests complete." in result.output
     assert "Open connections were used by 100.0% of requests." in result.output
     written = json.loads(output.read_text())
@@ -63,6 +72,8 @@ def test_a_run_file_verifies_and_keeps_no_secret(server: ServerProcess, tmp_path
     run = read_run(path)
     assert (len(run.requests), run.meta.variant, run.meta.load.concurrency) == (6, "a", 2)
     assert run.meta.start_ns == run.requests[0].scheduled_ns
+    assert run.meta.workload_sha256 in result.output
+    assert [request.item for request in run.requests] == [f"short-{index:04d}" for index in range(6)]
     assert b"sk-secret" not in path.read_bytes()
     assert runner.invoke(app, ["verify", str(path)]).exit_code == 0
 
@@ -85,6 +96,9 @@ def test_run_asks_for_plain_answers_too(server: ServerProcess) -> None:
     [
         (["--url", "http://127.0.0.1:1"], "either --concurrency N"),
         (["--url", "http://127.0.0.1:1", "--rate", "1", "--concurrency", "1"], "either --concurrency N"),
+        (["--url", "http://127.0.0.1:1", "--rate", "1", "--ramp", "1:2:3"], "either --concurrency N"),
+        (["--url", "http://127.0.0.1:1", "--rate", "1", "--cv", "2"], "belong together"),
+        (["--url", "http://127.0.0.1:1", "--trace", "no-such-file"], "No such file"),
         (["--url", "127.0.0.1", "--rate", "1"], "is not a server address"),
         (["--url", "http://127.0.0.1:1", "--model", "m", "--rate", "-1"], "must be a positive number"),
         (["--url", "http://127.0.0.1:1", "--model", "m", "--rate", "1", "--header", "x"], "'Name: value'"),
@@ -122,7 +136,7 @@ def test_baseline_without_a_model_says_what_to_do(tmp_path: Path) -> None:
     assert not (tmp_path / "page.md").exists()
 
 
-@pytest.mark.parametrize("command", ["run", "verify", "ping", "baseline", "null-server"])
+@pytest.mark.parametrize("command", ["run", "verify", "ping", "baseline", "null-server", "prompts"])
 def test_every_command_explains_itself(command: str) -> None:
     result = runner.invoke(app, [command, "--help"])
     assert result.exit_code == 0

@@ -6,11 +6,11 @@ import datetime
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from sluice_bench import arrivals, run_table
+from sluice_bench import run_table
 from sluice_bench.calibration import CalibratedRun, run_calibrated
 from sluice_bench.commands.server_address import first_model, header_of, target_of
 from sluice_bench.environment import describe
@@ -19,16 +19,18 @@ from sluice_bench.metrics import Objective, Summary, summarise
 from sluice_bench.processes import null_server_process
 from sluice_bench.recording.digest import requests_sha256
 from sluice_bench.recording.run_record import LoadSettings, RunMeta, ServerState, recorded
+from sluice_bench.run_load import LoadOptions, RunLoad, choose_load
+from sluice_bench.schedule_options import Arrival, ScheduleOptions
 from sluice_bench.scrape import metrics_page
 from sluice_bench.target import Target
 from sluice_bench.terminal import command_line, console, fail, progress, write_json
-from sluice_bench.workload import SUITES, Asking, chat_requests
+from sluice_bench.workload import Asking
+from sluice_bench.workloads.corpus import CorpusError, SuiteName
+from sluice_bench.workloads.prepared import prepare
+from sluice_bench.workloads.presets import PresetName
 
 EXPECTED_TOKENS_PER_S = 20.0
 """Of one stream, to know before a run how many requests will be in flight; a slower server needs more."""
-
-Arrival = Literal["poisson", "constant"]
-Suite = Literal["short", "long"]
 
 
 def run_command(
@@ -42,9 +44,33 @@ def run_command(
     rate: Annotated[
         float | None, typer.Option(help="Open loop: requests per second, sent on time whatever comes back.")
     ] = None,
-    arrival: Annotated[Arrival, typer.Option(help="Open loop: how gaps are drawn.")] = "poisson",
+    arrival: Annotated[Arrival, typer.Option(help="With --rate: how gaps are drawn.")] = "poisson",
+    cv: Annotated[
+        float | None,
+        typer.Option(
+            help="With --arrival gamma: standard deviation of the gaps over their mean; above 1 bursts."
+        ),
+    ] = None,
+    ramp: Annotated[
+        str | None,
+        typer.Option(help="Open loop: Poisson, the rate goes FROM:TO:SECONDS[:exponential] and stays there."),
+    ] = None,
+    trace: Annotated[
+        Path | None, typer.Option(help="Open loop: send at the times in this file, one a line, in seconds.")
+    ] = None,
     requests: Annotated[int, typer.Option(min=1, help="How many requests to send.")] = 40,
-    suite: Annotated[Suite, typer.Option(help="Lengths of prompt and answer.")] = "short",
+    suite: Annotated[
+        SuiteName, typer.Option(help="What is asked; `tools` and `json` need a server that can do these.")
+    ] = "short",
+    preset: Annotated[
+        PresetName | None,
+        typer.Option(
+            help="Instead of a suite: lengths, shared prefixes and arrivals like a published trace's."
+        ),
+    ] = None,
+    fit: Annotated[
+        int | None, typer.Option(help="Scale a preset's lengths down to a context of so many tokens.")
+    ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="Ask for plain answers instead of streams.")] = False,
     ignore_eos: Annotated[
         bool, typer.Option("--ignore-eos", help="Fix the output length (vLLM's and Sluice's extension).")
@@ -81,12 +107,21 @@ def run_command(
 ) -> None:
     """Load a server and report latency, throughput and goodput.
 
-    Give `--concurrency` (users who wait for their answer) or `--rate` (users who do not). Ends with status 1
-    when a request failed, 3 when the run is void because the client was too slow for it.
+    Give `--concurrency` (users who wait for their answer), or one of `--rate`, `--ramp` and `--trace` (users
+    who do not), or a `--preset`, which has arrivals of its own. Ends with status 1 when a request failed, 3
+    when the run is void because the client was too slow for it.
     """
-    if (concurrency is None) == (rate is None):
-        fail("Give either --concurrency N (closed loop) or --rate N (open loop).")
+    options = LoadOptions(
+        requests=requests,
+        seed=seed,
+        concurrency=concurrency,
+        arrivals=ScheduleOptions(rate=rate, arrival=arrival, cv=cv, ramp=ramp, trace=trace),
+        suite=suite,
+        preset=preset,
+        fit=fit,
+    )
     target = target_of(url)
+    load = _load(options)
     model = model or first_model(target, api_key)
     asking = Asking(
         model=model,
@@ -95,11 +130,12 @@ def run_command(
         ignore_eos=ignore_eos,
         headers=tuple(header_of(text) for text in header or ()),
     )
-    loop, shape = _loop(concurrency, rate, arrival, requests, seed), SUITES[suite]
-    needed = connections_needed(loop, requests, shape.output_tokens / EXPECTED_TOKENS_PER_S)
+    loop = ClosedLoop(concurrency or 1) if load.schedule is None else OpenLoop(load.schedule.offsets_ns)
+    answer_tokens = sum(item.max_tokens for item in load.workload.items) / requests
+    needed = connections_needed(loop, requests, answer_tokens / EXPECTED_TOKENS_PER_S)
     plan = LoadPlan(
         target=target,
-        requests=chat_requests(target, shape, asking, requests, seed),
+        requests=prepare(target, load.workload, asking),
         loop=loop,
         warm_connections=needed if warm_connections is None else warm_connections,
         request_timeout_s=timeout_s,
@@ -108,6 +144,8 @@ def run_command(
     objective = Objective(ttft_ms=ttft_ms, tpot_ms=tpot_ms, e2e_ms=e2e_ms)
     started = datetime.datetime.now(datetime.UTC)
     page_before = metrics_page(target.url) if _is_run_file(output) else ""
+    for line in load.lines():
+        console.print(line, soft_wrap=True, highlight=False)
     run = _run_with_null_server(plan)
     summary = summarise(run.records, objective, concurrency or 1)
     _print_run(model, run, summary)
@@ -118,8 +156,9 @@ def run_command(
             started_utc=started.isoformat(timespec="seconds"),
             start_ns=min(record.scheduled_ns for record in run.records),
             environment=describe(),
-            load=_settings(plan, concurrency, rate, arrival, seed),
-            workload=suite,
+            load=_settings(plan, load, concurrency, seed),
+            workload=load.workload.name,
+            workload_sha256=load.workload.sha256,
             requests_sha256=requests_sha256(plan.requests),
             objective=objective,
             server=ServerState(
@@ -147,14 +186,15 @@ def without_secrets(command: str, api_key: str | None, headers: Sequence[str]) -
     return command
 
 
-def _settings(
-    plan: LoadPlan, concurrency: int | None, rate: float | None, arrival: Arrival, seed: int
-) -> LoadSettings:
+def _settings(plan: LoadPlan, load: RunLoad, concurrency: int | None, seed: int) -> LoadSettings:
+    schedule = load.schedule
     return LoadSettings(
-        loop="open" if isinstance(plan.loop, OpenLoop) else "closed",
+        loop="closed" if schedule is None else "open",
         concurrency=concurrency,
-        rate_per_s=rate,
-        arrival=arrival if rate is not None else "",
+        rate_per_s=None if schedule is None else schedule.rate_per_s,
+        arrival="" if schedule is None else schedule.kind,
+        cv=None if schedule is None else schedule.cv,
+        schedule_sha256="" if schedule is None else schedule.sha256,
         seed=seed,
         warm_connections=plan.warm_connections,
         request_timeout_s=plan.request_timeout_s,
@@ -179,17 +219,11 @@ def _conclude(run: CalibratedRun, summary: Summary) -> None:
         raise typer.Exit(3)
 
 
-def _loop(
-    concurrency: int | None, rate: float | None, arrival: Arrival, requests: int, seed: int
-) -> ClosedLoop | OpenLoop:
-    if rate is None:
-        return ClosedLoop(concurrency or 1)
+def _load(options: LoadOptions) -> RunLoad:
     try:
-        constant = arrival == "constant"
-        offsets = arrivals.constant(rate, requests) if constant else arrivals.poisson(rate, requests, seed)
-    except ValueError as error:
-        fail(f"{error}.")
-    return OpenLoop(offsets)
+        return choose_load(options)
+    except (OSError, ValueError, CorpusError) as error:
+        fail(f"{str(error)[:1].upper()}{str(error)[1:]}.")
 
 
 def _run_with_null_server(plan: LoadPlan) -> CalibratedRun:

@@ -27,6 +27,10 @@ class LoadSettings(msgspec.Struct, frozen=True, kw_only=True):
     concurrency: int | None = None
     rate_per_s: float | None = None
     arrival: str = ""
+    cv: float | None = None
+    """Of the gaps between arrivals, where they follow one distribution."""
+    schedule_sha256: str = ""
+    """Of an open loop's due times."""
     seed: int
     warm_connections: int
     request_timeout_s: float
@@ -57,6 +61,9 @@ class RunMeta(msgspec.Struct, frozen=True, kw_only=True):
     environment: Environment
     load: LoadSettings
     workload: str
+    """A suite or a preset."""
+    workload_sha256: str = ""
+    """Of its items, whoever is asked and how."""
     requests_sha256: str
     """Of what was sent, without host and credentials: equal for two runs that asked the same."""
     objective: Objective

@@ -11,7 +11,7 @@ from sluice_bench.metrics import Objective, summarise
 from sluice_bench.recording.digest import figures_json, records_sha256, requests_sha256
 from sluice_bench.records import RequestRecord
 from sluice_bench.target import Target
-from sluice_bench.workload import SUITES, Asking, chat_requests
+from sluice_bench.workload import Asking, Shape, chat_requests
 
 from .invented_run import small_run, streamed
 
@@ -49,7 +49,11 @@ def test_figures_are_the_same_bytes_in_any_order_of_summing() -> None:
 @pytest.mark.parametrize("key", ["sk-1", "sk-2", None])
 def test_the_same_questions_to_another_server_have_the_same_digest(key: str | None) -> None:
     here, there = Target(host="a", port=1), Target(host="b", port=2, tls=True)
-    asked = chat_requests(here, SUITES["short"], Asking(model="m", api_key="sk-1"), 5, seed=1)
-    again = chat_requests(there, SUITES["short"], Asking(model="m", api_key=key), 5, seed=1)
-    other = chat_requests(here, SUITES["short"], Asking(model="n"), 5, seed=1)
+    asked = chat_requests(
+        here, Shape(prompt_words=20, output_tokens=5), Asking(model="m", api_key="sk-1"), 5, seed=1
+    )
+    again = chat_requests(
+        there, Shape(prompt_words=20, output_tokens=5), Asking(model="m", api_key=key), 5, seed=1
+    )
+    other = chat_requests(here, Shape(prompt_words=20, output_tokens=5), Asking(model="n"), 5, seed=1)
     assert requests_sha256(asked) == requests_sha256(again) != requests_sha256(other)
