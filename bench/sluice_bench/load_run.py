@@ -261,7 +261,8 @@ async def _address_of(target: Target) -> tuple[str, int]:
     loop = asyncio.get_running_loop()
     found = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     addresses = list(dict.fromkeys((str(entry[4][0]), int(entry[4][1])) for entry in found))
-    for host, port in addresses if len(addresses) > 1 else ():
+    several = addresses if len(addresses) > 1 else []
+    for host, port in several:
         with suppress(OSError):  # a timeout is one
             async with asyncio.timeout(_TRIAL_S):
                 transport, _ = await loop.create_connection(asyncio.Protocol, host, port)
