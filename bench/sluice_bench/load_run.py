@@ -14,20 +14,25 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from sluice_bench.connection import Connection, Exchange
 from sluice_bench.loops import ClosedLoop, LoadPlan, OpenLoop
 from sluice_bench.records import Failure
+from sluice_bench.target import Target
 
 SPIN_NS = 1_500_000
 """Timers fire to the millisecond, so the last stretch before a due time is polled between I/O rounds."""
 
 SWEEP_S = 0.1
 """How often requests over their time limit are looked for."""
+
+_TRIAL_S = 2.0
+"""For each address of a name with several."""
 
 _HANDSHAKES_AT_ONCE = 32
 """Before a run: one after another takes a round trip each, all together overrun a server's backlog."""
@@ -97,10 +102,7 @@ class LoadRun:
 
     async def _prepare(self) -> None:
         """Resolve the name and open warm connections, so that neither is in anyone's latency."""
-        loop = asyncio.get_running_loop()
-        target = self._plan.target
-        found = await loop.getaddrinfo(target.host, target.port, type=1)
-        self._address = (str(found[0][4][0]), int(found[0][4][1]))
+        self._address = await _address_of(self._plan.target)
         while (missing := self._plan.warm_connections - len(self._idle)) > 0:
             await self._open_idle(min(missing, _HANDSHAKES_AT_ONCE))
         self._start_ns = self.clock_ns()
@@ -251,6 +253,22 @@ class LoadRun:
         for connection in list(self._connections):
             connection.abort()
         await asyncio.sleep(0)
+
+
+async def _address_of(target: Target) -> tuple[str, int]:
+    """Of a name with several addresses the first that takes a connection: `localhost` is often IPv6 first,
+    and many servers listen on IPv4 alone. When none does, the first, whose requests then say why."""
+    loop = asyncio.get_running_loop()
+    found = await loop.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
+    addresses = list(dict.fromkeys((str(entry[4][0]), int(entry[4][1])) for entry in found))
+    several = addresses if len(addresses) > 1 else []
+    for host, port in several:
+        with suppress(OSError):  # a timeout is one
+            async with asyncio.timeout(_TRIAL_S):
+                transport, _ = await loop.create_connection(asyncio.Protocol, host, port)
+            transport.abort()
+            return host, port
+    return addresses[0]
 
 
 @contextmanager

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import socket
 from collections.abc import Callable
 from typing import Any
+
+import pytest
 
 from sluice_bench.answers import read_answers
 from sluice_bench.load_run import LoadRun, frozen_gc
@@ -161,6 +164,21 @@ async def test_no_server_is_a_failure_of_each_request(requests_to: Requests, unu
     target = Target(host="127.0.0.1", port=unused_tcp_port)
     records = await carry_out(target, requests_to(target, 3), ClosedLoop(2))
     assert failures(records) == [Failure.CONNECT_FAILED] * 3
+
+
+async def test_of_several_addresses_the_first_that_answers_is_asked(
+    scripted: Any, listen: Any, requests_to: Requests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with `localhost`, whose first address is often one that nobody listens on."""
+
+    def two_addresses(host: str, port: int, *_: Any, **__: Any) -> list[Any]:
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (ip, port)) for ip in ("127.0.0.2", "127.0.0.1")]
+
+    async with listen(scripted([PLAIN]).handle) as target:
+        monkeypatch.setattr(socket, "getaddrinfo", two_addresses)
+        named = Target(host="server.example", port=target.port)
+        records = await carry_out(named, requests_to(named, 2), ClosedLoop(1))
+    assert failures(records) == [None, None]
 
 
 async def test_a_failed_tls_handshake_is_a_failed_connection(listen: Any, requests_to: Requests) -> None:
