@@ -150,7 +150,7 @@ def _exponential(source: random.Random) -> float:
 def _gamma(source: random.Random, shape: float) -> float:
     """Scale 1, by Marsaglia and Tsang's squeeze of a normal draw (ACM TOMS 26, 2000); mean `shape`."""
     if shape < 1:
-        return _gamma(source, shape + 1) * _positive(source) ** (1 / shape)
+        return _gamma(source, shape + 1) * math.pow(_positive(source), 1 / shape)
     d = shape - 1 / 3
     while True:
         x = _normal(source)

@@ -162,7 +162,7 @@ def _gaps(record: RequestRecord) -> list[int]:
 
 
 def _record(row: dict[str, Any], start_ns: int) -> RequestRecord:
-    stamps = {name: None if row[name] is None else row[name] + start_ns for name in _STAMPS}
+    stamps: dict[str, Any] = {name: None if row[name] is None else row[name] + start_ns for name in _STAMPS}
     return RequestRecord(
         **{name: row[name] for name in _SMALL},
         **stamps,

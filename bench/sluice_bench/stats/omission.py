@@ -54,7 +54,7 @@ def backfilled(waits: Sequence[float], interval: float) -> list[float]:
     """
     if not interval > 0:
         raise ValueError(f"the expected interval must be positive, not {interval}")
-    filled = []
+    filled: list[float] = []
     for wait in waits:
         missing = min(_MOST_PER_WAIT, max(0, -int(-wait // interval) - 1))
         filled.extend(wait - k * interval for k in range(missing + 1))

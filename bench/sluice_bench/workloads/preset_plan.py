@@ -19,8 +19,8 @@ import msgspec
 
 from sluice_bench import arrivals
 from sluice_bench.arrivals import NS_PER_S, Schedule
-from sluice_bench.metrics import percentile
 from sluice_bench.rate_stages import Stage
+from sluice_bench.stats.percentile import percentile
 from sluice_bench.workloads.corpus import Corpus
 from sluice_bench.workloads.items import Workload, WorkloadItem
 from sluice_bench.workloads.lengths import Lengths
