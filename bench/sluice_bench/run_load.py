@@ -48,7 +48,7 @@ def choose_load(options: LoadOptions) -> RunLoad:
     given = (options.concurrency is not None) + options.arrivals.open_loops
     if given > 1 or (given == 0 and options.preset is None):
         raise ValueError(
-            "Give either --concurrency N (closed loop) or one of --rate, --ramp and --trace (open loop)"
+            "give either --concurrency N (closed loop), or --rate N, --ramp or --trace (open loop)"
         )
     if options.fit is not None and options.preset is None:
         raise ValueError("--fit scales the lengths of a --preset; suites have lengths of their own")

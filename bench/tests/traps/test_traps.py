@@ -34,6 +34,9 @@ from sluice_bench.run_table import summary_lines
 from sluice_bench.stats.percentile import percentile
 from sluice_bench.target import Target
 from sluice_bench.workload import Asking, Shape, chat_requests, geometric_lengths
+from sluice_bench.workloads import suites
+from sluice_bench.workloads.corpus import load_corpus
+from sluice_bench.workloads.prepared import prepare
 
 from .adversary import LONG_EVENTS, LONG_TEXT, PAUSE_S, Adversary, asking, listening
 
@@ -221,7 +224,7 @@ async def test_trap_17_no_prompt_helps_another_and_cache_hits_are_named() -> Non
     beginnings = [
         msgspec.json.decode(request.wire.partition(b"\r\n\r\n")[2])["messages"][0]["content"][:16]
         for seed in (1, 2)
-        for request in chat_requests(target, Shape(prompt_words=96, output_tokens=64), asked, 200, seed)
+        for request in prepare(target, suites.build(load_corpus(), "short", 200, seed), asked)
     ]
     assert len(set(beginnings)) == 400
     page = "\n".join(summary_lines(summarise([await ask_once("cached")], Objective())))
