@@ -75,8 +75,10 @@ def rounded_activations(x: Tensor, weight_format: WeightFormat) -> tuple[Tensor,
         return rounded.double(), torch.zeros(len(x), 1)
     group = x.shape[1] if weight_format is WeightFormat.INT8 else GROUP
     groups = F.pad(x.float(), (0, -x.shape[1] % group)).unfold(1, group, group)
-    scales = groups.abs().amax(dim=-1, keepdim=True) / 127
-    codes = (groups / scales.clamp(min=1e-30)).round()
+    largest = groups.abs().amax(dim=-1, keepdim=True)
+    scales, inverses = largest / 127, 127 / largest.clamp(min=1e-30)
+    # Exact products, as of a fused multiply-add: bfloat16 activations are often nearly ties.
+    codes = (groups.double() * inverses.double()).round()
     return (codes * scales).double().flatten(1)[:, : x.shape[1]], scales.flatten(1).amax(dim=1, keepdim=True)
 
 
