@@ -242,3 +242,16 @@ def test_models_below_the_size_leave_no_file(save_model: SaveModel, tmp_path: Pa
     _, folder = save_model("llama")
     load(folder, PackedCache(tmp_path / "cache"))
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_file_whose_time_cannot_be_set_is_used_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_packed(tmp_path / "key.packed", weights())
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(path)
+
+    monkeypatch.setattr("sluice_worker.loading.packed_cache.os.utime", refuse)
+    assert PackedCache(tmp_path).find("key") is not None
+    assert (tmp_path / "key.packed").exists()

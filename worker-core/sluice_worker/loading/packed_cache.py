@@ -66,7 +66,6 @@ class PackedCache:
         path = self._path(key)
         try:
             found = read_packed(path)
-            os.utime(path)
         except FileNotFoundError:
             return None
         except (PackedFileError, OSError) as error:
@@ -74,6 +73,8 @@ class PackedCache:
             with suppress(OSError):
                 path.unlink(missing_ok=True)
             return None
+        with suppress(OSError):  # a folder that others fill need not be ours to write
+            os.utime(path)
         return found
 
     def wants(self, weight_bytes: int) -> bool:

@@ -9,9 +9,10 @@ short later is told by its size.
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -177,17 +178,10 @@ def _map(descriptor: int) -> Tensor:
 
 def _tensor(data: Tensor, place: _Place) -> Tensor:
     dtype = _DTYPES[place.dtype]
-    size = dtype.itemsize * _product(place.shape)
+    size = dtype.itemsize * math.prod(place.shape)
     return data[place.offset : place.offset + size].view(dtype).view(place.shape)
 
 
 def _parts(data: Tensor, linear: _Linear) -> PackedParts:
     scales, bias = (None if place is None else _tensor(data, place) for place in (linear.scales, linear.bias))
     return PackedParts(linear.layout, linear.shape, _tensor(data, linear.panels), scales, bias)
-
-
-def _product(shape: Sequence[int]) -> int:
-    size = 1
-    for length in shape:
-        size *= length
-    return size
