@@ -7,15 +7,19 @@ VENV ?= .venv
 SETUP := VENV=$(VENV) ops/dev/setup.sh
 SOURCES := router engines gateway worker-core bench tests ops
 PACKAGES := router/sluice_router engines/sluice_engines gateway/sluice_gateway \
-            worker-core/sluice_worker worker-core/training bench/sluice_bench
+            worker-core/sluice_worker worker-core/training bench/sluice_bench bench/locustfile.py
 TESTS ?=
 VARIANT ?=
 ARGS ?=
+# Of `make load`; not from the environment, where TIME and USERS may mean something else.
+URL = http://127.0.0.1:8000
+USERS = 4
+TIME = 30s
 
 # Tests and servers are hundreds of processes: each would compile the sources again where byte code is not kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help run test compile torture fuzz lint format prompts bench bench-gateway bench-ladder bench-worker lock clean
+.PHONY: help run test compile torture fuzz lint format prompts bench bench-gateway bench-ladder bench-worker load lock clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -64,6 +68,9 @@ bench-gateway:  ## Measure the gateway against its bars and beside others (ARGS=
 
 bench-worker:  ## Measure the worker on CPUs against its bars and other engines (ARGS="--only decode").
 	@$(SETUP) test && $(VENV)/bin/sluice-bench worker $(ARGS)
+
+load:  ## User journeys with Locust, at URL= or a gateway of its own (USERS=4 TIME=30s ARGS="--shape spike").
+	@$(SETUP) test && $(VENV)/bin/python -m sluice_bench.journeys --url $(URL) --users $(USERS) --time $(TIME) $(ARGS)
 
 lock:  ## Write constraints.txt from what is installed.
 	@$(SETUP) test && $(VENV)/bin/python ops/dev/lock.py

@@ -26,6 +26,7 @@ from locust import LoadTestShape, User, events, log, task
 from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import MasterRunner, Runner, WorkerRunner
+from locust.user.task import LOCUST_STATE_RUNNING, LOCUST_STATE_STOPPING, LOCUST_STATE_WAITING
 
 from sluice_bench.journeys.blocking_client import BlockingClient
 from sluice_bench.journeys.capabilities import Findings, ProbeFailed, probe
@@ -67,6 +68,14 @@ class JourneyUser(User):
     def on_stop(self) -> None:
         """Leave nothing open."""
         self._client.close()
+
+    def stop(self, force: bool = False) -> bool:
+        """Go home after the pause or the journey. Locust would kill a user who pauses, and would meet some whose
+        pause is over at that very moment: with a request out, which would have no answer."""
+        if force or self._state not in (LOCUST_STATE_RUNNING, LOCUST_STATE_WAITING):
+            return bool(super().stop(force))
+        self._state = LOCUST_STATE_STOPPING
+        return False
 
     def wait_time(self) -> float:
         """Seconds between two steps: `--think-s`, half as much to half as much again."""

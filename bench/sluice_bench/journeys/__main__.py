@@ -2,9 +2,8 @@
 
     python -m sluice_bench.journeys --url http://127.0.0.1:8000 --users 4 --time 30s [LOCUST'S OPTIONS]
 
-When nobody listens at the address, and it is on this machine, `sluice serve` is started there with the
-bundled model and the echo engine beside it, which has embeddings, and ended afterwards. The exit status is
-Locust's.
+When nobody listens at the address, and it is on this machine, gateway and worker are started there and ended
+afterwards (`own_stack.py`). The exit status is Locust's: 0 good, 1 not, 2 when something is missing.
 """
 
 from __future__ import annotations
@@ -15,27 +14,20 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from sluice_bench.processes import ServerFailed, ServerProcess, script
+from sluice_bench.journeys.own_stack import own_stack
+from sluice_bench.processes import ServerFailed
 from sluice_bench.target import Target
 
 LOCUSTFILE = Path(__file__).resolve().parents[2] / "locustfile.py"
-
-OWN_CONFIG = """\
-backends:
-  - {name: worker, adapter: worker, managed: {}}
-  - {name: echo, adapter: echo, models: [echo], options: {tokens_per_s: 100}}
-"""
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_LOOPBACK = ("127.0.0.1", "localhost")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the journeys; returns Locust's exit status."""
+    """Run the journeys; returns the exit status."""
     parser = argparse.ArgumentParser(prog="make load", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--url", default="http://127.0.0.1:8000", help="the server")
     parser.add_argument("--users", default="4", help="how many at once")
@@ -50,36 +42,17 @@ def main(arguments: Sequence[str]) -> int:
     command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary"]
     command += ["--host", asked.url, "--users", asked.users, "--spawn-rate", asked.users]
     command += ["--run-time", asked.time, *others]
-    with _server(target):
-        return _run(command)
-
-
-@contextmanager
-def _server(target: Target) -> Iterator[None]:
-    """The server that is there, or our own."""
     if _listens(target):
-        yield
-        return
+        return _run(command)
     if target.host not in _LOOPBACK or target.tls or target.prefix:
         _end(1, f"Nobody listens at {target.url}; start the server, or name another address with URL=.")
     print(f"Nobody listens at {target.url}: starting gateway and worker there.", flush=True)  # noqa: T201
-    with tempfile.TemporaryDirectory(prefix="sluice-load-") as name:
-        folder = Path(name)
-        config = folder / "sluice.yaml"
-        config.write_text(OWN_CONFIG, encoding="utf-8")
-        store = f"sqlite:///{folder / 'sluice.db'}"
-        command = [script("sluice"), "serve", "--config", str(config), "--port", str(target.port)]
-        try:
-            with ServerProcess(
-                command,
-                target.port,
-                folder / "sluice.log",
-                ready_path="/ready",
-                environment={"SLUICE_STORE_URL": store},
-            ):
-                yield
-        except ServerFailed as error:
-            _end(1, f"The gateway did not start: {error}")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that they are ended then, too
+    try:
+        with own_stack(target.port):
+            return _run(command)
+    except ServerFailed as error:
+        _end(1, f"The gateway did not start: {error}")
 
 
 def _listens(target: Target) -> bool:
@@ -91,15 +64,14 @@ def _listens(target: Target) -> bool:
 
 
 def _run(command: Sequence[str]) -> int:
-    """Locust; Ctrl-C is for it, and it ends with its summary."""
+    """Locust's status. Ctrl-C reaches it too; it then ends with its summary, and is waited for."""
     with subprocess.Popen(command) as locust:
-        before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-        terminate = signal.signal(signal.SIGTERM, lambda *_: locust.terminate())
         try:
             return locust.wait()
+        except KeyboardInterrupt:
+            return locust.wait()
         finally:
-            signal.signal(signal.SIGINT, before)
-            signal.signal(signal.SIGTERM, terminate)
+            locust.terminate()  # nothing, when it has ended
 
 
 def _end(status: int, sentence: str) -> NoReturn:
