@@ -70,8 +70,11 @@ class JourneyUser(User):
         self._client.close()
 
     def stop(self, force: bool = False) -> bool:
-        """Go home after the pause or the journey. Locust would kill a user who pauses, and would meet some whose
-        pause is over at that very moment: with a request out, which would have no answer."""
+        """Go home after the pause or the journey.
+
+        Locust would kill a user who pauses, and would meet some whose pause is over at that very moment: with
+        a request out, which would have no answer.
+        """
         if force or self._state not in (LOCUST_STATE_RUNNING, LOCUST_STATE_WAITING):
             return bool(super().stop(force))
         self._state = LOCUST_STATE_STOPPING
@@ -252,7 +255,7 @@ def _rows(environment: Environment) -> list[Row]:
             name=entry.name,
             count=entry.num_requests,
             failed=entry.num_failures,
-            times_ms=dict(entry.response_times),
+            times_ms={float(time_ms): count for time_ms, count in entry.response_times.items()},
         )
         for entry in environment.stats.entries.values()
     ]
@@ -273,8 +276,9 @@ def _troubles(environment: Environment) -> list[str]:
 
 
 def _options(environment: Environment) -> Namespace:
-    assert environment.parsed_options is not None
-    return environment.parsed_options
+    options: Namespace | None = environment.parsed_options
+    assert options is not None
+    return options
 
 
 def _api_key() -> str | None:

@@ -1,4 +1,4 @@
-"""User journeys with Locust against the real stack, as `make load` runs them: half a minute, limits and all."""
+"""User journeys with Locust against the real stack, as `make load` runs them: half a minute, with limits."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ def journeys(url: str, *options: str) -> subprocess.CompletedProcess[str]:
 
 def requests_of(said: str) -> dict[str, int]:
     """Journeys of a summary, and how many requests each had."""
-    return {name: int(count) for name, count in re.findall(r"^  ([\w-]+) +(\d+) requests$", said, re.MULTILINE)}
+    return {
+        name: int(count) for name, count in re.findall(r"^  ([\w-]+) +(\d+) requests$", said, re.MULTILINE)
+    }
 
 
 @pytest.mark.slow
