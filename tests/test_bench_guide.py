@@ -54,7 +54,7 @@ class Command:
 def commands(page: str) -> Iterator[Command]:
     """All of them. Raises `ValueError` where a block has something else in it."""
     section = ""
-    blocks = r"^#+ +(?P<title>.+)$|^```(?P<language>[^\n]*)\n(?P<body>.*?)^```$"
+    blocks = r"^#+ +(?P<title>[^\n]+)$|^```(?P<language>[^\n]*)\n(?P<body>.*?)^```$"
     for found in re.finditer(blocks, page, re.MULTILINE | re.DOTALL):
         if found["title"]:
             section = found["title"]

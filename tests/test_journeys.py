@@ -15,10 +15,11 @@ import httpx
 import pytest
 from running_stack import ROOT, Stack, free_port, interrupt, start
 
-from sluice_bench.journeys.own_stack import config_text
+from sluice_bench.journeys.own_stack import BUNDLED, config_text
 
 IN_FLIGHT = ("requests_in_flight", "endpoint_in_flight", "queue_depth")
 GONE_WITHIN_S = 10.0
+STARTED_WITHIN_S = 120.0
 
 
 @pytest.fixture(scope="module")
@@ -28,6 +29,9 @@ def two_backends(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     (folder / "sluice.yaml").write_text(config_text(folder), encoding="utf-8")
     sluice = str(Path(sys.executable).parent / "sluice")
     running = start([sluice, "serve", "--config", str(folder / "sluice.yaml")], folder)
+    give_up = time.monotonic() + STARTED_WITHIN_S
+    while httpx.get(f"{running.url}/v1/models/{BUNDLED}").status_code != 200 and time.monotonic() < give_up:
+        time.sleep(0.1)
     yield running
     assert interrupt(running) == []
 
@@ -50,6 +54,7 @@ def test_half_a_minute_of_journeys_keeps_to_the_limits_and_leaves_nothing(two_ba
     ended = journeys(two_backends.url, "--time", "30s")
 
     assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert f"model {BUNDLED}" in ended.stdout
     assert requests_of(ended.stdout).keys() == {"chat", "multi-turn", "embeddings", "toggle", "cancel"}
     assert "  tools        SKIPPED, needs tools: " in ended.stdout
     assert "X-Backend: worker, X-Backend: echo, X-Quant: none" in ended.stdout
@@ -84,6 +89,7 @@ def test_make_load_starts_a_stack_where_there_is_none_and_ends_it() -> None:
 
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert "starting gateway and worker there" in ended.stdout
+    assert f"model {BUNDLED}" in ended.stdout
     assert requests_of(ended.stdout)["chat"] > 0
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))

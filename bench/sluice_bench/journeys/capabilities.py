@@ -23,7 +23,7 @@ from sluice_bench.workload import Asking, post
 Ask = Callable[[WireRequest], Exchange]
 
 MOST_MODELS = 8
-"""Of a longer list only the first are asked; `--model` chooses another."""
+"""Of a longer list only the first are asked, and the one of `--model`."""
 
 CHAT = "/v1/chat/completions"
 _NOBODY = "no-such-name"
@@ -70,11 +70,16 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def probe(target: Target, ask: Ask, api_key: str | None, prompts: Prompts, model: str | None) -> Findings:
-    """Ask for everything that a journey needs. Raises `ProbeFailed` when the server lists no models."""
+    """Ask for everything that a journey needs; `model` is to chat, whatever else the server lists.
+
+    Raises `ProbeFailed` when the server lists no models.
+    """
     prober = _Prober(target, ask, api_key)
-    models = [model] if model else prober.models()
+    listed = prober.models()
+    models = list(dict.fromkeys([model, *listed])) if model else listed
     missing: dict[str, str] = {}
-    chat = prober.first("chat", CHAT, ({"model": name, **_HELLO} for name in models), missing)
+    chatting = [model] if model else models
+    chat = prober.first("chat", CHAT, ({"model": name, **_HELLO} for name in chatting), missing)
     embeddings = prober.first(
         "embeddings", "/v1/embeddings", ({"model": name, "input": "Hello"} for name in models), missing
     )
@@ -122,7 +127,7 @@ class _Prober:
             raise ProbeFailed(f"/v1/models of {self._target.url}: {reply.trouble}")
         listed = [entry["id"] for entry in _list(reply.body.get("data")) if isinstance(entry.get("id"), str)]
         if not listed:
-            raise ProbeFailed(f"{self._target.url} lists no models; name one with --model")
+            raise ProbeFailed(f"{self._target.url} lists no models")
         return listed[:MOST_MODELS]
 
     def first(

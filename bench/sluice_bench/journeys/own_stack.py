@@ -13,6 +13,9 @@ from pathlib import Path
 
 from sluice_bench.processes import ServerProcess, script
 
+BUNDLED = "sluice-tiny"
+"""What the worker serves."""
+
 ECHO_TOKENS_PER_S = 100
 
 
@@ -38,5 +41,6 @@ def own_stack(port: int) -> Iterator[str]:
         config.write_text(config_text(folder), encoding="utf-8")
         command = [script("sluice"), "serve", "--config", str(config), "--port", str(port)]
         log = folder / "sluice.log"
-        with ServerProcess(command, port, log, ready_path="/ready") as gateway:
+        # The gateway is ready as soon as one backend is: the worker takes longer than the echo engine.
+        with ServerProcess(command, port, log, ready_path=f"/v1/models/{BUNDLED}") as gateway:
             yield gateway.url

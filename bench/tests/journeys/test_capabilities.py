@@ -72,11 +72,13 @@ def test_nobody_who_chats(engine, found):
     assert "embeddings" not in findings.missing
 
 
-def test_a_model_that_is_named_is_the_only_one_asked(engine, found):
-    fake, target = engine(models=["small", "big"])
+def test_a_model_that_is_named_is_the_only_one_to_chat(engine, found):
+    _, target = engine(models=["small", "big"], embeds="small", mute=["mute"])
 
-    assert found(target, model="big").model == "big"
-    assert {body["model"] for _, _, body in fake.asked if body} == {"big"}
+    findings = found(target, model="big")
+
+    assert (findings.model, findings.embeddings_model) == ("big", "small")
+    assert found(target, model="mute").missing["chat"] == "mute does not chat. (status 400)"
 
 
 def test_of_a_long_list_only_the_first_are_asked(engine, found):
@@ -104,7 +106,7 @@ def test_without_its_key_a_server_cannot_be_asked(engine, found):
 def test_a_server_without_models_cannot_be_asked(engine, found):
     _, target = engine(models=[])
 
-    with pytest.raises(ProbeFailed, match="--model"):
+    with pytest.raises(ProbeFailed, match="lists no models"):
         found(target)
 
 
