@@ -165,7 +165,6 @@ def prepare(environment: Environment, runner: Runner, **_: Any) -> None:
     if not served(findings, asked):
         _end(2, f"Nothing of {', '.join(asked)} can be served at {environment.host}.")
     options.findings = msgspec.to_builtins(findings)
-    options.finished_workers = 0
 
 
 def _asked(options: Namespace) -> list[str]:
@@ -213,6 +212,7 @@ def let_workers_finish(environment: Environment, **_: Any) -> None:
         return
     options = _options(environment)
     workers = len(runner.clients.all)
+    options.finished_workers = 0
     runner.send_message("finish")
     give_up_s = time.monotonic() + environment.stop_timeout + _GRACE_S
     while options.finished_workers < workers and time.monotonic() < give_up_s:
