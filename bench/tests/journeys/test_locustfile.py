@@ -35,8 +35,10 @@ def locust(target, *options, locustfile=LOCUSTFILE):
     return subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=Path.home())
 
 
-def test_everything_that_can_be_served_is(engine):
-    fake, target = engine(calls=True, embeds="small", backends={"gpu": "small"}, pause_s=0.01)
+def test_everything_that_can_be_served_is_and_the_key_is_never_shown(engine, monkeypatch):
+    key = "alice-s3cret"
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    fake, target = engine(calls=True, embeds="small", backends={"gpu": "small"}, pause_s=0.01, key=key)
 
     ended = locust(target)
 
@@ -45,6 +47,7 @@ def test_everything_that_can_be_served_is(engine):
     assert "NOT REACHED" not in ended.stdout
     assert ended.stdout.count("  ok ") == 3
     assert {path for path, _, _ in fake.asked} == {"/v1/models", "/v1/chat/completions", "/v1/embeddings"}
+    assert key not in ended.stdout + ended.stderr
 
 
 def test_what_cannot_be_served_is_said_before_and_after(engine):
@@ -58,20 +61,13 @@ def test_what_cannot_be_served_is_said_before_and_after(engine):
         assert said.count("SKIPPED") == 3
 
 
-@pytest.mark.parametrize(
-    ("options", "missed"),
-    [
-        (("--p95-e2e-ms", "1"), "E2E, p95"),
-        (("--p95-ttft-ms", "0.001"), "TTFT, p95"),
-    ],
-)
-def test_a_missed_limit_sets_the_status(engine, options, missed):
+def test_a_missed_limit_sets_the_status(engine):
     _, target = engine(pause_s=0.01)
 
-    ended = locust(target, "--journeys", "chat", *options)
+    ended = locust(target, "--journeys", "chat", "--p95-e2e-ms", "1")
 
     assert ended.returncode == 1
-    assert f"MISSED {missed}" in ended.stdout
+    assert "MISSED E2E, p95: " in ended.stdout
     assert ended.stdout.count("MISSED") == 1
 
 
@@ -138,8 +134,6 @@ def test_a_run_that_says_nothing_of_the_server_is_not_good(engine, tmp_path, tex
         ({}, ("--journeys", "tools"), 2, "Nothing of tools can be served"),
         ({}, ("--journeys", "fly"), 1, "There is no journey 'fly'; there are mixed, chat"),
         ({"key": "alice"}, (), 1, "put it into OPENAI_API_KEY"),
-        ({}, ("--host", "ftp://here"), 1, "is not a server address"),
-        ({}, ("--host", "http://127.0.0.1:1"), 1, "make run"),
         ({}, ("--host", "http://127.0.0.1:1", "--processes", "2"), 1, "make run"),
     ],
 )
@@ -152,13 +146,3 @@ def test_what_cannot_be_done_is_one_sentence(engine, abilities, options, status,
     assert sentence in ended.stderr
     assert "Traceback" not in ended.stderr
     assert "Objectives" not in ended.stdout
-
-
-def test_the_key_is_used_and_never_shown(engine, monkeypatch):
-    _, target = engine(key="alice-s3cret")
-    monkeypatch.setenv("OPENAI_API_KEY", "alice-s3cret")
-
-    ended = locust(target, "--journeys", "chat")
-
-    assert ended.returncode == 0, ended.stderr
-    assert "alice-s3cret" not in ended.stdout + ended.stderr
