@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -143,13 +144,15 @@ def engine() -> Iterator[Callable[..., tuple[FakeEngine, Target]]]:
     """Start one with the abilities given."""
     servers: list[ThreadingHTTPServer] = []
 
-    def start(**abilities: Any) -> tuple[FakeEngine, Target]:
+    def start(tls: ssl.SSLContext | None = None, **abilities: Any) -> tuple[FakeEngine, Target]:
         fake = FakeEngine(**abilities)
         server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(fake))
         server.block_on_close = False
+        if tls is not None:
+            server.socket = tls.wrap_socket(server.socket, server_side=True)
         servers.append(server)
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        return fake, Target(host="127.0.0.1", port=server.server_address[1])
+        return fake, Target(host="127.0.0.1", port=server.server_address[1], tls=tls is not None)
 
     yield start
     for server in servers:

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import socket
+import ssl
+import subprocess
 import threading
 import time
 
@@ -64,6 +66,48 @@ def test_a_stream_becomes_the_record_that_the_load_client_makes(engine, client_o
     assert [chunk.n_tokens for chunk in record.chunks] == [1, 1, 1]
     assert 0 < ttft_user_s(record) <= e2e_s(record)
     assert fake.asked[0][2] == {"model": "small", "stream": True}
+
+
+@pytest.fixture
+def certificate(tmp_path):
+    """A server's TLS context, and the file of the certificate that vouches for it."""
+    name, key, file = "/CN=127.0.0.1", tmp_path / "key.pem", tmp_path / "certificate.pem"
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:prime256v1",
+        "-nodes",
+    ]
+    command += ["-subj", name, "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", key, "-out", file]
+    subprocess.run(command, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(file, key)
+    return context, file
+
+
+def test_tls_is_spoken_to_a_server_that_is_vouched_for(engine, client_of, certificate, monkeypatch):
+    context, file = certificate
+    _, target = engine(tls=context)
+
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    first, second = (read_answer(client_of(target).send(chat(target))) for _ in range(2))
+
+    assert (first.failure, second.failure) == (None, None)
+    assert first.output_tokens == 3
+
+
+def test_a_server_that_nobody_vouches_for_gets_no_request(engine, client_of, certificate):
+    fake, target = engine(tls=certificate[0])
+
+    exchange = client_of(target).send(chat(target))
+
+    assert exchange.failure is Failure.CONNECT_FAILED
+    assert "certificate" in exchange.detail
+    assert fake.asked == []
 
 
 def test_a_connection_is_kept_between_requests(engine, client_of):
