@@ -40,7 +40,7 @@ def test_everything_that_can_be_served_is_and_the_key_is_never_shown(engine, mon
     monkeypatch.setenv("OPENAI_API_KEY", key)
     fake, target = engine(calls=True, embeds="small", backends={"gpu": "small"}, pause_s=0.01, key=key)
 
-    ended = locust(target)
+    ended = locust(target, "-t", "2s")
 
     assert ended.returncode == 0, ended.stderr
     assert "SKIPPED" not in ended.stdout + ended.stderr
@@ -107,10 +107,11 @@ def test_who_is_stopped_in_mid_answer_has_failed(engine):
 def test_a_shape_changes_the_number_of_users(engine):
     _, target = engine()
 
-    ended = locust(target, "--journeys", "chat", "--shape", "ramp", "-u", "9", "-t", "3s")
+    ended = locust(target, "--journeys", "chat", "--shape", "step", "-u", "4", "-t", "2s")
 
     assert ended.returncode == 0, ended.stderr
-    assert [f"updating to {users} users" in ended.stderr for users in (1, 3, 6)] == [True] * 3
+    assert "updating to 1 users" in ended.stderr
+    assert "updating to 3 users" in ended.stderr  # after a second, Locust's pace
 
 
 @pytest.mark.parametrize(
