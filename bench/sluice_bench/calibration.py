@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 
 import msgspec
 
@@ -51,6 +51,8 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
     reference_p99_ms: float | None
     """The run's own p99 that the error is held against; `None` when nothing completed."""
     limit_share: float = LIMIT_SHARE
+    shards: tuple[Calibration, ...] = ()
+    """Of each client process, where there were several; the figures above are of all of them together."""
 
     @property
     def error_ms(self) -> float:
@@ -59,8 +61,11 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def void(self) -> bool:
-        """True when the error is too large a share of what was measured, or nothing was measured."""
-        return self.reference_p99_ms is None or self.error_ms > self.limit_share * self.reference_p99_ms
+        """True when the error is too large a share of what was measured, or nothing was measured, in the
+        run or in the part of one of its processes."""
+        if self.reference_p99_ms is None or self.error_ms > self.limit_share * self.reference_p99_ms:
+            return True
+        return any(shard.void for shard in self.shards)
 
 
 class CalibratedRun(msgspec.Struct, frozen=True):
@@ -83,30 +88,42 @@ def run_calibrated(
 async def _run_both(
     plan: LoadPlan, null_server: Target, on_progress: Callable[[int], None] | None
 ) -> tuple[list[Exchange], list[Exchange]]:
-    enough = asyncio.Event()
-    probe_run = LoadRun(
-        _probe_plan(plan, null_server), on_progress=lambda done: enough.set() if done >= MIN_PROBES else None
-    )
-    probing = asyncio.create_task(probe_run.run())
-    try:
+    async with probing(null_server, plan.hard_stop_s, MIN_PROBES) as probes:
         exchanges = await LoadRun(plan, on_progress=on_progress).run()
-        with suppress(TimeoutError):
-            await asyncio.wait_for(enough.wait(), _PATIENCE_S)
-    finally:
-        probe_run.stop()
-        probes = await probing
     return exchanges, probes
 
 
-def _probe_plan(plan: LoadPlan, null_server: Target) -> LoadPlan:
-    count = round(min(plan.hard_stop_s, 3600) * PROBES_PER_S) + 1
+@asynccontextmanager
+async def probing(null_server: Target, hard_stop_s: float, enough: int) -> AsyncIterator[list[Exchange]]:
+    """Asks the null server while the block runs, and a little longer where that was not `enough` probes.
+
+    The list holds the probes once the block is over. Raises `OSError` then when the null server is not there.
+    """
+    answered = asyncio.Event()
+    run = LoadRun(
+        _probe_plan(null_server, hard_stop_s),
+        on_progress=lambda done: answered.set() if done >= enough else None,
+    )
+    task, probes = asyncio.create_task(run.run()), list[Exchange]()
+    try:
+        yield probes
+        with suppress(TimeoutError):
+            await asyncio.wait_for(answered.wait(), 0 if task.done() else _PATIENCE_S)
+    finally:
+        run.stop()
+        probes.extend(await task)
+
+
+def _probe_plan(null_server: Target, hard_stop_s: float) -> LoadPlan:
+    count = round(min(hard_stop_s, 3600) * PROBES_PER_S) + 1
     requests = chat_requests(null_server, _PROBE_SHAPE, Asking(model="null"), 1, seed=0) * count
     loop = OpenLoop(arrivals.constant(PROBES_PER_S, count))
     return LoadPlan(target=null_server, requests=requests, loop=loop, warm_connections=1)
 
 
 def calibrate(records: Sequence[RequestRecord], probes: Sequence[RequestRecord]) -> Calibration:
-    """Compare a run with its probes."""
+    """Compare a run with its probes; warm-up requests, which no figure covers, left out."""
+    records = [record for record in records if record.phase == "measured"]
     answered = [value for probe in probes if (value := ttft_service_s(probe)) is not None]
     lags = [value for record in records if (value := dispatch_lag_s(record)) is not None]
     reference = [value for record in records if (value := _reference_s(record)) is not None]
@@ -117,6 +134,19 @@ def calibrate(records: Sequence[RequestRecord], probes: Sequence[RequestRecord])
         dispatch_lag_p99_ms=_percentile_ms(lags, 0.99) or 0.0,
         reference_p99_ms=_percentile_ms(reference, 0.99),
     )
+
+
+def calibrate_shards(
+    shards: Sequence[tuple[Sequence[RequestRecord], Sequence[RequestRecord]]],
+) -> Calibration:
+    """Of several client processes, each (records, probes): all observations together, and of each its own.
+
+    Percentiles of parts say nothing of the whole's, so none is averaged.
+    """
+    records = [record for part, _ in shards for record in part]
+    probes = [probe for _, part in shards for probe in part]
+    each = tuple(calibrate(part, its_probes) for part, its_probes in shards)
+    return msgspec.structs.replace(calibrate(records, probes), shards=each if len(each) > 1 else ())
 
 
 def _reference_s(record: RequestRecord) -> float | None:

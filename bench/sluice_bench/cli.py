@@ -207,13 +207,31 @@ def null_server_command(
     stamps: Annotated[
         bool, typer.Option("--stamps", help="The text of paced events is when each was due and sent, in ns.")
     ] = False,
+    stall_at_s: Annotated[
+        float, typer.Option(min=0, help="With --stall-s: so long after the first request.")
+    ] = 1.0,
+    stall_s: Annotated[
+        float, typer.Option(min=0, help="Stand still once for so long, as a server in trouble does.")
+    ] = 0.0,
 ) -> None:
     """Serve canned OpenAI answers at next to no cost: an upstream for measuring gateways."""
     settings = NullSettings(
-        chunks=chunks, pace_ms=pace_ms, first_ms=first_ms, json_bytes=json_bytes, stamps=stamps
+        chunks=chunks,
+        pace_ms=pace_ms,
+        first_ms=first_ms,
+        json_bytes=json_bytes,
+        stamps=stamps,
+        stall_at_s=stall_at_s,
+        stall_s=stall_s,
     )
     try:
-        serve(settings, host, port, lambda bound: console.print(f"Null server on http://{host}:{bound}"))
+        serve(
+            settings,
+            host,
+            port,
+            on_ready=lambda bound: console.print(f"Null server on http://{host}:{bound}"),
+            on_stall=lambda start, end: console.print(f"Stood still from {start} to {end} ns."),
+        )
     except OSError as error:
         fail(f"Cannot listen on {host}:{port}: {error}.")
 

@@ -21,12 +21,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from sluice_bench.connection import Connection, Exchange
+from sluice_bench.due_timer import DueTimer, due_timer
 from sluice_bench.loops import ClosedLoop, LoadPlan, OpenLoop
 from sluice_bench.records import Failure
 from sluice_bench.target import Target
-
-SPIN_NS = 1_500_000
-"""Timers fire to the millisecond, so the last stretch before a due time is polled between I/O rounds."""
 
 SWEEP_S = 0.1
 """How often requests over their time limit are looked for."""
@@ -57,23 +55,36 @@ class LoadRun:
         self._connecting: dict[Exchange, asyncio.Task[None]] = {}
         self._finished_count = 0
         self._stopped = asyncio.Event()
+        self._prepared = False
         self._address = ("", 0)
         self._start_ns = 0
         self._defect: BaseException | None = None
         self._tls = ssl.create_default_context() if plan.target.tls else None
 
-    async def run(self) -> list[Exchange]:
-        """Send everything and wait for it. Returns one exchange per request, in request order."""
-        await self._prepare()
+    @property
+    def exchanges(self) -> Sequence[Exchange]:
+        """What was dispatched so far, in order; grows while the run lasts."""
+        return self._exchanges
+
+    @property
+    def in_flight(self) -> int:
+        """Requests that were dispatched and have not ended."""
+        return len(self._in_flight)
+
+    async def run(self, start_ns: int | None = None) -> list[Exchange]:
+        """Send everything and wait for it. Returns one exchange per request, in request order.
+
+        `start_ns`: the instant that an open loop's schedule counts from and a closed one begins at; by
+        default now, once connections are open. Raises `OSError` when `prepare` does.
+        """
+        await self.prepare()
+        self._start_ns = self.clock_ns() if start_ns is None else start_ns
         loop = asyncio.get_running_loop()
-        hard_stop = loop.call_later(self._plan.hard_stop_s, self.stop)
-        helpers = [asyncio.create_task(self._sweep())]
+        wait_s = max(0, self._start_ns - self.clock_ns()) / 1e9
+        hard_stop = loop.call_later(wait_s + self._plan.hard_stop_s, self.stop)
+        helpers = [asyncio.create_task(self._sweep()), asyncio.create_task(self._send())]
+        helpers[-1].add_done_callback(self._watch)
         try:
-            if isinstance(self._plan.loop, OpenLoop):
-                helpers.append(asyncio.create_task(self._pace(self._plan.loop.offsets_ns)))
-                helpers[-1].add_done_callback(self._watch)
-            else:
-                self._start_workers(self._plan.loop.concurrency)
             if self._plan.requests:
                 await self._stopped.wait()
         finally:
@@ -100,20 +111,29 @@ class LoadRun:
         loop = self._plan.loop
         return self._start_ns + loop.offsets_ns[index] if isinstance(loop, OpenLoop) else now
 
-    async def _prepare(self) -> None:
-        """Resolve the name and open warm connections, so that neither is in anyone's latency."""
+    async def prepare(self) -> None:
+        """Resolve the name and open warm connections, so that neither is in anyone's latency. Idempotent.
+
+        Raises `OSError` when a connection cannot be opened.
+        """
+        if self._prepared:
+            return
+        self._prepared = True
         self._address = await _address_of(self._plan.target)
         while (missing := self._plan.warm_connections - len(self._idle)) > 0:
             await self._open_idle(min(missing, _HANDSHAKES_AT_ONCE))
-        self._start_ns = self.clock_ns()
+
+    def abandon(self) -> None:
+        """Close what `prepare` opened, when there will be no run."""
+        for connection in list(self._connections):
+            connection.abort()
 
     async def _open_idle(self, count: int) -> None:
         """Raises `OSError` when one cannot be opened; none stays open then."""
         opened = await asyncio.gather(*(self._connect() for _ in range(count)), return_exceptions=True)
         for found in opened:
             if isinstance(found, BaseException):
-                for connection in list(self._connections):
-                    connection.abort()
+                self.abandon()
                 raise found
             self._idle.append(found)
 
@@ -131,13 +151,23 @@ class LoadRun:
         for _ in range(min(concurrency, len(self._plan.requests))):
             self._dispatch_next(self.clock_ns())
 
-    async def _pace(self, offsets_ns: Sequence[int]) -> None:
-        """Dispatch each request at its time; late ones at once, keeping their scheduled time."""
+    async def _send(self) -> None:
+        """An open loop's requests, each at its time; a closed loop's first ones."""
+        timer = due_timer(self.clock_ns)
+        try:
+            if isinstance(self._plan.loop, OpenLoop):
+                await self._pace(self._plan.loop.offsets_ns, timer)
+            else:
+                await timer.until(self._start_ns)
+                self._start_workers(self._plan.loop.concurrency)
+        finally:
+            timer.close()
+
+    async def _pace(self, offsets_ns: Sequence[int], timer: DueTimer) -> None:
+        """Late ones leave at once, keeping their scheduled time."""
         for offset in offsets_ns[: len(self._plan.requests)]:
             due = self._start_ns + offset
-            while (ahead := due - self.clock_ns()) > 0:
-                pause_ns = max(0, ahead - SPIN_NS)
-                await asyncio.sleep(pause_ns / 1e9)
+            await timer.until(due)
             if self._stopped.is_set():
                 return
             self._dispatch_next(due)
@@ -250,8 +280,7 @@ class LoadRun:
         for task in pending:
             task.cancel()
         await asyncio.gather(*pending, return_exceptions=True)
-        for connection in list(self._connections):
-            connection.abort()
+        self.abandon()
         await asyncio.sleep(0)
 
 

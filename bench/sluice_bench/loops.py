@@ -17,7 +17,7 @@ MOST_WARM_CONNECTIONS = 512
 """More are not opened ahead unless they are asked for: a server keeps memory for each."""
 
 
-class ClosedLoop(msgspec.Struct, frozen=True):
+class ClosedLoop(msgspec.Struct, frozen=True, tag=True):
     """`concurrency` requests in flight; the next one starts when one ends."""
 
     concurrency: int
@@ -25,7 +25,7 @@ class ClosedLoop(msgspec.Struct, frozen=True):
     """Between the end of a request and the start of the next one."""
 
 
-class OpenLoop(msgspec.Struct, frozen=True):
+class OpenLoop(msgspec.Struct, frozen=True, tag=True):
     """Request k is due `offsets_ns[k]` after the start, whatever became of the others."""
 
     offsets_ns: tuple[int, ...]

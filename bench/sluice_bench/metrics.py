@@ -238,8 +238,9 @@ def _supported(weighted: Sequence[tuple[float, int]], share: float, count: int) 
 def summarise(records: Sequence[RequestRecord], objective: Objective, initial: int = 1) -> Summary:
     """Figures of a run; `initial` is the closed loop's concurrency (1 for an open loop).
 
-    Raises `ValueError` without records.
+    Warm-up requests are in none of them. Raises `ValueError` without other records.
     """
+    records = [record for record in records if record.phase == "measured"]
     if not records:
         raise ValueError("a summary needs at least one scheduled request")
     done = [record for record in records if record.failure is None]

@@ -40,6 +40,10 @@ class NullSettings(msgspec.Struct, frozen=True, kw_only=True):
     stamps: bool = False
     """The text of a paced event is when it was due and when it was sent: `DUE SENT`, nanoseconds of the
     machine's monotonic clock. A reader on the same machine can tell its delay."""
+    stall_at_s: float = 0.0
+    """After the first generating request, when the whole server stands still once."""
+    stall_s: float = 0.0
+    """For so long; 0: never. The kernel takes connections and requests meanwhile, as for any busy server."""
 
 
 class Answers(msgspec.Struct, frozen=True):
@@ -139,12 +143,34 @@ def _json_response(status: int, body: bytes) -> bytes:
     return head % (status, reason, len(body)) + body
 
 
+class Stall:
+    """Stops the whole event loop once, at a time after the first request."""
+
+    def __init__(self, settings: NullSettings, on_stall: Callable[[int, int], None]) -> None:
+        self._at_s = settings.stall_at_s
+        self._duration_s = settings.stall_s
+        self._on_stall = on_stall
+        self._armed = settings.stall_s > 0
+
+    def request_came(self) -> None:
+        """The first one starts the time."""
+        if self._armed:
+            self._armed = False
+            asyncio.get_running_loop().call_later(self._at_s, self._stand_still)
+
+    def _stand_still(self) -> None:
+        start_ns = time.perf_counter_ns()
+        time.sleep(self._duration_s)
+        self._on_stall(start_ns, time.perf_counter_ns())
+
+
 class NullProtocol(asyncio.Protocol):
     """One connection; answers requests one after another."""
 
-    def __init__(self, settings: NullSettings, answers: Answers) -> None:
+    def __init__(self, settings: NullSettings, answers: Answers, stall: Stall) -> None:
         self._settings = settings
         self._answers = answers
+        self._stall = stall
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
@@ -184,6 +210,7 @@ class NullProtocol(asyncio.Protocol):
 
     def _answer(self, path: bytes, body: bytes) -> None:
         if path.endswith((b"/chat/completions", b"/completions")):
+            self._stall.request_came()
             streamed = b'"stream":true' in body or b'"stream": true' in body
             self._after(self._settings.first_ms, lambda: self._stream(body) if streamed else self._plain())
         elif path.endswith(b"/models"):
@@ -245,18 +272,33 @@ def _content_length(head: bytes) -> int:
     return int(lower[at + 17 :].split(b"\r\n", 1)[0])
 
 
-async def start_null_server(settings: NullSettings, host: str, port: int) -> asyncio.Server:
-    """Listen; port 0 takes a free one. The caller closes the server."""
-    answers = build_answers(settings)
+def _untold(start_ns: int, end_ns: int) -> None:
+    """Nobody wants to know of a stall."""
+
+
+async def start_null_server(
+    settings: NullSettings, host: str, port: int, on_stall: Callable[[int, int], None] = _untold
+) -> asyncio.Server:
+    """Listen; port 0 takes a free one. `on_stall` is told when a stall began and ended, in ns of the
+    monotonic clock. The caller closes the server."""
+    answers, stall = build_answers(settings), Stall(settings, on_stall)
     loop = asyncio.get_running_loop()
-    return await loop.create_server(lambda: NullProtocol(settings, answers), host, port, backlog=_BACKLOG)
+    return await loop.create_server(
+        lambda: NullProtocol(settings, answers, stall), host, port, backlog=_BACKLOG
+    )
 
 
-def serve(settings: NullSettings, host: str, port: int, on_ready: Callable[[int], None]) -> None:
+def serve(
+    settings: NullSettings,
+    host: str,
+    port: int,
+    on_ready: Callable[[int], None],
+    on_stall: Callable[[int, int], None] = _untold,
+) -> None:
     """Serve until SIGINT or SIGTERM, then drop every connection; `on_ready` is told the port."""
 
     async def main() -> None:
-        server = await start_null_server(settings, host, port)
+        server = await start_null_server(settings, host, port, on_stall)
         stopped = asyncio.Event()
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)

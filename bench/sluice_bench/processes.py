@@ -197,12 +197,17 @@ def script(name: str) -> str:
 
 
 def null_server_process(
-    folder: Path, chunks: int = 1, pace_ms: float = 0.0, stamps: bool = False, core: int | None = None
+    folder: Path,
+    chunks: int = 1,
+    pace_ms: float = 0.0,
+    stamps: bool = False,
+    core: int | None = None,
+    more: Sequence[str] = (),
 ) -> ServerProcess:
-    """The null server as a child on a free port, logging into `folder`."""
+    """The null server as a child on a free port, logging into `folder`; `more` are further options."""
     port = free_port()
     command = [sys.executable, "-m", "sluice_bench.cli", "null-server", "--port", str(port)]
-    command += ["--chunks", str(chunks), "--pace-ms", str(pace_ms), *(["--stamps"] if stamps else [])]
+    command += ["--chunks", str(chunks), "--pace-ms", str(pace_ms), *(["--stamps"] if stamps else []), *more]
     return ServerProcess(command, port, folder / f"null-{port}.log", core=core)
 
 

@@ -34,6 +34,9 @@ class Failure(StrEnum):
     TRUNCATED = "truncated"
     """The stream's HTTP framing ended well, but without `[DONE]`."""
 
+    CLIENT_LOST = "client_lost"
+    """The client process that was to send it ended before it told what became of it."""
+
 
 class TokenSource(StrEnum):
     """Where the number of tokens of each chunk comes from, best first."""

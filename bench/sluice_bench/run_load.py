@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from sluice_bench.arrivals import Schedule
+from sluice_bench.arrivals import NS_PER_S, Schedule
 from sluice_bench.schedule_options import ScheduleOptions, make_schedule
 from sluice_bench.workloads import preset_plan, suites
 from sluice_bench.workloads.corpus import SuiteName, load_corpus
@@ -25,6 +25,22 @@ class LoadOptions(msgspec.Struct, frozen=True, kw_only=True):
     """In place of the suite, and of the arrivals when there are none."""
     fit: int | None
     """Positions of the server's model, for a preset."""
+    warm_up: int = 0
+    """Requests before the measured ones."""
+
+
+_WARM_UP_SEED = 2**32
+"""Added to the seed: other tags, so other prompts than any that are measured, and other arrivals."""
+
+
+class WarmUp(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked before the measured requests, like them and as often, and in no figure."""
+
+    workload: Workload
+    offsets_ns: tuple[int, ...] = ()
+    """When each is due; of a closed loop none, there the measured ones follow when users are free."""
+    lasts_ns: int = 0
+    """From the first one's schedule to the beginning of the measured ones'."""
 
 
 class RunLoad(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,17 +50,46 @@ class RunLoad(msgspec.Struct, frozen=True, kw_only=True):
     schedule: Schedule | None
     remark: str = ""
     """What a preset asks for beside what is published of its trace."""
+    warm_up: WarmUp | None = None
+
+    @property
+    def requests(self) -> int:
+        """How many are sent, those of the warm-up included."""
+        return len(self.workload.items) + (len(self.warm_up.workload.items) if self.warm_up else 0)
 
     def lines(self) -> list[str]:
         """What to print before a run: digests, and the remark."""
         text = f"{len(self.workload.items)} requests of {self.workload.name}, sha256 {self.workload.sha256}"
         if self.schedule is not None:
             text = f"{text}; {self.schedule.kind} arrivals, sha256 {self.schedule.sha256}"
+        if self.warm_up is not None:
+            text = f"{text}; before them {len(self.warm_up.workload.items)} others to warm up"
         return [text, self.remark] if self.remark else [text]
 
 
 def choose_load(options: LoadOptions) -> RunLoad:
-    """Raises `ValueError`, `CorpusError` and, without the trace's file, `OSError`."""
+    """Raises `ValueError`, `CorpusError` and, without the trace's file, `OSError`.
+
+    The measured requests and the gaps between them are the same with and without a warm-up.
+    """
+    chosen = _chosen(options)
+    if not options.warm_up:
+        return chosen
+    before = _chosen(
+        msgspec.structs.replace(options, requests=options.warm_up, seed=options.seed + _WARM_UP_SEED)
+    )
+    return msgspec.structs.replace(chosen, warm_up=_warm_up(before))
+
+
+def _warm_up(before: RunLoad) -> WarmUp:
+    if before.schedule is None:
+        return WarmUp(workload=before.workload)
+    offsets, rate = before.schedule.offsets_ns, before.schedule.rate_per_s
+    gap_ns = offsets[-1] // len(offsets) if rate is None else round(NS_PER_S / rate)
+    return WarmUp(workload=before.workload, offsets_ns=offsets, lasts_ns=offsets[-1] + gap_ns)
+
+
+def _chosen(options: LoadOptions) -> RunLoad:
     given = (options.concurrency is not None) + options.arrivals.open_loops
     if given > 1 or (given == 0 and options.preset is None):
         raise ValueError(

@@ -117,8 +117,12 @@ def calibration_line(calibration: Calibration) -> str:
         return "VOID: the null server did not answer, so the client's own error is unknown."
     share = calibration.error_ms / calibration.reference_p99_ms if calibration.reference_p99_ms else 1.0
     verdict = "VOID, latencies say more of the client than of the server" if calibration.void else "valid"
+    several = ""
+    if calibration.shards:
+        void = [str(shard) for shard, its_own in enumerate(calibration.shards) if its_own.void]
+        several = f" Of {len(calibration.shards)} client processes void: {', '.join(void) or 'none'}."
     return (
         f"Client's own error: null server p99 {calibration.null_p99_ms:.3f} ms over {calibration.probes} "
         f"probes, dispatch lag p99 {calibration.dispatch_lag_p99_ms:.3f} ms: {share:.1%} of the reported p99 "
-        f"(limit {calibration.limit_share:.0%}): {verdict}."
+        f"(limit {calibration.limit_share:.0%}): {verdict}.{several}"
     )

@@ -13,6 +13,7 @@ from sluice_bench.commands import run_options as options
 from sluice_bench.commands.measuring import measure_here
 from sluice_bench.commands.server_address import first_model, header_of, target_of
 from sluice_bench.metrics import Objective
+from sluice_bench.omission_warning import omission_line
 from sluice_bench.recording.run_record import RunRecord
 from sluice_bench.run_load import LoadOptions, RunLoad, choose_load
 from sluice_bench.runs.measured_run import RunSettings
@@ -42,7 +43,10 @@ def run_command(
     ttft_ms: options.TtftMs = None,
     tpot_ms: options.TpotMs = None,
     e2e_ms: options.E2eMs = None,
+    warm_up: options.WarmUp = 0,
     warm_connections: options.WarmConnections = None,
+    processes: options.Processes = 1,
+    force: options.Force = False,
     timeout_s: options.TimeoutS = 300.0,
     stop_after_s: options.StopAfterS = 3600.0,
     seed: options.Seed = 1,
@@ -71,6 +75,7 @@ def run_command(
             suite=suite,
             preset=preset,
             fit=fit,
+            warm_up=warm_up,
         )
     )
     asking = Asking(
@@ -85,6 +90,7 @@ def run_command(
         asking=asking,
         load=load,
         concurrency=concurrency,
+        processes=processes,
         objective=Objective(ttft_ms=ttft_ms, tpot_ms=tpot_ms, e2e_ms=e2e_ms),
         seed=seed,
         warm_connections=warm_connections,
@@ -95,7 +101,7 @@ def run_command(
     )
     for line in load.lines():
         console.print(line, soft_wrap=True, highlight=False)
-    run = measure_here(settings)
+    run = measure_here(settings, force=force)
     _print_run(run)
     if output is not None:
         _write(run, output)
@@ -123,7 +129,18 @@ def _print_run(run: RunRecord) -> None:
     for line in run_table.summary_lines(summary):
         console.print(line)
     console.print(run_table.summary_table(summary))
+    for line in load_lines(run):
+        console.print(line, soft_wrap=True, highlight=False)
     console.print(run_table.calibration_line(run.meta.calibration))
+
+
+def load_lines(run: RunRecord) -> list[str]:
+    """What is to be said of how the load was put on: a warm-up that failed, waits that a closed loop hid."""
+    warm_up = [record for record in run.requests if record.phase == "warm_up"]
+    failed = sum(record.failure is not None for record in warm_up)
+    lines = [f"{failed} of {len(warm_up)} warm-up requests failed."] if failed else []
+    warning = omission_line(run.requests, closed_loop=run.meta.load.loop == "closed")
+    return [*lines, warning] if warning else lines
 
 
 def _write(run: RunRecord, output: Path) -> None:
@@ -139,7 +156,7 @@ def _write(run: RunRecord, output: Path) -> None:
 
 def _conclude(run: RunRecord) -> None:
     """End with the status that the run deserves."""
-    failed = [record for record in run.requests if record.failure is not None]
+    failed = [record for record in run.measured if record.failure is not None]
     if failed:
         fail(f"First failure: request {failed[0].index}, {failed[0].failure}: {failed[0].message}")
     if run.meta.calibration.void:

@@ -64,6 +64,16 @@ WarmConnections = Annotated[
         f"{MOST_WARM_CONNECTIONS}.",
     ),
 ]
+WarmUp = Annotated[
+    int,
+    typer.Option(min=0, help="Requests sent before the measured ones, under the same load; in no figure."),
+]
+Processes = Annotated[
+    int, typer.Option(min=1, help="Client processes that the load is dealt out to, where one is too slow.")
+]
+Force = Annotated[
+    bool, typer.Option("--force", help="Start even if the client will hardly keep up with the load.")
+]
 TimeoutS = Annotated[float, typer.Option(help="Time limit of one request.")]
 StopAfterS = Annotated[float, typer.Option(help="Hard stop of the whole run.")]
 Seed = Annotated[int, typer.Option(help="Of prompts and arrivals: same seed, same bytes, same times.")]

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from sluice_bench.calibration import Calibration
+from sluice_bench.engine_load import LoadSample
 from sluice_bench.environment import Environment
 from sluice_bench.metrics import Objective, Summary, summarise
 from sluice_bench.recording.digest import figures_json, records_sha256, sha256
@@ -32,6 +33,10 @@ class LoadSettings(msgspec.Struct, frozen=True, kw_only=True):
     schedule_sha256: str = ""
     """Of an open loop's due times."""
     seed: int
+    warm_up_requests: int = 0
+    """Sent before the measured ones, under the same load."""
+    processes: int = 1
+    """Of the client."""
     warm_connections: int
     request_timeout_s: float
     hard_stop_s: float
@@ -45,6 +50,8 @@ class ServerState(msgspec.Struct, frozen=True, kw_only=True):
     metrics_before: str = ""
     """Its page of Prometheus metrics before the load; empty when it has none."""
     metrics_after: str = ""
+    samples: tuple[LoadSample, ...] = ()
+    """Its own word on its load, once a second while the run lasted; none when it has no such page."""
 
 
 class RunMeta(msgspec.Struct, frozen=True, kw_only=True):
@@ -57,7 +64,7 @@ class RunMeta(msgspec.Struct, frozen=True, kw_only=True):
     """As it was typed, keys and headers left out."""
     started_utc: str
     start_ns: int
-    """Of the first request's schedule, on the clock of all stamps."""
+    """Of the first measured request's schedule, on the clock of all stamps."""
     environment: Environment
     load: LoadSettings
     workload: str
@@ -78,9 +85,14 @@ class RunRecord(msgspec.Struct, frozen=True, kw_only=True):
 
     meta: RunMeta
     requests: tuple[RequestRecord, ...]
-    """In the order of their index."""
+    """In the order of their index, warm-up included."""
     figures: bytes
     """The summary as it was written: canonical JSON."""
+
+    @property
+    def measured(self) -> tuple[RequestRecord, ...]:
+        """The requests that figures are of."""
+        return tuple(record for record in self.requests if record.phase == "measured")
 
     @property
     def summary(self) -> Summary:

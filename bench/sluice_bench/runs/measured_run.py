@@ -1,25 +1,31 @@
 """One load on one server, as a record: what every command that measures a server calls.
 
-`measure` sends the requests, asks the null server beside them (`calibration.py`), and describes all of it in
-a `RunRecord`. It prints nothing and writes no file.
+`measure` sends the requests, from one process or from several (`shards.py`), asks the null server beside them
+(`calibration.py`), and describes all of it in a `RunRecord`. It prints nothing and writes no file.
 """
 
 from __future__ import annotations
 
+import asyncio
 import datetime
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 
-from sluice_bench.calibration import CalibratedRun, run_calibrated
+from sluice_bench import calibration
+from sluice_bench.engine_load import load_sample
 from sluice_bench.environment import describe
+from sluice_bench.load_run import frozen_gc, new_event_loop
 from sluice_bench.loops import ClosedLoop, LoadPlan, OpenLoop, connections_needed
 from sluice_bench.metrics import Objective
 from sluice_bench.recording.digest import requests_sha256
 from sluice_bench.recording.run_record import LoadSettings, RunMeta, RunRecord, ServerState, recorded
 from sluice_bench.run_load import RunLoad
+from sluice_bench.runs.live import LiveCounts, OnCounts
+from sluice_bench.runs.shard import ShardTask, carry_out, read_shard
+from sluice_bench.runs.shards import ShardedRun, merged, run_sharded
 from sluice_bench.scrape import metrics_page
-from sluice_bench.target import Target
+from sluice_bench.target import Target, WireRequest
 from sluice_bench.workload import Asking
 from sluice_bench.workloads.prepared import prepare
 
@@ -35,6 +41,8 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     load: RunLoad
     concurrency: int | None = None
     """Of a closed loop; an open one has the load's schedule."""
+    processes: int = 1
+    """Of the client; more are needed where one is too slow for the load (`capacity.py`)."""
     objective: Objective = Objective()
     seed: int = 1
     """That the load was made with."""
@@ -48,33 +56,77 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def measure(
-    settings: RunSettings, null_server: Target, on_progress: Callable[[int], None] | None = None
+    settings: RunSettings,
+    null_server: Target,
+    on_progress: Callable[[int], None] | None = None,
+    on_counts: OnCounts | None = None,
 ) -> RunRecord:
-    """Carry it out. Raises `OSError` when the server is not there."""
+    """Carry it out; `on_progress` is told once a second how many requests have ended, `on_counts` more.
+
+    Raises `OSError` when the server is not there, and `ChildProcessError`, one of its kind, when one of
+    several client processes is lost before the start.
+    """
     plan = load_plan(settings)
     started = datetime.datetime.now(datetime.UTC)
     page_before = metrics_page(settings.target.url)
-    run = run_calibrated(plan, null_server, on_progress)
+    sampled = settings.target if load_sample(page_before, 0) is not None else None
+    run = _carry_out(settings, plan, null_server, sampled, _told(on_progress, on_counts))
     server = ServerState(
         url=settings.target.url,
         model=settings.asking.model,
         metrics_before=page_before,
         metrics_after=metrics_page(settings.target.url),
+        samples=run.samples,
     )
     return recorded(_meta(settings, plan, run, server, started), tuple(run.records))
 
 
+def _told(on_progress: Callable[[int], None] | None, on_counts: OnCounts | None) -> OnCounts:
+    def tell(counts: LiveCounts) -> None:
+        if on_progress is not None:
+            on_progress(counts.finished)
+        if on_counts is not None:
+            on_counts(counts)
+
+    return tell
+
+
+def _carry_out(
+    settings: RunSettings, plan: LoadPlan, null_server: Target, sampled: Target | None, on_counts: OnCounts
+) -> ShardedRun:
+    if settings.processes > 1:
+        return run_sharded(
+            plan,
+            settings.processes,
+            null_server,
+            enough_probes=calibration.MIN_PROBES,
+            sampled_server=sampled,
+            on_counts=on_counts,
+        )
+    task = ShardTask(
+        plan=plan, null_server=null_server, enough_probes=calibration.MIN_PROBES, sampled_server=sampled
+    )
+
+    async def at_once() -> None:
+        return None
+
+    with frozen_gc(), asyncio.Runner(loop_factory=new_event_loop) as runner:
+        raw = runner.run(carry_out(task, at_once, on_counts))
+    return merged([read_shard(task, raw)])
+
+
 def load_plan(settings: RunSettings) -> LoadPlan:
     """What the load client is to do."""
-    schedule, items = settings.load.schedule, settings.load.workload.items
-    loop = ClosedLoop(settings.concurrency or 1) if schedule is None else OpenLoop(schedule.offsets_ns)
+    load, items = settings.load, settings.load.workload.items
+    loop = _loop(load, settings.concurrency or 1)
     warm = settings.warm_connections
     if warm is None:
         answer_tokens = sum(item.max_tokens for item in items) / len(items)
-        warm = connections_needed(loop, len(items), answer_tokens / EXPECTED_TOKENS_PER_S)
+        warm = connections_needed(loop, load.requests, answer_tokens / EXPECTED_TOKENS_PER_S)
+    measured = prepare(settings.target, load.workload, settings.asking)
     return LoadPlan(
         target=settings.target,
-        requests=prepare(settings.target, settings.load.workload, settings.asking),
+        requests=(*_warm_up_requests(settings), *measured),
         loop=loop,
         warm_connections=warm,
         request_timeout_s=settings.request_timeout_s,
@@ -82,10 +134,31 @@ def load_plan(settings: RunSettings) -> LoadPlan:
     )
 
 
+def _loop(load: RunLoad, concurrency: int) -> ClosedLoop | OpenLoop:
+    if load.schedule is None:
+        return ClosedLoop(concurrency)
+    if load.warm_up is None:
+        return OpenLoop(load.schedule.offsets_ns)
+    later = (load.warm_up.lasts_ns + offset for offset in load.schedule.offsets_ns)
+    return OpenLoop((*load.warm_up.offsets_ns, *later))
+
+
+def _warm_up_requests(settings: RunSettings) -> Iterator[WireRequest]:
+    """Under names of their own, since the measured ones may be made of the same prompts, otherwise tagged."""
+    if settings.load.warm_up is None:
+        return
+    for request in prepare(settings.target, settings.load.warm_up.workload, settings.asking):
+        yield msgspec.structs.replace(request, phase="warm_up", item=f"warm-up/{request.item}")
+
+
+def _measured_only(requests: Sequence[WireRequest]) -> list[WireRequest]:
+    return [request for request in requests if request.phase == "measured"]
+
+
 def _meta(
     settings: RunSettings,
     plan: LoadPlan,
-    run: CalibratedRun,
+    run: ShardedRun,
     server: ServerState,
     started: datetime.datetime,
 ) -> RunMeta:
@@ -93,12 +166,12 @@ def _meta(
         variant=settings.variant,
         command=settings.command,
         started_utc=started.isoformat(timespec="seconds"),
-        start_ns=min(record.scheduled_ns for record in run.records),
+        start_ns=min(record.scheduled_ns for record in run.records if record.phase == "measured"),
         environment=describe(),
         load=_load_settings(settings, plan),
         workload=settings.load.workload.name,
         workload_sha256=settings.load.workload.sha256,
-        requests_sha256=requests_sha256(plan.requests),
+        requests_sha256=requests_sha256(_measured_only(plan.requests)),
         objective=settings.objective,
         server=server,
         calibration=run.calibration,
@@ -115,6 +188,8 @@ def _load_settings(settings: RunSettings, plan: LoadPlan) -> LoadSettings:
         cv=None if schedule is None else schedule.cv,
         schedule_sha256="" if schedule is None else schedule.sha256,
         seed=settings.seed,
+        warm_up_requests=len(plan.requests) - len(settings.load.workload.items),
+        processes=settings.processes,
         warm_connections=plan.warm_connections,
         request_timeout_s=plan.request_timeout_s,
         hard_stop_s=plan.hard_stop_s,

@@ -334,7 +334,7 @@ def test_the_docs_list_the_traps_and_what_is_open() -> None:
 # --- shared ----------------------------------------------------------------------------------------------
 
 PACKAGE = Path(sluice_bench.__file__).parent
-HOT_PATH = ("load_run", "connection", "loops", "target", "http_wire", "records")
+HOT_PATH = ("load_run", "connection", "due_timer", "loops", "target", "http_wire", "records")
 
 
 def _own_imports(module: str) -> set[str]:
