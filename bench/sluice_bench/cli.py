@@ -15,6 +15,7 @@ import typer
 from sluice_bench import ping
 from sluice_bench.baseline import BUNDLED_MODEL, BaselineSettings, measure_baseline, number_of_steps
 from sluice_bench.baseline_report import render_baseline
+from sluice_bench.commands.client_cost_command import client_cost_command
 from sluice_bench.commands.prompts_command import prompts_command
 from sluice_bench.commands.run_command import run_command
 from sluice_bench.commands.server_address import target_of
@@ -191,6 +192,7 @@ def limits_command(
         write_json(output, rows)
 
 
+app.command("client-cost")(client_cost_command)
 app.command("ladder")(ladder_command)
 app.command("prompts")(prompts_command)
 app.command("verify")(verify_command)

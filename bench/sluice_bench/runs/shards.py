@@ -4,7 +4,8 @@ The run knows every request and when it is due before it begins, and deals all o
 fetched while it lasts, so a process that is held back delays nobody else's requests. Processes are started
 afresh, not forked; each opens its connections and says so, and all begin at one instant of the machine's
 monotonic clock, which all processes share. That they do is checked: a stamp that a process gives on demand
-must lie between asking and hearing it. When all have finished, each reads its answers and hands in its records.
+must lie between asking and hearing it. When all have finished, each reads its answers and hands in its
+records.
 
 A process that is lost takes no request with it silently: what it was to send is in the run as failed, and the
 run is void.

@@ -139,7 +139,7 @@ def test_no_process_is_left_behind(server: ServerProcess) -> None:
 
 def test_a_server_that_is_not_there_is_one_error(server: ServerProcess) -> None:
     nobody = f"http://127.0.0.1:{free_port()}"
-    with pytest.raises(OSError, match="Connect call failed|Connection refused|Errno 111"):
+    with pytest.raises(OSError, match=r"Connect call failed|Connection refused|Errno 111"):
         run(plan_of(nobody, ClosedLoop(2), 4), 2, server.url)
     assert children() == []
 
