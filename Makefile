@@ -19,7 +19,7 @@ TIME = 30s
 # Tests and servers are hundreds of processes: each would compile the sources again where byte code is not kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help run test compile torture fuzz lint format prompts bench bench-gateway bench-ladder bench-worker load lock clean
+.PHONY: help run test compile torture fuzz lint format prompts bench bench-client bench-gateway bench-ladder bench-worker load lock clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -68,6 +68,9 @@ bench-gateway:  ## Measure the gateway against its bars and beside others (ARGS=
 
 bench-worker:  ## Measure the worker on CPUs against its bars and other engines (ARGS="--only decode").
 	@$(SETUP) test && $(VENV)/bin/sluice-bench worker $(ARGS)
+
+bench-client:  ## Measure what the load client itself costs, write docs/reports/client.md (ARGS="--quick").
+	@$(SETUP) test && $(VENV)/bin/sluice-bench client-cost $(ARGS)
 
 load:  ## User journeys with Locust, at URL= or a gateway of its own (USERS=4 TIME=30s ARGS="--shape spike").
 	@$(SETUP) test && $(VENV)/bin/python -m sluice_bench.journeys --url $(URL) --users $(USERS) --time $(TIME) $(ARGS)

@@ -106,8 +106,8 @@ def _opening(cost: ClientCost, raw_name: str) -> str:
         f"Measured with\n\n```\n{cost.command}\n```\n\n"
         f"on {cost.measured_at}: {machine(cost.environment)}\n\n"
         f"Every measurement is a row in [{raw_name}]({raw_name}) and a process of its own, against the null "
-        "server on another core of the same machine. A figure is the median of its repeats, with the smallest "
-        f"and the largest in brackets. How to read it: [bench.md](../bench.md#heavy-loads).{warning}"
+        "server on another core of the machine. A figure is the median of its repeats, with the smallest and "
+        f"the largest in brackets. How to read it: [bench.md](../bench.md#heavy-loads).{warning}"
     )
 
 
@@ -160,8 +160,8 @@ def _streams_table(cost: ClientCost) -> str:
     lines = [
         "## Streams",
         "",
-        f"{loads.streams} streams of {EVENTS_PER_S:g} events/s each, all by one process on one core: how long "
-        "after the null server sent it each event was stamped, of those that were due while all streams ran.",
+        f"{loads.streams} streams of {EVENTS_PER_S:g} events/s each, all by one process on one core: how "
+        "long after the null server sent it each event was stamped, of those that were due while all ran.",
         "",
         "| repeat | events/s | late p50, ms | late p99, ms | client's core | null server's core | failures |",
         "|--:|--:|--:|--:|--:|--:|--:|",

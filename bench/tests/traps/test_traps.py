@@ -10,38 +10,46 @@ import ast
 import asyncio
 import gc
 import math
+import os
 import re
+import signal
 import socket
 import time
 from pathlib import Path
 from typing import Any
 
 import msgspec
+import psutil
 import pytest
 from typer.testing import CliRunner
 
 import sluice_bench
 from sluice_bench import arrivals, metrics
 from sluice_bench.answers import read_answers
-from sluice_bench.calibration import calibrate
+from sluice_bench.calibration import calibrate, calibrate_shards
 from sluice_bench.cli import app
 from sluice_bench.connection import Connection, Exchange
 from sluice_bench.load_run import LoadRun, run_blocking
 from sluice_bench.loops import ClosedLoop, LoadPlan, OpenLoop
 from sluice_bench.metrics import Objective, summarise
+from sluice_bench.processes import null_server_process
 from sluice_bench.records import Chunk, Failure, RequestRecord, TokenSource
+from sluice_bench.run_load import LoadOptions, choose_load
 from sluice_bench.run_table import summary_lines
+from sluice_bench.runs.live import LiveCounts
+from sluice_bench.runs.measured_run import RunSettings, load_plan
+from sluice_bench.runs.shards import MODULE, run_sharded
+from sluice_bench.schedule_options import ScheduleOptions
 from sluice_bench.stats.percentile import percentile
 from sluice_bench.target import Target
 from sluice_bench.workload import Asking, Shape, chat_requests, geometric_lengths
 from sluice_bench.workloads import suites
-from sluice_bench.workloads.corpus import load_corpus
+from sluice_bench.workloads.corpus import SuiteName, load_corpus
 from sluice_bench.workloads.prepared import prepare
 
 from .adversary import LONG_EVENTS, LONG_TEXT, PAUSE_S, Adversary, asking, listening
 
 OPEN = {
-    9: "a client process that hoards requests while another is idle: there is only one process",
     19: "a server that ignores the seed: nothing audits servers",
     23: "the last, partial window of a timeline: there is no timeline",
 }
@@ -49,8 +57,6 @@ OPEN = {
 
 PARTLY_OPEN = {
     4: "the peak of tokens/s counted in chunks: there is no peak",
-    17: "warm-up requests that are measured prompts: there are no warm-up requests",
-    20: "the mean of several processes' p99: there is only one process",
     24: "null and 0 in another tool's format: none is written",
 }
 
@@ -147,6 +153,38 @@ async def test_trap_08_the_client_limits_no_connections() -> None:
     assert adversary.most_in_flight == 300
 
 
+def test_trap_9_a_client_process_that_is_held_back_delays_nobody_else(tmp_path: Path) -> None:
+    """One of three stands still for a second: what the others were to send leaves on schedule."""
+    held: list[int] = []
+    stamps: list[int] = []
+
+    def hold_one(counts: LiveCounts) -> None:
+        if not held:
+            held.append(next(child.pid for child in psutil.Process().children() if MODULE in child.cmdline()))
+            os.kill(held[0], signal.SIGSTOP)
+            stamps.append(time.perf_counter_ns())
+        elif len(stamps) == 1 and counts.sent > 90:
+            stamps.append(time.perf_counter_ns())
+            os.kill(held[0], signal.SIGCONT)
+
+    with null_server_process(tmp_path) as null:
+        target = Target.parse(null.url)
+        shape = Shape(prompt_words=14, output_tokens=1)
+        plan = LoadPlan(
+            target=target,
+            requests=chat_requests(target, shape, Asking(model="null"), 180, seed=1),
+            loop=OpenLoop(arrivals.constant(60, 180)),
+            warm_connections=6,
+            hard_stop_s=60,
+        )
+        found = run_sharded(plan, 3, target, enough_probes=1, on_counts=hold_one)
+    assert [record.failure for record in found.records] == [None] * 180
+    stopped, resumed = stamps
+    meanwhile = [r for r in found.records if stopped < r.scheduled_ns < resumed - 5 * PAUSE_NS]
+    assert {record.shard for record in meanwhile} == {0, 1, 2}
+    assert len({record.shard for record in meanwhile if ns(record.dispatched_ns) >= resumed}) == 1
+
+
 async def test_trap_10_a_wait_in_the_client_is_in_the_users_latency_and_voids_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -219,6 +257,31 @@ async def test_trap_16_a_step_of_the_wall_clock_changes_nothing(monkeypatch: pyt
         assert not re.search(r"\btime\.time(_ns)?\b|\bdatetime\b", source), module
 
 
+@pytest.mark.parametrize("suite", ["short", "multi-turn", "shared-prefix"])
+def test_trap_17_no_prompt_of_a_warm_up_begins_like_one_that_is_measured(suite: SuiteName) -> None:
+    load = choose_load(
+        LoadOptions(
+            requests=200,
+            warm_up=200,
+            seed=1,
+            concurrency=2,
+            arrivals=ScheduleOptions(),
+            suite=suite,
+            preset=None,
+            fit=None,
+        )
+    )
+    plan = load_plan(
+        RunSettings(target=Target(host="h", port=1), asking=Asking(model="m"), load=load, concurrency=2)
+    )
+    assert [request.phase for request in plan.requests] == ["warm_up"] * 200 + ["measured"] * 200
+    beginnings = [
+        msgspec.json.decode(request.wire.partition(b"\r\n\r\n")[2])["messages"][0]["content"][:14]
+        for request in plan.requests
+    ]
+    assert not set(beginnings[:200]) & set(beginnings[200:])
+
+
 async def test_trap_17_no_prompt_helps_another_and_cache_hits_are_named() -> None:
     target, asked = Target(host="h", port=1), Asking(model="m")
     beginnings = [
@@ -243,6 +306,14 @@ def test_trap_20_percentiles_are_values_that_occurred() -> None:
     assert percentile(values, 0.9) == 90.0
     halves = [percentile(half, 0.9) for half in (values[:50], values[50:])]
     assert sum(halves) / 2 == 70.0
+
+
+def test_trap_20_of_several_processes_all_requests_count_and_no_p99_is_averaged() -> None:
+    """One process saw the slow ones: the mean of the two p99 would be 505 ms, and nobody waited so long."""
+    fast = [_timed(0, 0, [10_000_000])] * 500
+    slow = [_timed(0, 0, [1_000_000_000])] * 4
+    assert calibrate_shards([(fast, []), (slow, [])]).reference_p99_ms == pytest.approx(10.0)
+    assert sum(calibrate(part, []).reference_p99_ms or 0 for part in (fast, slow)) / 2 == pytest.approx(505)
 
 
 def test_trap_21_no_garbage_is_collected_while_the_load_runs() -> None:
