@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 
 from sluice_bench.connection import Connection, Exchange
 from sluice_bench.due_timer import DueTimer, due_timer
-from sluice_bench.loops import ClosedLoop, LoadPlan, OpenLoop
+from sluice_bench.loops import ClosedLoop, LoadPlan, OpenLoop, SessionLoop
 from sluice_bench.records import Failure
 from sluice_bench.target import Target
 
@@ -53,6 +53,8 @@ class LoadRun:
         self._connections: set[Connection] = set()
         self._in_flight: set[Exchange] = set()
         self._connecting: dict[Exchange, asyncio.Task[None]] = {}
+        self._awaited: dict[Exchange, asyncio.Future[None]] = {}
+        """By whom the end of a request is waited for: users of a `SessionLoop`."""
         self._finished_count = 0
         self._stopped = asyncio.Event()
         self._prepared = False
@@ -92,7 +94,7 @@ class LoadRun:
             await self._clean_up(helpers)
         if self._defect is not None:
             raise self._defect
-        return self._exchanges
+        return sorted(self._exchanges, key=lambda exchange: exchange.index)
 
     def stop(self) -> None:
         """Stop now: cut off what is in flight, mark what was never sent. Idempotent."""
@@ -102,7 +104,8 @@ class LoadRun:
         now = self.clock_ns()
         for exchange in list(self._in_flight):
             self._give_up(exchange, Failure.CUT_OFF, "in flight at the hard stop")
-        for index in range(len(self._exchanges), len(self._plan.requests)):
+        sent = {exchange.index for exchange in self._exchanges}
+        for index in (place for place in range(len(self._plan.requests)) if place not in sent):
             exchange = Exchange(index, self._plan.requests[index], self._due_ns(index, now))
             exchange.failure, exchange.detail, exchange.end_ns = Failure.NOT_SENT, "hard stop", now
             self._exchanges.append(exchange)
@@ -152,16 +155,42 @@ class LoadRun:
             self._dispatch_next(self.clock_ns())
 
     async def _send(self) -> None:
-        """An open loop's requests, each at its time; a closed loop's first ones."""
-        timer = due_timer(self.clock_ns)
+        """An open loop's requests, each at its time; a closed loop's first ones; all of sessions."""
+        timer, loop = due_timer(self.clock_ns), self._plan.loop
         try:
-            if isinstance(self._plan.loop, OpenLoop):
-                await self._pace(self._plan.loop.offsets_ns, timer)
+            if isinstance(loop, OpenLoop):
+                await self._pace(loop.offsets_ns, timer)
+                return
+            await timer.until(self._start_ns)
+            if isinstance(loop, ClosedLoop):
+                self._start_workers(loop.concurrency)
             else:
-                await timer.until(self._start_ns)
-                self._start_workers(self._plan.loop.concurrency)
+                waiting = iter(loop.sessions)
+                await asyncio.gather(*(self._converse(loop, waiting) for _ in range(loop.concurrency)))
         finally:
             timer.close()
+
+    async def _converse(self, loop: SessionLoop, waiting: Iterator[tuple[int, ...]]) -> None:
+        """One user: conversation after conversation, turn after turn."""
+        timer, free_ns = due_timer(self.clock_ns), self._start_ns
+        try:
+            for session in waiting:
+                for place in session:
+                    due = free_ns + loop.think_ns[place]
+                    await timer.until(due)
+                    if self._stopped.is_set():
+                        return
+                    free_ns = await self._ended(self._dispatch(place, due))
+        finally:
+            timer.close()
+
+    async def _ended(self, exchange: Exchange) -> int:
+        """When it ended."""
+        if exchange.end_ns is None:
+            self._awaited[exchange] = asyncio.get_running_loop().create_future()
+            await self._awaited[exchange]
+        assert exchange.end_ns is not None
+        return exchange.end_ns
 
     async def _pace(self, offsets_ns: Sequence[int], timer: DueTimer) -> None:
         """Late ones leave at once, keeping their scheduled time."""
@@ -173,7 +202,9 @@ class LoadRun:
             self._dispatch_next(due)
 
     def _dispatch_next(self, scheduled_ns: int) -> None:
-        index = len(self._exchanges)
+        self._dispatch(len(self._exchanges), scheduled_ns)
+
+    def _dispatch(self, index: int, scheduled_ns: int) -> Exchange:
         exchange = Exchange(index, self._plan.requests[index], scheduled_ns)
         self._exchanges.append(exchange)
         self._in_flight.add(exchange)
@@ -187,6 +218,7 @@ class LoadRun:
             exchange.reused = True
             exchange.connected_ns = exchange.dispatched_ns
             connection.start(exchange)
+        return exchange
 
     def _idle_connection(self) -> Connection | None:
         while self._idle:
@@ -229,6 +261,8 @@ class LoadRun:
         self._finished_count += 1
         if connection is not None and connection.usable:
             self._idle.append(connection)
+        if self._awaited and (waiter := self._awaited.pop(exchange, None)) and not waiter.done():
+            waiter.set_result(None)
         if self._on_progress is not None:
             self._on_progress(self._finished_count)
         if self._finished_count == len(self._plan.requests):

@@ -1,7 +1,8 @@
 """What a load is: which requests, where to, when each is sent, and when to give up.
 
 A closed loop sends a request when another one has ended, so a slow server slows the load down; an open loop
-sends on a schedule that exists before the run. `load_run.py` carries a plan out.
+sends on a schedule that exists before the run. A loop of sessions is a closed one whose users converse.
+`load_run.py` carries a plan out.
 """
 
 from __future__ import annotations
@@ -25,10 +26,27 @@ class ClosedLoop(msgspec.Struct, frozen=True, tag=True):
     """Between the end of a request and the start of the next one."""
 
 
+class SessionLoop(msgspec.Struct, frozen=True, tag=True):
+    """`concurrency` users, each in one conversation at a time; the next one begins when one has ended.
+
+    Within a conversation a turn is due its thinking time after the end of the turn before, however that
+    ended: what a server answered is in no later turn.
+    """
+
+    concurrency: int
+    sessions: tuple[tuple[int, ...], ...]
+    """Of each conversation the places of its turns among the plan's requests."""
+    think_ns: tuple[int, ...]
+    """Before each request."""
+
+
 class OpenLoop(msgspec.Struct, frozen=True, tag=True):
     """Request k is due `offsets_ns[k]` after the start, whatever became of the others."""
 
     offsets_ns: tuple[int, ...]
+
+
+Loop = ClosedLoop | SessionLoop | OpenLoop
 
 
 class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +54,7 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     target: Target
     requests: Sequence[WireRequest]
-    loop: ClosedLoop | OpenLoop
+    loop: Loop
     warm_connections: int = 0
     """Connections opened before the clock starts, so that handshakes are not in the first answers."""
     request_timeout_s: float = 300.0
@@ -44,13 +62,30 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     """After this, whatever is in flight is cut off and whatever is unsent stays unsent; both are recorded."""
 
 
-def connections_needed(loop: ClosedLoop | OpenLoop, requests: int, answer_s: float) -> int:
+def sessions_of(turns: Sequence[tuple[str, str | None]]) -> tuple[tuple[int, ...], ...]:
+    """Conversations from (id, id of the turn before) of each request, in the order of their beginnings.
+
+    A turn whose predecessor is not there begins one.
+    """
+    sessions: list[list[int]] = []
+    of_turn: dict[str, list[int]] = {}
+    for place, (name, before) in enumerate(turns):
+        session = of_turn.get(before) if before is not None else None
+        if session is None:
+            session = []
+            sessions.append(session)
+        session.append(place)
+        of_turn[name] = session
+    return tuple(tuple(session) for session in sessions)
+
+
+def connections_needed(loop: Loop, requests: int, answer_s: float) -> int:
     """How many of `requests` are in flight at once, at most, when each is answered within `answer_s`.
 
     A closed loop's concurrency; of an open loop, the most requests that are due within such a time. Never
     more than `MOST_WARM_CONNECTIONS`.
     """
-    if isinstance(loop, ClosedLoop):
+    if not isinstance(loop, OpenLoop):
         return min(loop.concurrency, requests)
     offsets, span_ns = loop.offsets_ns[:requests], round(answer_s * 1e9)
     crowds = (bisect_left(offsets, due + span_ns) - index for index, due in enumerate(offsets))

@@ -12,7 +12,7 @@ import pytest
 
 from sluice_bench.answers import read_answers
 from sluice_bench.load_run import LoadRun, frozen_gc
-from sluice_bench.loops import ClosedLoop, LoadPlan, OpenLoop
+from sluice_bench.loops import ClosedLoop, LoadPlan, OpenLoop, SessionLoop
 from sluice_bench.records import Failure, RequestRecord
 from sluice_bench.target import Target, WireRequest
 
@@ -226,3 +226,44 @@ def test_the_collector_rests_while_frozen_and_works_afterwards() -> None:
         assert gc.get_freeze_count() > 0
     assert gc.isenabled()
     assert gc.get_freeze_count() == 0
+
+
+async def test_a_turn_is_due_its_thinking_time_after_the_one_before(
+    scripted: Any, listen: Any, requests_to: Requests
+) -> None:
+    """Two users, three conversations; the first two are of turns 0, 2, 4 and 1, 3, the last of turn 5."""
+    think_ms = (0, 0, 30, 10, 0, 0)
+    loop = SessionLoop(
+        concurrency=2,
+        sessions=((0, 2, 4), (1, 3), (5,)),
+        think_ns=tuple(ms * 1_000_000 for ms in think_ms),
+    )
+    server = scripted([0.02, PLAIN])
+    async with listen(server.handle) as target:
+        records = await carry_out(target, requests_to(target, 6), loop, warm_connections=2)
+    assert failures(records) == [None] * 6
+    assert [record.index for record in records] == list(range(6))
+    assert server.most_in_flight == 2
+    for before, after in ((0, 2), (2, 4), (1, 3)):
+        due = (records[before].end_ns or 0) + loop.think_ns[after]
+        assert records[after].scheduled_ns == due <= (records[after].dispatched_ns or 0)
+    assert records[5].scheduled_ns == min(records[3].end_ns or 0, records[4].end_ns or 0)
+    assert records[0].scheduled_ns == records[1].scheduled_ns
+
+
+async def test_a_conversation_goes_on_after_a_turn_that_failed(
+    scripted: Any, listen: Any, requests_to: Requests
+) -> None:
+    server = scripted([PLAIN[:-4]], hang_up=True)
+    async with listen(server.handle) as target:
+        records = await carry_out(target, requests_to(target, 3), SessionLoop(1, ((0, 1, 2),), (0, 0, 0)))
+    assert failures(records) == [Failure.CONNECTION_LOST] * 3
+
+
+async def test_turns_that_were_not_reached_at_the_hard_stop_are_named(
+    scripted: Any, listen: Any, requests_to: Requests
+) -> None:
+    loop = SessionLoop(2, ((0, 2), (1, 3)), (0, 0, 3_600_000_000_000, 0))
+    async with listen(scripted([PLAIN]).handle) as target:
+        records = await carry_out(target, requests_to(target, 4), loop, hard_stop_s=0.3)
+    assert failures(records) == [None, None, Failure.NOT_SENT, None]

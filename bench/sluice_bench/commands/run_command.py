@@ -43,6 +43,7 @@ def run_command(
     ttft_ms: options.TtftMs = None,
     tpot_ms: options.TpotMs = None,
     e2e_ms: options.E2eMs = None,
+    sessions: options.Sessions = False,
     warm_up: options.WarmUp = 0,
     warm_connections: options.WarmConnections = None,
     processes: options.Processes = 1,
@@ -65,6 +66,8 @@ def run_command(
     who do not), or a `--preset`, which has arrivals of its own. Ends with status 1 when a request failed, 3
     when the run is void because the client was too slow for it.
     """
+    if sessions and concurrency is None:
+        fail("--sessions are those of users: say how many with --concurrency N.")
     target = target_of(url)
     load = load_of(
         LoadOptions(
@@ -90,6 +93,7 @@ def run_command(
         asking=asking,
         load=load,
         concurrency=concurrency,
+        sessions=sessions,
         processes=processes,
         objective=Objective(ttft_ms=ttft_ms, tpot_ms=tpot_ms, e2e_ms=e2e_ms),
         seed=seed,
@@ -139,7 +143,8 @@ def load_lines(run: RunRecord) -> list[str]:
     warm_up = [record for record in run.requests if record.phase == "warm_up"]
     failed = sum(record.failure is not None for record in warm_up)
     lines = [f"{failed} of {len(warm_up)} warm-up requests failed."] if failed else []
-    warning = omission_line(run.requests, closed_loop=run.meta.load.loop == "closed")
+    how = run.meta.load
+    warning = omission_line(run.requests, closed_loop=how.loop == "closed" and not how.sessions)
     return [*lines, warning] if warning else lines
 
 

@@ -64,6 +64,13 @@ WarmConnections = Annotated[
         f"{MOST_WARM_CONNECTIONS}.",
     ),
 ]
+Sessions = Annotated[
+    bool,
+    typer.Option(
+        "--sessions",
+        help="With --concurrency: users hold conversations; a turn waits for the one before, and thinks.",
+    ),
+]
 WarmUp = Annotated[
     int,
     typer.Option(min=0, help="Requests sent before the measured ones, under the same load; in no figure."),

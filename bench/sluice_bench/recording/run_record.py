@@ -26,6 +26,8 @@ class LoadSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     loop: Literal["open", "closed"]
     concurrency: int | None = None
+    sessions: bool = False
+    """Of a closed loop: its users held conversations, with thinking times."""
     rate_per_s: float | None = None
     arrival: str = ""
     cv: float | None = None

@@ -10,7 +10,7 @@ import math
 from bisect import bisect_left
 from collections.abc import Sequence
 
-from sluice_bench.loops import ClosedLoop, LoadPlan
+from sluice_bench.loops import LoadPlan, OpenLoop
 
 CPU_S_PER_EVENT = 8e-6
 CPU_S_PER_REQUEST = 250e-6
@@ -35,7 +35,7 @@ def planned_rates(plan: LoadPlan) -> tuple[float, float]:
     """Requests/s and events/s at the height of the load, an event a token; plain answers have none."""
     asked = [request.asked_tokens or 0 for request in plan.requests if request.stream]
     events_each = sum(asked) / len(plan.requests) if plan.requests else 0.0
-    if isinstance(plan.loop, ClosedLoop):
+    if not isinstance(plan.loop, OpenLoop):
         streams = min(plan.loop.concurrency, len(plan.requests))
         events = streams * STREAM_EVENTS_PER_S if asked else 0.0
         return (events / events_each if events_each else 0.0), events

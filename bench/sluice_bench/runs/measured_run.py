@@ -16,7 +16,15 @@ from sluice_bench import calibration
 from sluice_bench.engine_load import load_sample
 from sluice_bench.environment import describe
 from sluice_bench.load_run import frozen_gc, new_event_loop
-from sluice_bench.loops import ClosedLoop, LoadPlan, OpenLoop, connections_needed
+from sluice_bench.loops import (
+    ClosedLoop,
+    LoadPlan,
+    Loop,
+    OpenLoop,
+    SessionLoop,
+    connections_needed,
+    sessions_of,
+)
 from sluice_bench.metrics import Objective
 from sluice_bench.recording.digest import requests_sha256
 from sluice_bench.recording.run_record import LoadSettings, RunMeta, RunRecord, ServerState, recorded
@@ -41,6 +49,8 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     load: RunLoad
     concurrency: int | None = None
     """Of a closed loop; an open one has the load's schedule."""
+    sessions: bool = False
+    """Of a closed loop: its users go from conversation to conversation, each turn after the one before."""
     processes: int = 1
     """Of the client; more are needed where one is too slow for the load (`capacity.py`)."""
     objective: Objective = Objective()
@@ -118,7 +128,7 @@ def _carry_out(
 def load_plan(settings: RunSettings) -> LoadPlan:
     """What the load client is to do."""
     load, items = settings.load, settings.load.workload.items
-    loop = _loop(load, settings.concurrency or 1)
+    loop = _loop(load, settings.concurrency or 1, settings.sessions)
     warm = settings.warm_connections
     if warm is None:
         answer_tokens = sum(item.max_tokens for item in items) / len(items)
@@ -134,13 +144,26 @@ def load_plan(settings: RunSettings) -> LoadPlan:
     )
 
 
-def _loop(load: RunLoad, concurrency: int) -> ClosedLoop | OpenLoop:
+def _loop(load: RunLoad, concurrency: int, sessions: bool) -> Loop:
     if load.schedule is None:
-        return ClosedLoop(concurrency)
+        return _session_loop(load, concurrency) if sessions else ClosedLoop(concurrency)
     if load.warm_up is None:
         return OpenLoop(load.schedule.offsets_ns)
     later = (load.warm_up.lasts_ns + offset for offset in load.schedule.offsets_ns)
     return OpenLoop((*load.warm_up.offsets_ns, *later))
+
+
+def _session_loop(load: RunLoad, concurrency: int) -> SessionLoop:
+    warm_up = load.warm_up.workload.items if load.warm_up else ()
+    before, measured = (
+        sessions_of([(item.id, item.after) for item in items]) for items in (warm_up, load.workload.items)
+    )
+    later = (tuple(len(warm_up) + place for place in session) for session in measured)
+    return SessionLoop(
+        concurrency=concurrency,
+        sessions=(*before, *later),
+        think_ns=tuple(item.think_ns for item in (*warm_up, *load.workload.items)),
+    )
 
 
 def _warm_up_requests(settings: RunSettings) -> Iterator[WireRequest]:
@@ -183,6 +206,7 @@ def _load_settings(settings: RunSettings, plan: LoadPlan) -> LoadSettings:
     return LoadSettings(
         loop="closed" if schedule is None else "open",
         concurrency=settings.concurrency,
+        sessions=settings.sessions,
         rate_per_s=None if schedule is None else schedule.rate_per_s,
         arrival="" if schedule is None else schedule.kind,
         cv=None if schedule is None else schedule.cv,

@@ -24,7 +24,7 @@ import msgspec
 
 from sluice_bench.calibration import Calibration, calibrate_shards
 from sluice_bench.engine_load import LoadSample
-from sluice_bench.loops import ClosedLoop, LoadPlan, OpenLoop
+from sluice_bench.loops import LoadPlan, Loop, OpenLoop, SessionLoop
 from sluice_bench.records import Failure, RequestRecord
 from sluice_bench.runs.live import LiveCounts, OnCounts
 from sluice_bench.runs.shard import ShardRecords, ShardTask
@@ -70,21 +70,26 @@ def deal(plan: LoadPlan, processes: int) -> list[list[int]]:
     """The places of the requests that each process sends; never more processes than have work.
 
     An open loop's requests go round. A closed loop's go round its users, who are dealt out to the processes:
-    each process has its users' requests, and each user as many as any other.
+    each process has its users' requests, and each user as many as any other; of sessions, whole ones go.
     """
-    users = plan.loop.concurrency if isinstance(plan.loop, ClosedLoop) else len(plan.requests)
-    processes = max(1, min(processes, users, len(plan.requests)))
+    units: Sequence[tuple[int, ...]] = [(place,) for place in range(len(plan.requests))]
+    if isinstance(plan.loop, SessionLoop):
+        units = plan.loop.sessions
+    users = len(units) if isinstance(plan.loop, OpenLoop) else plan.loop.concurrency
+    processes = max(1, min(processes, users, len(units)))
     shares: list[list[int]] = [[] for _ in range(processes)]
-    for place in range(len(plan.requests)):
-        shares[place % users % processes].append(place)
-    return shares
+    for number, unit in enumerate(units):
+        shares[number % users % processes].extend(unit)
+    return [sorted(share) for share in shares]
 
 
 def share_of(plan: LoadPlan, places: Sequence[int], shard: int, processes: int) -> LoadPlan:
     """One process's part of a plan."""
-    loop: ClosedLoop | OpenLoop
+    loop: Loop
     if isinstance(plan.loop, OpenLoop):
         loop = OpenLoop(tuple(plan.loop.offsets_ns[place] for place in places))
+    elif isinstance(plan.loop, SessionLoop):
+        loop = _part_of_sessions(plan.loop, places, _part(plan.loop.concurrency, shard, processes))
     else:
         loop = msgspec.structs.replace(plan.loop, concurrency=_part(plan.loop.concurrency, shard, processes))
     return msgspec.structs.replace(
@@ -92,6 +97,17 @@ def share_of(plan: LoadPlan, places: Sequence[int], shard: int, processes: int) 
         requests=[plan.requests[place] for place in places],
         loop=loop,
         warm_connections=_part(plan.warm_connections, shard, processes),
+    )
+
+
+def _part_of_sessions(loop: SessionLoop, places: Sequence[int], users: int) -> SessionLoop:
+    here = {place: number for number, place in enumerate(places)}
+    return SessionLoop(
+        concurrency=users,
+        sessions=tuple(
+            tuple(here[place] for place in session) for session in loop.sessions if session[0] in here
+        ),
+        think_ns=tuple(loop.think_ns[place] for place in places),
     )
 
 

@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from sluice_bench.metrics import ttft_service_s, ttft_user_s
@@ -25,6 +26,7 @@ from sluice_bench.stats.omission import stalled_waits
 from sluice_bench.stats.percentile import percentile_of
 from sluice_bench.target import Target
 from sluice_bench.workload import Asking
+from sluice_bench.workloads.items import Workload
 
 pytestmark = pytest.mark.usefixtures("few_probes")
 
@@ -94,6 +96,22 @@ def test_what_is_measured_is_the_same_with_and_without_a_warm_up() -> None:
 def test_a_warm_up_goes_on_at_the_pace_of_the_load() -> None:
     plan = load_plan(settings_of("http://h:1", load_of(requests=3, warm_up=2, arrivals=open_loop(10))))
     assert plan.loop.offsets_ns == tuple(index * 100_000_000 for index in range(5))  # type: ignore[union-attr]
+
+
+def test_users_of_a_closed_loop_converse(null: ServerProcess) -> None:
+    """Thinking times of the corpus are seconds; here they are none."""
+    load = load_of(requests=20, concurrency=3, suite="multi-turn", warm_up=3)
+    items = [msgspec.structs.replace(item, think_ns=0) for item in load.workload.items]
+    load = msgspec.structs.replace(load, workload=Workload.of("multi-turn", items))
+    found = run(null.url, null.url, load, concurrency=3, sessions=True)
+    ends = {record.item: record.end_ns or 0 for record in found.measured}
+    waited = [
+        record.scheduled_ns == ends[item.after]
+        for record, item in zip(found.measured, items, strict=True)
+        if item.after is not None
+    ]
+    assert len(waited) >= 10 and all(waited)
+    assert found.meta.load.sessions and found.summary.complete == 20
 
 
 def page_of(running: int) -> bytes:

@@ -14,7 +14,7 @@ import pytest
 
 from sluice_bench import arrivals
 from sluice_bench.calibration import calibrate, calibrate_shards
-from sluice_bench.loops import ClosedLoop, LoadPlan, OpenLoop
+from sluice_bench.loops import ClosedLoop, LoadPlan, OpenLoop, SessionLoop
 from sluice_bench.processes import ServerProcess, free_port, null_server_process
 from sluice_bench.records import Failure, RequestRecord
 from sluice_bench.runs.live import LiveCounts
@@ -127,6 +127,7 @@ def test_counts_of_all_processes_are_told_together(server: ServerProcess) -> Non
         (ClosedLoop(5), 100, 2, [60, 40]),
         (ClosedLoop(2), 10, 4, [5, 5]),
         (ClosedLoop(8), 3, 4, [1, 1, 1]),
+        (SessionLoop(2, ((0, 2, 3), (1,), (4, 5)), (0, 0, 1, 2, 3, 4)), 6, 3, [5, 1]),
     ],
 )
 def test_every_request_is_dealt_to_exactly_one_process(
@@ -139,6 +140,9 @@ def test_every_request_is_dealt_to_exactly_one_process(
     parts = [share_of(plan, share, shard, len(shares)) for shard, share in enumerate(shares)]
     if isinstance(loop, ClosedLoop):
         assert sum(part.loop.concurrency for part in parts) == loop.concurrency
+    if isinstance(loop, SessionLoop):
+        assert parts[0].loop == SessionLoop(1, ((0, 1, 2), (3, 4)), (0, 1, 2, 3, 4))
+        assert parts[1].loop == SessionLoop(1, ((0,),), (0,))
     assert sum(part.warm_connections for part in parts) == plan.warm_connections
 
 
