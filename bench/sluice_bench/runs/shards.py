@@ -155,7 +155,7 @@ async def _carry_out(tasks: Sequence[ShardTask], on_counts: OnCounts | None) -> 
         counts[shard] = msgspec.structs.replace(found, first_byte_ms=())
 
     try:
-        await asyncio.gather(*(shard.get_ready() for shard in shards))
+        _raise_first(await asyncio.gather(*(shard.get_ready() for shard in shards), return_exceptions=True))
         for shard in shards:  # one after another, so that each answer is as prompt as can be
             await shard.check_clock()
         start_ns = time.perf_counter_ns() + START_AHEAD_NS
@@ -164,6 +164,13 @@ async def _carry_out(tasks: Sequence[ShardTask], on_counts: OnCounts | None) -> 
     finally:
         await asyncio.gather(*(shard.end() for shard in shards))
     return merged(found)
+
+
+def _raise_first(results: Sequence[BaseException | None]) -> None:
+    """Of all that went wrong; only now, when nobody is at work any more."""
+    for found in results:
+        if found is not None:
+            raise found
 
 
 def merged(found: Sequence[ShardRecords]) -> ShardedRun:
