@@ -47,7 +47,7 @@ def figures(cost: ClientCost) -> list[Figure]:
             _streams_per_core,
             bar=BAR_STREAMS,
             higher_is_better=True,
-            note=f"{count} ran; those over the share of the core that they took",
+            note=f"from the CPU of {count}",
         ),
         _figure(
             f"event taken in late, p99, with {count} streams on one core",
@@ -67,8 +67,9 @@ def _hot(row: ClientRow) -> float:
 
 
 def _streams_per_core(row: ClientRow) -> float | None:
-    """By the CPU that the streams took; none when they were not all served."""
-    return None if row.result.failures else round(row.requests / max(1e-9, row.client_cores))
+    """By the CPU of the events that came, however many; unknown when streams failed."""
+    events_per_core_s = row.result.events / max(1e-9, row.result.hot_cpu_s)
+    return None if row.result.failures else round(events_per_core_s / EVENTS_PER_S)
 
 
 def _figure(

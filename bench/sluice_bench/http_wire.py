@@ -11,7 +11,8 @@ Knows nothing of SSE, JSON or tokens. Source of the rules: RFC 9112 sections 4, 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import msgspec
 
@@ -108,24 +109,27 @@ class ChunkedEnd:
         self._line = b""
         """Of the next size line (or the last one and its trailers), what has come."""
 
-    def feed(self, data: bytes) -> None:
-        """Take one read. Raises `HttpWireError` where the chunks are not as their size lines say."""
-        if self._skip >= len(data):
-            self._skip -= len(data)
-            return
+    def feed(self, data: bytes) -> bool:
+        """Take one read; true at the end. Raises `HttpWireError` where chunks are not as their sizes say."""
+        length = len(data)
+        if self._skip >= length:
+            self._skip -= length
+            return False
         position, self._skip = self._skip, 0
         if self._line:
             data, position, self._line = self._line + data, 0, b""
-        while position < len(data):
+            length = len(data)
+        while position < length:
             line_end = data.find(b"\r\n", position)
             size = _chunk_size(data[position:line_end]) if line_end >= 0 else 0
             if size == 0:
                 self._end_or_keep(data, position, line_end)
-                return
+                return self.ended
             position = line_end + size + 4
-            if position <= len(data) and data[position - 2 : position] != b"\r\n":
+            if position <= length and data[position - 2 : position] != b"\r\n":
                 raise HttpWireError("chunk does not end where its size says")
-        self._skip = position - len(data)
+        self._skip = position - length
+        return False
 
     def _end_or_keep(self, data: bytes, position: int, line_end: int) -> None:
         """Half a size line, or the zero chunk: optional trailer lines, then a blank line."""
@@ -138,6 +142,7 @@ class ChunkedEnd:
             raise HttpWireError(f"chunk size line or trailers are longer than {MAX_HEAD_BYTES} bytes")
 
 
+@lru_cache(maxsize=4096)  # on the hot path, and a stream has few different ones
 def _chunk_size(line: bytes) -> int:
     digits = line.split(b";", 1)[0].strip()
     if not digits or digits.strip(_HEX_DIGITS):  # `int` would take a sign, and a walk would go backwards
@@ -150,24 +155,27 @@ class ResponseEnd:
 
     def __init__(self) -> None:
         self.head: Head | None = None
+        self.feed: Callable[[bytes], bool] = self._feed_head
+        """Take one read; true when the response is complete. Raises `HttpWireError`. Changes with the head,
+        so that a read of a body costs one call."""
         self._head_bytes = b""
         self._received = 0
         self._chunks = ChunkedEnd()
 
-    def feed(self, data: bytes) -> bool:
-        """Take one read; true when the response is complete. Raises `HttpWireError`."""
-        if self.head is None:
-            self._head_bytes += data
-            split = split_head(self._head_bytes)
-            if split is None:
-                return False
-            self.head, start = split
-            data, self._head_bytes = self._head_bytes[start:], b""
-        if self.head.chunked:
-            self._chunks.feed(data)
-            return self._chunks.ended
+    def _feed_head(self, data: bytes) -> bool:
+        self._head_bytes += data
+        split = split_head(self._head_bytes)
+        if split is None:
+            return False
+        self.head, start = split
+        data, self._head_bytes = self._head_bytes[start:], b""
+        self.feed = self._chunks.feed if self.head.chunked else self._feed_counted
+        return self.feed(data)
+
+    def _feed_counted(self, data: bytes) -> bool:
         self._received += len(data)
-        return self.head.length is not None and self._received >= self.head.length
+        length = None if self.head is None else self.head.length
+        return length is not None and self._received >= length
 
     def at_eof(self) -> bool:
         """Whether the response is complete if the peer closes now."""
