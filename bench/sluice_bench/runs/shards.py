@@ -26,7 +26,7 @@ from sluice_bench.calibration import Calibration, calibrate_shards
 from sluice_bench.engine_load import LoadSample
 from sluice_bench.loops import LoadPlan, Loop, OpenLoop, SessionLoop
 from sluice_bench.records import Failure, RequestRecord
-from sluice_bench.runs.live import LiveCounts, OnCounts
+from sluice_bench.runs.live import EVERY_S, LiveCounts, OnCounts
 from sluice_bench.runs.shard import ShardRecords, ShardTask
 from sluice_bench.runs.shard_messages import (
     LENGTH_BYTES,
@@ -145,21 +145,14 @@ def run_sharded(
 
 
 async def _carry_out(tasks: Sequence[ShardTask], on_counts: OnCounts | None) -> ShardedRun:
-    shards = [_Shard(task) for task in tasks]
-    counts = [_NOTHING_YET] * len(shards)
-
-    def told(shard: int, found: LiveCounts) -> None:
-        counts[shard] = found
-        if on_counts is not None:
-            on_counts(LiveCounts.together(counts))
-        counts[shard] = msgspec.structs.replace(found, first_byte_ms=())
-
+    shards, board = [_Shard(task) for task in tasks], _Board(len(tasks), on_counts)
     try:
         _raise_first(await asyncio.gather(*(shard.get_ready() for shard in shards), return_exceptions=True))
         for shard in shards:  # one after another, so that each answer is as prompt as can be
             await shard.check_clock()
         start_ns = time.perf_counter_ns() + START_AHEAD_NS
-        await asyncio.gather(*(shard.load(start_ns, told) for shard in shards))
+        await asyncio.gather(*(shard.load(start_ns, board.told) for shard in shards))
+        board.tell()
         found = await asyncio.gather(*(shard.hand_in(start_ns) for shard in shards))
     finally:
         await asyncio.gather(*(shard.end() for shard in shards))
@@ -193,6 +186,29 @@ def _expect(message: FromShard, kind: type[_Message]) -> _Message:
     if not isinstance(message, kind):
         raise TypeError(f"a client process said {type(message).__name__} in place of {kind.__name__}")
     return message
+
+
+class _Board:
+    """Counts of all processes; told on once a second, however many processes there are."""
+
+    def __init__(self, shards: int, on_counts: OnCounts | None) -> None:
+        self._counts = [_NOTHING_YET] * shards
+        self._on_counts = on_counts
+        self._told_s = 0.0
+
+    def told(self, shard: int, found: LiveCounts) -> None:
+        """One process's counts."""
+        waits = self._counts[shard].first_byte_ms + found.first_byte_ms
+        self._counts[shard] = msgspec.structs.replace(found, first_byte_ms=waits)
+        if time.monotonic() - self._told_s > 0.9 * EVERY_S:
+            self.tell()
+
+    def tell(self) -> None:
+        """Tell on what is known."""
+        self._told_s = time.monotonic()
+        if self._on_counts is not None:
+            self._on_counts(LiveCounts.together(self._counts))
+        self._counts = [msgspec.structs.replace(counts, first_byte_ms=()) for counts in self._counts]
 
 
 class _Lost(Exception):
