@@ -38,7 +38,7 @@ class LoadSettings(msgspec.Struct, frozen=True, kw_only=True):
     warm_up_requests: int = 0
     """Sent before the measured ones, under the same load."""
     processes: int = 1
-    """Of the client."""
+    """Of the client; fewer than were asked for where there was no work for all."""
     warm_connections: int
     request_timeout_s: float
     hard_stop_s: float

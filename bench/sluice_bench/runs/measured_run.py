@@ -191,7 +191,7 @@ def _meta(
         started_utc=started.isoformat(timespec="seconds"),
         start_ns=min(record.scheduled_ns for record in run.records if record.phase == "measured"),
         environment=describe(),
-        load=_load_settings(settings, plan),
+        load=_load_settings(settings, plan, run),
         workload=settings.load.workload.name,
         workload_sha256=settings.load.workload.sha256,
         requests_sha256=requests_sha256(_measured_only(plan.requests)),
@@ -201,7 +201,7 @@ def _meta(
     )
 
 
-def _load_settings(settings: RunSettings, plan: LoadPlan) -> LoadSettings:
+def _load_settings(settings: RunSettings, plan: LoadPlan, run: ShardedRun) -> LoadSettings:
     schedule = settings.load.schedule
     return LoadSettings(
         loop="closed" if schedule is None else "open",
@@ -213,7 +213,7 @@ def _load_settings(settings: RunSettings, plan: LoadPlan) -> LoadSettings:
         schedule_sha256="" if schedule is None else schedule.sha256,
         seed=settings.seed,
         warm_up_requests=len(plan.requests) - len(settings.load.workload.items),
-        processes=settings.processes,
+        processes=1 + max(record.shard for record in run.records),
         warm_connections=plan.warm_connections,
         request_timeout_s=plan.request_timeout_s,
         hard_stop_s=plan.hard_stop_s,

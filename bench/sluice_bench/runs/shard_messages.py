@@ -1,11 +1,12 @@
 """What a run and its client processes say to each other, over the processes' standard input and output.
 
-    run → process     ShardTask            process → run     Ready, or Refused and the end
+    run → process     Assignment           process → run     Ready, or Refused and the end
                       WhatTimeIsIt                           TimeIs
-                      StartAt                                LiveCounts, once a second; Finished
-                      HandIn                                 ShardRecords
+                      StartAt                                Progress, once a second; Finished
+                      HandIn                                 Records
 
-A frame is its length in four bytes, the lowest first, and a message as MessagePack.
+Requests hold keys, so they go through the pipe, and never through a file or a command line. A frame is its
+length in four bytes, the lowest first, and a message as MessagePack.
 """
 
 from __future__ import annotations
