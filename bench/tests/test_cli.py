@@ -98,6 +98,11 @@ def test_run_asks_for_plain_answers_too(server: ServerProcess) -> None:
         (["--url", "http://127.0.0.1:1", "--rate", "1", "--concurrency", "1"], "either --concurrency N"),
         (["--url", "http://127.0.0.1:1", "--rate", "1", "--ramp", "1:2:3"], "either --concurrency N"),
         (["--url", "http://127.0.0.1:1", "--rate", "1", "--cv", "2"], "belong together"),
+        (["--url", "http://127.0.0.1:1", "--rate", "1", "--sessions"], "--concurrency N"),
+        (
+            ["--url", "http://127.0.0.1:1", "--model", "m", "--concurrency", "1500", "--requests", "1500"],
+            "--processes 2",
+        ),
         (["--url", "http://127.0.0.1:1", "--trace", "no-such-file"], "No such file"),
         (["--url", "127.0.0.1", "--rate", "1"], "is not a server address"),
         (["--url", "http://127.0.0.1:1", "--model", "m", "--rate", "-1"], "must be a positive number"),

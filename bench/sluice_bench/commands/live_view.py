@@ -40,7 +40,7 @@ class LiveView:
             (self._what, f"{counts.finished}/{self._total}"),
             ("in flight", str(counts.in_flight)),
             ("failed", str(counts.failed)),
-            ("TTFT p50, to the first byte", f"{number(percentile_of(waits, 0.5))} ms" if waits else "–"),
+            ("TTFT p50 (first byte)", f"{number(percentile_of(waits, 0.5))} ms" if waits else "–"),
             ("reads/s, about tok/s", self._reads_per_s()),
             ("time", f"{now_s - self._start_s:.0f} s"),
         )
