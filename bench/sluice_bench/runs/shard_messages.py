@@ -85,9 +85,11 @@ def frame(message: ToShard | FromShard) -> bytes:
 
 def to_shard(body: bytes) -> ToShard:
     """Raises `msgspec.DecodeError`."""
-    return msgspec.msgpack.decode(body, type=ToShard)
+    message: ToShard = msgspec.msgpack.decode(body, type=ToShard)
+    return message
 
 
 def from_shard(body: bytes) -> FromShard:
     """Raises `msgspec.DecodeError`."""
-    return msgspec.msgpack.decode(body, type=FromShard)
+    message: FromShard = msgspec.msgpack.decode(body, type=FromShard)
+    return message
