@@ -100,7 +100,7 @@ def test_run_asks_for_plain_answers_too(server: ServerProcess) -> None:
         (["--url", "http://127.0.0.1:1", "--rate", "1", "--cv", "2"], "belong together"),
         (["--url", "http://127.0.0.1:1", "--rate", "1", "--sessions"], "--concurrency N"),
         (
-            ["--url", "http://127.0.0.1:1", "--model", "m", "--concurrency", "1500", "--requests", "1500"],
+            ["--url", "http://127.0.0.1:1", "--model", "m", "--concurrency", "1000", "--requests", "1000"],
             "--processes 2",
         ),
         (["--url", "http://127.0.0.1:1", "--trace", "no-such-file"], "No such file"),

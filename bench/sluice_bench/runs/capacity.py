@@ -1,6 +1,7 @@
 """Can the client keep up with a load? Known before a run, from what an event and a request cost it.
 
-The costs are those of docs/reports/client.md, rounded up. A process that is to be believed has half of its
+The costs are those of docs/reports/client.md, rounded up; they are of a small virtual machine that others
+used too, so most clients need less. A process that is to be believed has half of its
 core free: the rest of a machine is never as quiet as one hopes.
 """
 
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 
 from sluice_bench.loops import LoadPlan, OpenLoop
 
-CPU_S_PER_EVENT = 8e-6
+CPU_S_PER_EVENT = 11e-6
 CPU_S_PER_REQUEST = 250e-6
 
 MOST_CORES = 0.5
