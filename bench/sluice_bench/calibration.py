@@ -110,6 +110,7 @@ async def probing(null_server: Target, hard_stop_s: float, enough: int) -> Async
         with suppress(TimeoutError):
             await asyncio.wait_for(answered.wait(), 0 if task.done() else _PATIENCE_S)
     finally:
+        run.stop_sending()  # more are planned than a run has time for
         run.stop()
         probes.extend(await task)
 

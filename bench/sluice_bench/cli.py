@@ -15,9 +15,11 @@ import typer
 from sluice_bench import ping
 from sluice_bench.baseline import BUNDLED_MODEL, BaselineSettings, measure_baseline, number_of_steps
 from sluice_bench.baseline_report import render_baseline
+from sluice_bench.commands.ab_command import ab_command
 from sluice_bench.commands.client_cost_command import client_cost_command
 from sluice_bench.commands.prompts_command import prompts_command
 from sluice_bench.commands.run_command import run_command
+from sluice_bench.commands.search_command import search_command
 from sluice_bench.commands.server_address import target_of
 from sluice_bench.commands.verify_command import verify_command
 from sluice_bench.gateway_bench import LANES, BenchSettings, GatewayBench, LaneName, run_bench
@@ -194,6 +196,8 @@ def limits_command(
 
 app.command("client-cost")(client_cost_command)
 app.command("ladder")(ladder_command)
+app.command("ab")(ab_command)
+app.command("search")(search_command)
 app.command("prompts")(prompts_command)
 app.command("verify")(verify_command)
 
@@ -206,6 +210,9 @@ def null_server_command(
     pace_ms: Annotated[float, typer.Option(min=0, help="Between text events; 0: all in one write.")] = 0.0,
     first_ms: Annotated[float, typer.Option(min=0, help="Before the answer begins.")] = 0.0,
     json_bytes: Annotated[int, typer.Option(min=1, help="Length of a plain answer.")] = 1400,
+    capacity: Annotated[
+        int | None, typer.Option(min=1, help="Answers in progress at once; further requests wait.")
+    ] = None,
     stamps: Annotated[
         bool, typer.Option("--stamps", help="The text of paced events is when each was due and sent, in ns.")
     ] = False,
@@ -222,6 +229,7 @@ def null_server_command(
         pace_ms=pace_ms,
         first_ms=first_ms,
         json_bytes=json_bytes,
+        capacity=capacity,
         stamps=stamps,
         stall_at_s=stall_at_s,
         stall_s=stall_s,

@@ -58,6 +58,7 @@ class LoadRun:
         self._finished_count = 0
         self._stopped = asyncio.Event()
         self._prepared = False
+        self._sends = True
         self._address = ("", 0)
         self._start_ns = 0
         self._defect: BaseException | None = None
@@ -74,7 +75,8 @@ class LoadRun:
         return len(self._in_flight)
 
     async def run(self, start_ns: int | None = None) -> list[Exchange]:
-        """Send everything and wait for it. Returns one exchange per request, in request order.
+        """Send everything and wait for it. Returns one exchange per request, in request order; after
+        `stop_sending`, of those that were sent.
 
         `start_ns`: the instant that an open loop's schedule counts from and a closed one begins at; by
         default now, once connections are open. Raises `OSError` when `prepare` does.
@@ -96,6 +98,12 @@ class LoadRun:
             raise self._defect
         return sorted(self._exchanges, key=lambda exchange: exchange.index)
 
+    def stop_sending(self) -> None:
+        """Send nothing more and end with what is in flight, as a run of fewer requests would. Idempotent."""
+        self._sends = False
+        if not self._in_flight:
+            self._stopped.set()
+
     def stop(self) -> None:
         """Stop now: cut off what is in flight, mark what was never sent. Idempotent."""
         if self._stopped.is_set():
@@ -105,7 +113,8 @@ class LoadRun:
         for exchange in list(self._in_flight):
             self._give_up(exchange, Failure.CUT_OFF, "in flight at the hard stop")
         sent = {exchange.index for exchange in self._exchanges}
-        for index in (place for place in range(len(self._plan.requests)) if place not in sent):
+        planned = len(self._plan.requests) if self._sends else 0
+        for index in (place for place in range(planned) if place not in sent):
             exchange = Exchange(index, self._plan.requests[index], self._due_ns(index, now))
             exchange.failure, exchange.detail, exchange.end_ns = Failure.NOT_SENT, "hard stop", now
             self._exchanges.append(exchange)
@@ -178,7 +187,7 @@ class LoadRun:
                 for place in session:
                     due = free_ns + loop.think_ns[place]
                     await timer.until(due)
-                    if self._stopped.is_set():
+                    if self._stopped.is_set() or not self._sends:
                         return
                     free_ns = await self._ended(self._dispatch(place, due))
         finally:
@@ -197,7 +206,7 @@ class LoadRun:
         for offset in offsets_ns[: len(self._plan.requests)]:
             due = self._start_ns + offset
             await timer.until(due)
-            if self._stopped.is_set():
+            if self._stopped.is_set() or not self._sends:
                 return
             self._dispatch_next(due)
 
@@ -265,7 +274,7 @@ class LoadRun:
             waiter.set_result(None)
         if self._on_progress is not None:
             self._on_progress(self._finished_count)
-        if self._finished_count == len(self._plan.requests):
+        if self._finished_count == len(self._plan.requests) or not (self._sends or self._in_flight):
             self._stopped.set()
         elif self._may_send_more():
             self._think_and_dispatch()
@@ -282,8 +291,9 @@ class LoadRun:
             self._dispatch_next(self.clock_ns())
 
     def _may_send_more(self) -> bool:
-        closed_loop = isinstance(self._plan.loop, ClosedLoop)
-        return closed_loop and not self._stopped.is_set() and len(self._exchanges) < len(self._plan.requests)
+        goes_on = self._sends and not self._stopped.is_set()
+        left = len(self._exchanges) < len(self._plan.requests)
+        return isinstance(self._plan.loop, ClosedLoop) and goes_on and left
 
     def drop(self, connection: Connection) -> None:
         """A connection is gone."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import cast
 
@@ -36,6 +37,8 @@ class NullSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Before the first text event, or before a plain answer."""
     json_bytes: int = 1400
     """Length of a plain answer's body, at least about 400."""
+    capacity: int | None = None
+    """Answers in progress at once; further requests wait, first come first served. `None`: any number."""
     model: str = "null"
     stamps: bool = False
     """The text of a paced event is when it was due and when it was sent: `DUE SENT`, nanoseconds of the
@@ -164,11 +167,37 @@ class Stall:
         self._on_stall(start_ns, time.perf_counter_ns())
 
 
+class Places:
+    """Who may be answered now: at most `capacity` at once, the others in the order in which they came."""
+
+    def __init__(self, capacity: int | None) -> None:
+        self._free = capacity
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    def enter(self, begin: Callable[[], None]) -> None:
+        """Call `begin` when there is a place, at once if there is one now."""
+        if self._free == 0:
+            self._waiting.append(begin)
+            return
+        if self._free is not None:
+            self._free -= 1
+        begin()
+
+    def leave(self) -> None:
+        """Whoever had begun has ended; the next one begins."""
+        if self._waiting:
+            self._waiting.popleft()()
+        elif self._free is not None:
+            self._free += 1
+
+
 class NullProtocol(asyncio.Protocol):
     """One connection; answers requests one after another."""
 
-    def __init__(self, settings: NullSettings, answers: Answers, stall: Stall) -> None:
+    def __init__(self, settings: NullSettings, answers: Answers, stall: Stall, places: Places) -> None:
         self._settings = settings
+        self._places = places
+        self._has_place = False
         self._answers = answers
         self._stall = stall
         self._loop = asyncio.get_running_loop()
@@ -187,6 +216,7 @@ class NullProtocol(asyncio.Protocol):
         self._transport = None
         if self._timer is not None:
             self._timer.cancel()
+        self._leave()
 
     def data_received(self, data: bytes) -> None:
         """Answer each complete request; a next one waits for the answer in progress."""
@@ -212,13 +242,25 @@ class NullProtocol(asyncio.Protocol):
         if path.endswith((b"/chat/completions", b"/completions")):
             self._stall.request_came()
             streamed = b'"stream":true' in body or b'"stream": true' in body
-            self._after(self._settings.first_ms, lambda: self._stream(body) if streamed else self._plain())
+            self._places.enter(lambda: self._begin(body, streamed))
         elif path.endswith(b"/models"):
             self._send_all(self._answers.models)
         elif path in (b"/health", b"/ready"):
             self._send_all(self._answers.health)
         else:
             self._send_all(self._answers.not_found)
+
+    def _begin(self, body: bytes, streamed: bool) -> None:
+        if self._transport is None:  # left while it waited
+            self._places.leave()
+            return
+        self._has_place = True
+        self._after(self._settings.first_ms, lambda: self._stream(body) if streamed else self._plain())
+
+    def _leave(self) -> None:
+        if self._has_place:
+            self._has_place = False
+            self._places.leave()
 
     def _plain(self) -> None:
         self._send_all(self._answers.plain)
@@ -261,6 +303,7 @@ class NullProtocol(asyncio.Protocol):
     def _send_all(self, data: bytes) -> None:
         self._write(data)
         self._busy = False
+        self._leave()
         self._loop.call_soon(self._next_request)
 
 
@@ -281,10 +324,10 @@ async def start_null_server(
 ) -> asyncio.Server:
     """Listen; port 0 takes a free one. `on_stall` is told when a stall began and ended, in ns of the
     monotonic clock. The caller closes the server."""
-    answers, stall = build_answers(settings), Stall(settings, on_stall)
+    answers, stall, places = build_answers(settings), Stall(settings, on_stall), Places(settings.capacity)
     loop = asyncio.get_running_loop()
     return await loop.create_server(
-        lambda: NullProtocol(settings, answers, stall), host, port, backlog=_BACKLOG
+        lambda: NullProtocol(settings, answers, stall, places), host, port, backlog=_BACKLOG
     )
 
 

@@ -57,6 +57,20 @@ class RunLoad(msgspec.Struct, frozen=True, kw_only=True):
         """How many are sent, those of the warm-up included."""
         return len(self.workload.items) + (len(self.warm_up.workload.items) if self.warm_up else 0)
 
+    def first(self, count: int) -> RunLoad:
+        """What a load of `count` requests would have been: a longer one begins with the shorter one."""
+        schedule = self.schedule
+        if schedule is not None:
+            schedule = Schedule.of(
+                schedule.kind,
+                schedule.offsets_ns[:count],
+                rate_per_s=schedule.rate_per_s,
+                cv=schedule.cv,
+                seed=schedule.seed,
+            )
+        workload = Workload.of(self.workload.name, self.workload.items[:count])
+        return msgspec.structs.replace(self, workload=workload, schedule=schedule)
+
     def lines(self) -> list[str]:
         """What to print before a run: digests, and the remark."""
         text = f"{len(self.workload.items)} requests of {self.workload.name}, sha256 {self.workload.sha256}"

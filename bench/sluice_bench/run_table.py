@@ -5,37 +5,69 @@ Computes no metric of its own.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+from rich.box import SIMPLE
 from rich.table import Table
 
 from sluice_bench.calibration import Calibration
 from sluice_bench.formatting import number
 from sluice_bench.metrics import Distribution, Summary
+from sluice_bench.recording.run_record import Stopping
+from sluice_bench.runs.run_estimates import SHARES, RunEstimates, SteadyPart
+from sluice_bench.stats import warm_up
+from sluice_bench.stats.estimate import Estimate
+from sluice_bench.stats.intervals import share_interval
+from sluice_bench.stats.tails import minimum_count
 
 
-def summary_table(summary: Summary) -> Table:
-    """The distributions of one run, milliseconds."""
-    table = Table(title="milliseconds")
+def summary_table(summary: Summary, estimates: RunEstimates) -> Table:
+    """The distributions of one run, milliseconds; below each percentile where the true one lies."""
+    table = Table(title="milliseconds", box=SIMPLE, padding=(0, 1))
     for column in ("metric", "n", "mean", "p50", "p90", "p95", "p99", "max"):
-        table.add_column(column, justify="left" if column == "metric" else "right")
+        table.add_column(column, justify="left" if column == "metric" else "right", no_wrap=True)
     metrics = (
-        ("TTFT, user", summary.ttft_user_ms),
-        ("TTFT, service", summary.ttft_service_ms),
-        ("TPOT", summary.tpot_ms),
-        ("TBT (per token)", summary.tbt_ms),
-        ("NTPOT", summary.ntpot_ms),
-        ("E2E", summary.e2e_ms),
-        ("longest stall", summary.stall_ms),
-        ("dispatch lag", summary.dispatch_lag_ms),
+        ("TTFT, user", summary.ttft_user_ms, "ttft_user"),
+        ("TTFT, service", summary.ttft_service_ms, "ttft_service"),
+        ("TPOT", summary.tpot_ms, "tpot"),
+        ("ITL (TBT)", summary.tbt_ms, ""),
+        ("NTPOT", summary.ntpot_ms, "ntpot"),
+        ("E2E", summary.e2e_ms, "e2e"),
+        ("longest stall", summary.stall_ms, "stall"),
+        ("dispatch lag", summary.dispatch_lag_ms, ""),
     )
-    for name, found in metrics:
+    for name, found, key in metrics:
         if found is not None:
-            table.add_row(name, *_cells(found))
+            table.add_row(name, *_cells(found, estimates.latencies_ms.get(key, {})))
     return table
 
 
-def _cells(found: Distribution) -> list[str]:
-    values = (found.mean, found.p50, found.p90, found.p95, found.p99, found.high)
-    return [str(found.count), *("–" if value is None else number(value) for value in values)]
+def _cells(found: Distribution, estimates: Mapping[float, Estimate]) -> list[str]:
+    percentiles = ((0.5, found.p50), (0.9, found.p90), (0.95, found.p95), (0.99, found.p99))
+    shown = [_percentile_cell(value, estimates.get(share)) for share, value in percentiles]
+    return [str(found.count), number(found.mean), *shown, number(found.high)]
+
+
+def _percentile_cell(value: float | None, estimate: Estimate | None) -> str:
+    """The value with its interval below it, or with a mark when there are too few to have one."""
+    if value is None:
+        return "–"
+    if estimate is None:
+        return number(value)
+    if estimate.low is None or estimate.high is None:
+        return f"{number(value)}*"
+    return f"{number(value)}\n[dim]{number(estimate.low)}–{number(estimate.high)}[/dim]"
+
+
+def table_note(estimates: RunEstimates) -> str:
+    """What the intervals and the marks of the table mean."""
+    cells = [cell for row in estimates.latencies_ms.values() for cell in row.values()]
+    note = "Below a percentile: where the true one lies, in 95 of 100 runs."
+    if all(cell.claimed for cell in cells):
+        return note
+    needed = ", ".join(f"p{share * 100:g} {minimum_count(share):,}" for share in SHARES)
+    mark = f"*: of too few requests to claim anything ({needed})."
+    return f"{note} {mark}" if any(cell.claimed for cell in cells) else mark
 
 
 def summary_lines(summary: Summary) -> list[str]:
@@ -47,11 +79,49 @@ def summary_lines(summary: Summary) -> list[str]:
         steady = f", {_known(summary.steady.tokens_per_s)} while steady" if summary.steady else ""
         lines.append(rate + steady + ".")
     lines.append(
-        f"Goodput: {summary.goodput_share:.1%} of scheduled requests, {number(summary.goodput_per_s)}/s."
+        f"Goodput: {summary.goodput_share:.1%} ({_goodput_bounds(summary)}) of scheduled requests, "
+        f"{number(summary.goodput_per_s)}/s."
     )
     if summary.connected:
         lines.append(_connection_line(summary))
     return [*lines, *_token_lines(summary), *_length_lines(summary)]
+
+
+def _goodput_bounds(summary: Summary) -> str:
+    share = share_interval(summary.good, summary.scheduled)
+    return f"{share.low or 0:.1%}–{share.high or 0:.1%}"
+
+
+def steady_line(found: SteadyPart) -> str:
+    """Where the steady part begins, and what the beginning did to the median."""
+    length, n = found.warm_up.length, found.warm_up.n
+    if n < warm_up.MINIMUM:
+        return f"Too few answers to tell where the steady part begins: {n} of {warm_up.MINIMUM}."
+    if not found.warm_up.settled:
+        return (
+            f"No steady part: {found.metric} had not settled by the middle of the run; its percentiles "
+            "describe a change and not a state. Ask for more requests, or for a lower rate."
+        )
+    if length == 0:
+        return f"Steady from the first answer on, by {found.metric}."
+    return (
+        f"Steady from answer {length + 1} of {n} on, by {found.metric}: without the {length} before it "
+        f"(request {found.last_left_out} the last of them) its p50 is {number(found.p50_ms)} ms."
+    )
+
+
+def stopping_line(stopping: Stopping, sent: int) -> str:
+    """Whether a rule ended the run, and what is known of its figure."""
+    figure, _, width = stopping.rule.partition(":")
+    found = stopping.estimate
+    if found is None:
+        return f"--stop-when {stopping.rule}: no request has such a figure."
+    value = f"{figure} {number(found.value * 1000)} ms"
+    if found.low is not None and found.high is not None:
+        value = f"{value} ({number(found.low * 1000)}–{number(found.high * 1000)}, valid at any time)"
+    if stopping.reached:
+        return f"Stopped after {sent} of {stopping.planned} requests, {figure} known to {width}: {value}."
+    return f"Not stopped early: {figure} was not known to {width} after {found.n} answers: {value}."
 
 
 def _connection_line(summary: Summary) -> str:

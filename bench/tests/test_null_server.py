@@ -108,3 +108,30 @@ async def test_health_and_models_answer() -> None:
         for path in ("/health", "/ready"):
             assert (await raw(target, http_request(target, "GET", path), b"}")).startswith(b"HTTP/1.1 200")
         assert b'"id":"m"' in await raw(target, http_request(target, "GET", "/v1/models"), b"]}")
+
+
+async def test_no_more_are_answered_at_once_than_there_are_places() -> None:
+    """Six ask at once; two at a time are served 30 ms each, the others wait their turn."""
+    async with null_server(NullSettings(chunks=2, pace_ms=5, first_ms=20, capacity=2)) as target:
+        requests = chat_requests(
+            target, Shape(prompt_words=20, output_tokens=5), Asking(model="null"), 6, seed=1
+        )
+        plan = LoadPlan(target=target, requests=requests, loop=ClosedLoop(6), hard_stop_s=30)
+        records = read_answers(await LoadRun(plan).run())
+    assert [record.failure for record in records] == [None] * 6
+    begun = sorted(record.first_token_ns or 0 for record in records)
+    ended = sorted(record.last_token_ns or 0 for record in records)
+    assert all(first > end for first, end in zip(begun[2:], ended, strict=False))
+
+
+async def test_who_leaves_gives_its_place_up_while_waiting_and_while_served() -> None:
+    async with null_server(NullSettings(first_ms=200, capacity=1)) as target:
+        wire = http_request(target, "POST", "/v1/chat/completions", b'{"model":"null"}')
+        for _ in range(2):  # one is served, one waits; both leave
+            _, writer = await asyncio.open_connection(target.host, target.port)
+            writer.write(wire)
+            await writer.drain()
+            await asyncio.sleep(0.02)
+            writer.close()
+        (record,) = await ask(target, Asking(model="null", stream=False))
+    assert record.failure is None

@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+import random
+
 import msgspec
 import pytest
+from rich.console import Console
 
 from sluice_bench.calibration import Calibration
 from sluice_bench.metrics import Objective, summarise
+from sluice_bench.recording.run_record import Stopping
 from sluice_bench.records import RequestRecord
-from sluice_bench.run_table import calibration_line, summary_lines
+from sluice_bench.run_table import (
+    calibration_line,
+    steady_line,
+    stopping_line,
+    summary_lines,
+    summary_table,
+    table_note,
+)
+from sluice_bench.runs.run_estimates import SteadyPart, estimate_run
+from sluice_bench.stats.estimate import Estimate
+from sluice_bench.stats.warm_up import WarmUp
+
+from .recording.invented_run import streamed
 
 
 @pytest.mark.parametrize(("null_ms", "word"), [(1.0, "valid"), (50.0, "VOID")])
@@ -63,3 +79,82 @@ def test_known_counts_are_shown_a_zero_among_them() -> None:
     lines = summary_lines(summarise([plain(4, 8, 0)], Objective()))
     assert "Prompt tokens: 4 (cached: 0), output tokens: 8; counted by none." in lines
     assert not any("unknown" in line or "without usage" in line for line in lines)
+
+
+def slow_streams(count: int) -> list[RequestRecord]:
+    """TTFT of 80 s and more, to fill the columns."""
+    source = random.Random(4)
+    records = []
+    for index in range(count):
+        record = streamed(index, 9, source)
+        late = 79_920_000_000 + source.randrange(9_000_000_000)
+        chunks = tuple(msgspec.structs.replace(c, arrived_ns=c.arrived_ns + late) for c in record.chunks)
+        first, last = chunks[0].arrived_ns, chunks[-1].arrived_ns
+        records.append(
+            msgspec.structs.replace(
+                record, chunks=chunks, first_token_ns=first, last_token_ns=last, end_ns=last
+            )
+        )
+    return records
+
+
+def page_of(records: list[RequestRecord]) -> str:
+    console = Console(width=100, record=True, quiet=False)
+    estimates = estimate_run(records, Objective())
+    with console.capture() as shown:
+        console.print(summary_table(summarise(records, Objective()), estimates))
+        console.print(table_note(estimates), soft_wrap=True)
+    return shown.get()
+
+
+def test_the_table_fits_a_hundred_columns_with_intervals_of_long_waits() -> None:
+    records = slow_streams(700)
+    page = page_of(records)
+    assert "…" not in page and "*" not in page
+    table = page.partition("Below a percentile")[0]
+    assert max(map(len, table.splitlines())) <= 100
+    [row] = [line for line in table.splitlines() if "TTFT, user" in line]
+    assert len(row.split()) == 9  # metric in two words, then seven figures
+    assert table.count("–") >= 4 * 5
+
+
+def test_percentiles_of_too_few_are_shown_marked_without_a_claim() -> None:
+    page = page_of(slow_streams(40))
+    [row] = [line for line in page.splitlines() if "TTFT, user" in line]
+    assert row.count("*") == 2 and row.count("–") == 2  # p90 and p95 marked, p99 not even shown
+    assert "p50 11, p90 64, p95 130, p99 662" in page.replace("\n", " ")
+
+
+@pytest.mark.parametrize(
+    ("warm_up", "words"),
+    [
+        (WarmUp(0, 40, settled=False), "40 of 50"),
+        (WarmUp(100, 200, settled=False), "No steady part"),
+        (WarmUp(0, 200, settled=True), "Steady from the first answer"),
+        (WarmUp(35, 200, settled=True), "Steady from answer 36 of 200 on"),
+    ],
+)
+def test_where_the_steady_part_begins_is_a_sentence(warm_up: WarmUp, words: str) -> None:
+    found = SteadyPart(metric="user TTFT", warm_up=warm_up, last_left_out=34, p50_ms=41.0)
+    assert words in steady_line(found)
+
+
+def test_goodput_has_bounds() -> None:
+    page = "\n".join(summary_lines(summarise([plain(4, 8, 0)] * 10, Objective())))
+    assert "Goodput: 100.0% (69.2%–100.0%) of scheduled requests" in page
+
+
+@pytest.mark.parametrize(
+    ("reached", "low", "words"),
+    [
+        (True, 0.039, "Stopped after 300 of 900 requests, ttft-p50 known to 5%: ttft-p50 41.0 ms (39.0–43.0"),
+        (False, 0.030, "Not stopped early: ttft-p50 was not known to 5% after 280 answers"),
+        (False, None, "after 280 answers: ttft-p50 41.0 ms."),
+    ],
+)
+def test_what_became_of_a_stopping_rule_is_a_sentence(reached: bool, low: float | None, words: str) -> None:
+    estimate = Estimate(value=0.041, low=low, high=0.043, n=280)
+    stopping = Stopping(rule="ttft-p50:5%", reached=reached, planned=900, estimate=estimate)
+    assert words in stopping_line(stopping, 300)
+    unknown = msgspec.structs.replace(stopping, estimate=None)
+    assert "no request has such a figure" in stopping_line(unknown, 300)

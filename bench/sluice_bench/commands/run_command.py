@@ -17,6 +17,8 @@ from sluice_bench.omission_warning import omission_line
 from sluice_bench.recording.run_record import RunRecord
 from sluice_bench.run_load import LoadOptions, RunLoad, choose_load
 from sluice_bench.runs.measured_run import RunSettings
+from sluice_bench.runs.run_estimates import estimate_run
+from sluice_bench.runs.stopping import StopRule
 from sluice_bench.schedule_options import ScheduleOptions
 from sluice_bench.terminal import command_line, console, fail, write_json
 from sluice_bench.workload import Asking
@@ -50,6 +52,7 @@ def run_command(
     force: options.Force = False,
     timeout_s: options.TimeoutS = 300.0,
     stop_after_s: options.StopAfterS = 3600.0,
+    stop_when: options.StopWhen = None,
     seed: options.Seed = 1,
     variant: options.Variant = "",
     output: Annotated[
@@ -100,6 +103,7 @@ def run_command(
         warm_connections=warm_connections,
         request_timeout_s=timeout_s,
         hard_stop_s=stop_after_s,
+        stop_when=stop_rule_of(stop_when, one_client=processes == 1 and not sessions),
         variant=variant,
         command=without_secrets(command_line(), api_key, headers or ()),
     )
@@ -120,6 +124,16 @@ def load_of(chosen: LoadOptions) -> RunLoad:
         fail(f"{str(error)[:1].upper()}{str(error)[1:]}.")
 
 
+def stop_rule_of(text: str | None, *, one_client: bool) -> StopRule | None:
+    """When to end early; ends the command when that is no rule, or cannot be followed."""
+    if text is not None and not one_client:
+        fail("--stop-when needs requests that are sent in order: leave out --processes and --sessions.")
+    try:
+        return None if text is None else StopRule.parse(text)
+    except ValueError as error:
+        fail(f"--stop-when FIGURE:SHARE: {error}.")
+
+
 def without_secrets(command: str, api_key: str | None, headers: Sequence[str]) -> str:
     """The command line for others to read."""
     for secret in (api_key, *(text.partition(":")[2].strip() for text in headers)):
@@ -128,11 +142,17 @@ def without_secrets(command: str, api_key: str | None, headers: Sequence[str]) -
 
 
 def _print_run(run: RunRecord) -> None:
-    summary = run.summary
+    summary, estimates = run.summary, estimate_run(run.requests, run.meta.objective)
     console.print(f"[bold]{run.meta.server.model}[/bold]")
     for line in run_table.summary_lines(summary):
         console.print(line)
-    console.print(run_table.summary_table(summary))
+    if estimates.steady is not None:
+        console.print(run_table.steady_line(estimates.steady))
+    if run.meta.stopping is not None:
+        console.print(run_table.stopping_line(run.meta.stopping, len(run.measured)))
+    console.print(run_table.summary_table(summary, estimates))
+    if estimates.latencies_ms:
+        console.print(run_table.table_note(estimates))
     for line in load_lines(run):
         console.print(line, soft_wrap=True, highlight=False)
     console.print(run_table.calibration_line(run.meta.calibration))

@@ -83,5 +83,12 @@ Force = Annotated[
 ]
 TimeoutS = Annotated[float, typer.Option(help="Time limit of one request.")]
 StopAfterS = Annotated[float, typer.Option(help="Hard stop of the whole run.")]
+StopWhen = Annotated[
+    str | None,
+    typer.Option(
+        help="End as soon as a figure is known to so much either way, e.g. ttft-p50:5%; --requests are then "
+        "the most that are sent."
+    ),
+]
 Seed = Annotated[int, typer.Option(help="Of prompts and arrivals: same seed, same bytes, same times.")]
 Variant = Annotated[str, typer.Option(help="A word for what is measured, kept in the run file.")]

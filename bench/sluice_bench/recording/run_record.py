@@ -16,6 +16,7 @@ from sluice_bench.environment import Environment
 from sluice_bench.metrics import Objective, Summary, summarise
 from sluice_bench.recording.digest import figures_json, records_sha256, sha256
 from sluice_bench.records import RequestRecord
+from sluice_bench.stats.estimate import Estimate
 
 SCHEMA = 1
 """Of the file; a reader refuses a higher one."""
@@ -56,6 +57,18 @@ class ServerState(msgspec.Struct, frozen=True, kw_only=True):
     """Its own word on its load, once a second while the run lasted; none when it has no such page."""
 
 
+class Stopping(msgspec.Struct, frozen=True, kw_only=True):
+    """What became of a rule that may end a run before all is sent."""
+
+    rule: str
+    """As it was typed: `ttft-p50:5%`."""
+    reached: bool
+    planned: int
+    """Requests there would have been without it."""
+    estimate: Estimate | None
+    """Seconds, and bounds that hold at all looks at once; `None` when no request has the figure."""
+
+
 class RunMeta(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about a run but its requests and its figures."""
 
@@ -78,6 +91,7 @@ class RunMeta(msgspec.Struct, frozen=True, kw_only=True):
     objective: Objective
     server: ServerState
     calibration: Calibration
+    stopping: Stopping | None = None
     records_sha256: str = ""
     figures_sha256: str = ""
 

@@ -30,8 +30,9 @@ from sluice_bench.recording.digest import requests_sha256
 from sluice_bench.recording.run_record import LoadSettings, RunMeta, RunRecord, ServerState, recorded
 from sluice_bench.run_load import RunLoad
 from sluice_bench.runs.live import LiveCounts, OnCounts
-from sluice_bench.runs.shard import ShardTask, carry_out, read_shard
+from sluice_bench.runs.shard import ShardTask, Watch, carry_out, read_shard
 from sluice_bench.runs.shards import ShardedRun, merged, run_sharded
+from sluice_bench.runs.stopping import StopRule, early_stop
 from sluice_bench.scrape import metrics_page
 from sluice_bench.target import Target, WireRequest
 from sluice_bench.workload import Asking
@@ -60,6 +61,11 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`None`: as many as the load needs if answers come at `EXPECTED_TOKENS_PER_S`."""
     request_timeout_s: float = 300.0
     hard_stop_s: float = 3600.0
+    stop_when: StopRule | None = None
+    """Ends the run before all is sent; the record is then that of a run of fewer requests. Of one process and
+    without sessions."""
+    min_probes: int | None = None
+    """Of the null server; `None`: as many as a p99 of them needs to mean something."""
     variant: str = ""
     command: str = ""
     """As it was typed, without secrets."""
@@ -80,7 +86,13 @@ def measure(
     started = datetime.datetime.now(datetime.UTC)
     page_before = metrics_page(settings.target.url)
     sampled = settings.target if load_sample(page_before, 0) is not None else None
-    run = _carry_out(settings, plan, null_server, sampled, _told(on_progress, on_counts))
+    with early_stop(settings.stop_when, len(settings.load.workload.items)) as stop:
+        watch = None if stop is None else stop.watch
+        run = _carry_out(settings, plan, null_server, sampled, _told(on_progress, on_counts), watch)
+    if (unsent := len(plan.requests) - len(run.records)) > 0:
+        sent = len(settings.load.workload.items) - unsent
+        settings = msgspec.structs.replace(settings, load=settings.load.first(sent))
+        plan = msgspec.structs.replace(plan, requests=plan.requests[:-unsent])
     server = ServerState(
         url=settings.target.url,
         model=settings.asking.model,
@@ -88,7 +100,10 @@ def measure(
         metrics_after=metrics_page(settings.target.url),
         samples=run.samples,
     )
-    return recorded(_meta(settings, plan, run, server, started), tuple(run.records))
+    meta = _meta(settings, plan, run, server, started)
+    if stop is not None:
+        meta = msgspec.structs.replace(meta, stopping=stop.outcome(run.records))
+    return recorded(meta, tuple(run.records))
 
 
 def _told(on_progress: Callable[[int], None] | None, on_counts: OnCounts | None) -> OnCounts:
@@ -102,26 +117,30 @@ def _told(on_progress: Callable[[int], None] | None, on_counts: OnCounts | None)
 
 
 def _carry_out(
-    settings: RunSettings, plan: LoadPlan, null_server: Target, sampled: Target | None, on_counts: OnCounts
+    settings: RunSettings,
+    plan: LoadPlan,
+    null_server: Target,
+    sampled: Target | None,
+    on_counts: OnCounts,
+    watch: Watch | None,
 ) -> ShardedRun:
+    enough = calibration.MIN_PROBES if settings.min_probes is None else settings.min_probes
     if settings.processes > 1:
         return run_sharded(
             plan,
             settings.processes,
             null_server,
-            enough_probes=calibration.MIN_PROBES,
+            enough_probes=enough,
             sampled_server=sampled,
             on_counts=on_counts,
         )
-    task = ShardTask(
-        plan=plan, null_server=null_server, enough_probes=calibration.MIN_PROBES, sampled_server=sampled
-    )
+    task = ShardTask(plan=plan, null_server=null_server, enough_probes=enough, sampled_server=sampled)
 
     async def at_once() -> None:
         return None
 
     with frozen_gc(), asyncio.Runner(loop_factory=new_event_loop) as runner:
-        raw = runner.run(carry_out(task, at_once, on_counts))
+        raw = runner.run(carry_out(task, at_once, on_counts, watch))
     return merged([read_shard(task, raw)])
 
 

@@ -5,8 +5,9 @@ A run in one process is a single shard in the process that asked for it; `shards
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import msgspec
 
@@ -23,6 +24,11 @@ from sluice_bench.target import Target
 
 Begin = Callable[[], Awaitable[int | None]]
 """Called once connections are open; returns the instant at which to start, `None` for at once."""
+
+
+Watch = Callable[[LoadRun], Coroutine[None, None, None]]
+"""Runs beside a load, of which it sees `exchanges` and may call `stop_sending`; all it does delays the
+load."""
 
 
 class ShardTask(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +60,9 @@ class ShardRecords(msgspec.Struct, frozen=True):
     samples: tuple[LoadSample, ...]
 
 
-async def carry_out(task: ShardTask, begin: Begin, on_counts: OnCounts | None) -> RawShard:
+async def carry_out(
+    task: ShardTask, begin: Begin, on_counts: OnCounts | None, watch: Watch | None = None
+) -> RawShard:
     """Send the requests, with probes and samples beside them. Raises `OSError`: a server is not there."""
     plan = task.plan
     run = LoadRun(plan)
@@ -66,11 +74,26 @@ async def carry_out(task: ShardTask, begin: Begin, on_counts: OnCounts | None) -
                 probing(task.null_server, plan.hard_stop_s, task.enough_probes)
             )
             pages = await stack.enter_async_context(sampling(task.sampled_server, plan.hard_stop_s))
-            async with reporting(run, on_counts):
+            async with reporting(run, on_counts), watching(run, watch):
                 exchanges = await run.run(start_ns)
     finally:
         run.abandon()
     return RawShard(exchanges, _sent(probes), _sent(pages))
+
+
+@asynccontextmanager
+async def watching(run: LoadRun, watch: Watch | None) -> AsyncIterator[None]:
+    """`watch` looks at `run` while the block lasts. Raises at its end what `watch` raised."""
+    if watch is None:
+        yield
+        return
+    task = asyncio.create_task(watch(run))
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 def _sent(exchanges: Sequence[Exchange]) -> list[Exchange]:

@@ -2,16 +2,18 @@
 
 An ordinary interval holds at one count that was fixed beforehand; who looks again and again and stops when it
 suits sees it fail far more often. A confidence sequence holds at all counts at once, with the same
-probability, at the price of being about half as wide again. Both below come from a martingale that exceeds 1
-/ alpha anywhere with a probability of alpha at most (Ville), so neither assumes a distribution:
+probability, at the price of being about half as wide again. The first two below come from a martingale that
+exceeds 1 / alpha anywhere with a probability of alpha at most (Ville), so neither assumes a distribution:
 
 - `QuantileSequence`: how many of t observations lie below the true percentile is binomial, and the mixture of
   all binomials over a beta prior, by the true one, is such a martingale (Howard and Ramdas 2022).
 - `MeanSequence`: of values within known bounds, by the empirical Bernstein martingale with predictable bets
-  (Waudby-Smith and Ramdas 2023). Shares and accuracies have bounds; latencies have none worth using, so ask
-  for their median instead.
+  (Waudby-Smith and Ramdas 2023). Shares and accuracies have bounds; latencies have none worth using.
+- `LatencyMeanSequence`: of any values, by the Brownian motion that their sum comes to resemble (Waudby-Smith,
+  Arbour, Sinha, Kennedy and Ramdas 2024). It holds in the limit only, so it claims nothing of fewer than
+  `LatencyMeanSequence.LEAST`, and a median asks for less faith.
 
-Both take observations to be independent, as the requests of a server that keeps up nearly are. Where they
+All take observations to be independent, as the requests of a server that keeps up nearly are. Where they
 queue behind each other, the truth is less certain than these say.
 """
 
@@ -146,3 +148,47 @@ class MeanSequence:
         variance = (0.25 + self._deviations) / (self._n + 1)
         best = math.sqrt(2 * self._log_odds / (variance * (self._n + 1) * ln(self._n + 2)))
         return min(self._BOLDEST, best)
+
+
+class LatencyMeanSequence:
+    """Of the mean of values without a known bound. The interval is tightest near `planned` observations."""
+
+    LEAST = 100
+    """The mean of fewer is not nearly normal when one in a hundred is ten times the others."""
+
+    def __init__(self, confidence: float = CONFIDENCE, planned: int = 1000) -> None:
+        """Raises `ValueError` unless `planned` is positive."""
+        if planned <= 0:
+            raise ValueError(f"no sequence is planned for {planned} observations")
+        self._confidence = confidence
+        odds = -2 * ln(1 - confidence)
+        self._pace = (odds + ln(1 + odds)) / planned
+        self._n = 0
+        self._mean = self._deviations = 0.0
+
+    def add(self, value: float) -> None:
+        """Take one more observation."""
+        before = value - self._mean
+        self._n += 1
+        self._mean += before / self._n
+        self._deviations += before * (value - self._mean)
+
+    def estimate(self) -> Estimate:
+        """As of now. Raises `ValueError` of nothing."""
+        n = self._n
+        if not n:
+            raise ValueError("a mean of nothing")
+        reach = self._reach() if n >= self.LEAST else None
+        return Estimate(
+            value=self._mean,
+            low=None if reach is None else self._mean - reach,
+            high=None if reach is None else self._mean + reach,
+            n=n,
+            confidence=self._confidence,
+        )
+
+    def _reach(self) -> float:
+        variance = self._deviations / (self._n - 1)
+        grown = self._n * self._pace + 1
+        evidence = ln(math.sqrt(grown) / (1 - self._confidence))
+        return math.sqrt(2 * variance * grown * evidence / (self._n * self._n * self._pace))

@@ -13,18 +13,22 @@ import msgspec
 
 
 class SloProfile(msgspec.Struct, frozen=True):
-    """Caps on a percentile, milliseconds."""
+    """Caps on a percentile, milliseconds; `None` caps nothing."""
 
     name: str
-    ttft_ms: float
-    tpot_ms: float
+    ttft_ms: float | None
+    tpot_ms: float | None
     share: float = 0.99
 
     def strain(self, ttft_ms: float | None, tpot_ms: float | None) -> float:
         """The larger of the two percentiles by its cap: the profile is met up to 1. Unknown is infinite."""
-        if ttft_ms is None or tpot_ms is None:
-            return math.inf
-        return max(ttft_ms / self.ttft_ms, tpot_ms / self.tpot_ms)
+        return max(_strain(ttft_ms, self.ttft_ms), _strain(tpot_ms, self.tpot_ms))
+
+
+def _strain(value_ms: float | None, cap_ms: float | None) -> float:
+    if cap_ms is None:
+        return 0.0
+    return math.inf if value_ms is None else value_ms / cap_ms
 
 
 PROFILES = (

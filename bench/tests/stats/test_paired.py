@@ -1,5 +1,7 @@
-"""A/B: equals are hardly ever told apart, a slowdown of 5 % nearly always is, and what could be is said
-before."""
+"""A/B: who is measured when, the test and its interval, and what it could show.
+
+How often equals are told apart, and a slowdown of 5 % is found, is in `runs/test_ab_acceptance.py`.
+"""
 
 from __future__ import annotations
 
@@ -25,32 +27,6 @@ from sluice_bench.stats.paired import (
 from .simulators import DriftingServer
 
 LOGS = st.lists(st.integers(-50, 50).map(lambda n: n / 100), min_size=7, max_size=9)
-
-
-def planned_blocks() -> int:
-    """As a user would: by the noise of a short pilot, for 5 %."""
-    pilot = [block.log_ratio() for block in DriftingServer(Random(999)).blocks(12)]
-    return blocks_needed(pilot, 0.05)
-
-
-def test_of_200_comparisons_of_equals_at_most_ten_show_a_difference() -> None:
-    blocks = planned_blocks()
-    shown = 0
-    for seed in range(200):
-        source = Random(seed)
-        verdict = compare("TTFT", DriftingServer(source).blocks(blocks), source).verdict
-        shown += verdict != "no difference shown"
-    assert shown <= 10
-
-
-def test_a_slowdown_of_5_percent_is_found_19_times_in_20() -> None:
-    blocks = planned_blocks()
-    found = 0
-    for seed in range(200):
-        source = Random(seed)
-        comparison = compare("TTFT", DriftingServer(source, slowdown=1.05).blocks(blocks), source)
-        found += comparison.verdict == "slower"
-    assert found >= 190
 
 
 def test_slots_in_a_row_instead_of_in_turn_would_tell_equals_apart() -> None:

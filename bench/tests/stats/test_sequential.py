@@ -8,7 +8,7 @@ from random import Random
 import pytest
 
 from sluice_bench.stats.intervals import percentile_interval
-from sluice_bench.stats.sequential import MeanSequence, QuantileSequence
+from sluice_bench.stats.sequential import LatencyMeanSequence, MeanSequence, QuantileSequence
 
 from .simulators import covered, lognormal, standard_normal_quantile
 
@@ -163,3 +163,41 @@ def test_values_outside_the_bounds_are_refused() -> None:
         MeanSequence().estimate()
     with pytest.raises(ValueError, match="percentile"):
         QuantileSequence(1.0)
+
+
+def misses_mean_ever(seed: int, most: int) -> bool:
+    source, sequence, truth = Random(seed), LatencyMeanSequence(planned=most // 2), math.exp(0.18)
+    for count, value in enumerate(lognormal(source, most), start=1):
+        sequence.add(value)
+        if count % 10 == 0:
+            estimate = sequence.estimate()
+            if not covered(estimate.low, truth, estimate.high):
+                return True
+    return False
+
+
+def test_a_mean_latency_is_held_at_all_looks_by_19_servers_in_20() -> None:
+    assert sum(misses_mean_ever(seed, 1000) for seed in range(SERVERS)) <= 0.05 * SERVERS
+
+
+def test_a_mean_latency_claims_nothing_early_and_its_interval_is_that_of_the_paper() -> None:
+    source, sequence, planned = Random(6), LatencyMeanSequence(planned=400), 400
+    values = lognormal(source, 400)
+    for value in values[:99]:
+        sequence.add(value)
+    assert not sequence.estimate().claimed
+    for value in values[99:]:
+        sequence.add(value)
+    found = sequence.estimate()
+    mean = sum(values) / 400
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / 399)
+    rho2 = (-2 * math.log(0.05) + math.log(-2 * math.log(0.05) + 1)) / planned
+    reach = deviation * math.sqrt(
+        2 * (400 * rho2 + 1) / (400**2 * rho2) * math.log(math.sqrt(400 * rho2 + 1) / 0.05)
+    )
+    assert (found.value, found.n) == (pytest.approx(mean), 400)
+    assert (found.high or 0) - found.value == found.value - (found.low or 0) == pytest.approx(reach)
+    with pytest.raises(ValueError, match="nothing"):
+        LatencyMeanSequence().estimate()
+    with pytest.raises(ValueError, match="planned"):
+        LatencyMeanSequence(planned=0)
