@@ -56,7 +56,14 @@ def _percentile_cell(value: float | None, estimate: Estimate | None) -> str:
         return number(value)
     if estimate.low is None or estimate.high is None:
         return f"{number(value)}*"
-    return f"{number(value)}\n[dim]{number(estimate.low)}–{number(estimate.high)}[/dim]"
+    return f"{number(value)}\n[dim]{_between(estimate.low, estimate.high)}[/dim]"
+
+
+def _between(low_ms: float, high_ms: float) -> str:
+    """Short enough for four of them beside each other, however long the waits are."""
+    if high_ms >= 10_000:
+        return f"{number(low_ms / 1000)}–{number(high_ms / 1000)} s"
+    return f"{number(low_ms)}–{number(high_ms)}"
 
 
 def table_note(estimates: RunEstimates) -> str:
