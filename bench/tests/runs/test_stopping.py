@@ -192,7 +192,7 @@ def test_requests_out_of_order_cannot_be_stopped_early(server: ServerProcess, op
     loop = ["--concurrency", "4", "--stop-when", "e2e-p50:5%"]
     result = runner.invoke(app, ["run", "--url", server.url, *loop, *option])
     assert result.exit_code == 1
-    assert "leave out --processes and --sessions" in result.output.replace("\n", " ")
+    assert "leave out --processes and --sessions" in " ".join(result.output.split())
 
 
 def test_a_rule_that_is_none_gets_a_sentence(server: ServerProcess) -> None:
