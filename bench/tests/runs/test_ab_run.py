@@ -26,6 +26,7 @@ def test_blocks_are_abba_or_baab_and_both_halves_ask_a_and_b_for_the_same() -> N
     assert orders == {"abba", "baab"}
     halves = [sorted(slot.variant for slot in asked if slot.half == half) for half in range(60)]
     assert halves == [["a", "b"]] * 60
+    assert all(first.half == second.half for first, second in zip(asked[::2], asked[1::2], strict=True))
     assert run.complete and run.sound_blocks == 30
     [comparison] = run.comparisons
     assert comparison.verdict == "slower"
