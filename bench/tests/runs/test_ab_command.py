@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -15,6 +16,7 @@ from sluice_bench.cli import app
 from sluice_bench.processes import ServerProcess, free_port, null_server_process
 from sluice_bench.recording.run_file import read_run
 from sluice_bench.recording.verification import complaints
+from sluice_bench.runs.ab_record import AbRecord
 
 runner = CliRunner()
 FAST_MS, SLOW_MS = 20.0, 40.0
@@ -77,6 +79,8 @@ def test_a_slower_server_gets_that_verdict(
     assert kept.meta.records_sha256 == run["slots"][5]["records_sha256"]
     assert kept.meta.variant == run["slots"][5]["variant"]
     assert complaints(kept) == []
+    again = msgspec.json.decode(output.read_bytes(), type=AbRecord)
+    assert again.run.sound_blocks == 7 and again.run.complete
 
 
 def test_a_server_against_itself_asked_in_two_ways_gives_a_valid_answer(

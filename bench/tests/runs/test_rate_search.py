@@ -164,6 +164,7 @@ def test_the_rate_of_a_server_with_a_known_limit(
     result = runner.invoke(app, ["search", "--url", server.url, *bounds, *caps, "--output", str(output)])
     assert result.exit_code == 0, result.output
     found = json.loads(output.read_text())
+    assert msgspec.json.decode(output.read_bytes(), type=RateSearch).rate == found["rate"]
     expected = theory(0.9, 80)
     assert 80 < expected < 130  # about the capacity: short probes end before their queue is long
     assert 0.7 * expected < found["rate"] < 1.35 * expected
