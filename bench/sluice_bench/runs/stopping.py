@@ -4,27 +4,25 @@ The figure's interval is one that may be looked at at any time (`stats/sequentia
 it does not spoil it. Observations are taken in the order of the requests, each only when all before it have
 ended: otherwise quick answers would be seen before slow ones, and the run would stop on them.
 
-Answers are read in a process of its own that gives way to all others; the event loop that stamps the load
-only hands it one ended request after another, once a second. When the figure is known, nothing more is sent,
+Answers are read in another process (`answer_reader.py`); the event loop that stamps the load only hands it
+one ended request after another, once a second. When the figure is known, nothing more is sent,
 and what is in flight is waited for: what remains is a run of fewer requests, in which nothing failed by it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context
+from typing import Protocol
 
 import msgspec
 
-from sluice_bench.answers import read_answer
 from sluice_bench.connection import Exchange
 from sluice_bench.load_run import LoadRun
 from sluice_bench.recording.run_record import Stopping
 from sluice_bench.records import RequestRecord
+from sluice_bench.runs.answer_reader import answer_reader, figure_of
 from sluice_bench.runs.latency_figure import LatencyFigure
 from sluice_bench.stats.estimate import Estimate
 from sluice_bench.stats.sequential import LatencyMeanSequence, QuantileSequence
@@ -93,10 +91,17 @@ class Precision:
         return found is not None and found.within(self._relative)
 
 
-class EarlyStop:
-    """Watches one run for a rule. Made by `early_stop`, which has the process that reads."""
+class Reader(Protocol):
+    """Who reads answers."""
 
-    def __init__(self, rule: StopRule, planned: int, reader: Executor) -> None:
+    async def seconds(self, exchange: Exchange) -> float | None:
+        """The rule's figure of an exchange that has ended; `None` when it has none."""
+
+
+class EarlyStop:
+    """Watches one run for a rule."""
+
+    def __init__(self, rule: StopRule, planned: int, reader: Reader) -> None:
         self._rule, self._planned, self._reader = rule, planned, reader
         self._precision = Precision(rule, planned)
         self._seen = 0
@@ -111,11 +116,11 @@ class EarlyStop:
 
     async def _look(self, exchanges: Sequence[Exchange]) -> None:
         """At what has ended since, up to the first request that has not."""
-        loop, upto = asyncio.get_running_loop(), len(exchanges)
+        upto = len(exchanges)
         while self._seen < upto and exchanges[self._seen].end_ns is not None:
             exchange = exchanges[self._seen]
             self._seen += 1
-            self._precision.add(await loop.run_in_executor(self._reader, _read, self._rule.figure, exchange))
+            self._precision.add(await self._reader.seconds(exchange))
         if self._precision.reached:
             self._known = self._precision.estimate()
 
@@ -131,7 +136,7 @@ class EarlyStop:
     def _at_the_end(self, records: Sequence[RequestRecord]) -> Estimate | None:
         precision = Precision(self._rule, self._planned)
         for record in records:
-            precision.add(_value(self._rule.figure, record))
+            precision.add(figure_of(self._rule.figure, record))
         return precision.estimate()
 
 
@@ -141,20 +146,5 @@ def early_stop(rule: StopRule | None, planned: int) -> Iterator[EarlyStop | None
     if rule is None:
         yield None
         return
-    with ProcessPoolExecutor(1, get_context("spawn"), _give_way) as reader:
-        reader.submit(os.getpid).result()
+    with answer_reader(rule.figure) as reader:
         yield EarlyStop(rule, planned, reader)
-
-
-def _give_way() -> None:
-    if hasattr(os, "nice"):
-        os.nice(10)
-
-
-def _read(figure: LatencyFigure, exchange: Exchange) -> float | None:
-    """In the process that reads."""
-    return _value(figure, read_answer(exchange))
-
-
-def _value(figure: LatencyFigure, record: RequestRecord) -> float | None:
-    return figure.of(record) if record.phase == "measured" else None

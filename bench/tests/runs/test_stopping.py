@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from random import Random
 from types import SimpleNamespace
@@ -20,6 +19,8 @@ from sluice_bench.load_run import LoadRun
 from sluice_bench.loops import ClosedLoop, LoadPlan, OpenLoop
 from sluice_bench.processes import ServerProcess, null_server_process
 from sluice_bench.recording.run_file import read_run
+from sluice_bench.runs.answer_reader import answer_reader
+from sluice_bench.runs.latency_figure import LatencyFigure
 from sluice_bench.runs.shard import watching
 from sluice_bench.runs.stopping import EarlyStop, Precision, StopRule, share_of
 from sluice_bench.target import WireRequest
@@ -83,7 +84,7 @@ async def test_answers_count_in_the_order_of_their_requests(monkeypatch: pytest.
     monkeypatch.setattr("sluice_bench.runs.stopping.LOOK_EVERY_S", 0.005)
     run = SimpleNamespace(exchanges=[answered(index, ended=index != 3) for index in range(60)], stopped=[])
     run.stop_sending = lambda: run.stopped.append(len(run.exchanges))
-    with ThreadPoolExecutor(1) as reader:
+    with answer_reader(LatencyFigure.parse("e2e-p50")) as reader:
         stop = EarlyStop(StopRule.parse("e2e-p50:50%"), 1000, reader)
         task = asyncio.create_task(stop.watch(run))  # type: ignore[arg-type]
         await asyncio.sleep(0.1)
@@ -95,6 +96,15 @@ async def test_answers_count_in_the_order_of_their_requests(monkeypatch: pytest.
     found = stop.outcome([])
     assert found.reached and found.estimate is not None
     assert (found.estimate.n, found.estimate.value) == (60, 1.0)
+
+
+async def test_a_reader_that_is_gone_is_told_and_not_waited_for() -> None:
+    with answer_reader(LatencyFigure.parse("e2e-p50")) as reader:
+        assert await reader.seconds(answered(0)) == 1.0
+        assert await reader.seconds(Exchange(1, WireRequest(b"", stream=True), 0)) is None
+        reader._channel.send(b"\x08\x00\x00\x00nonsense")  # it dies of this
+        with pytest.raises(OSError, match=r"ended|reset|[Pp]ipe"):
+            await reader.seconds(answered(2))
 
 
 @pytest.mark.parametrize(
