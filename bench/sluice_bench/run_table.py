@@ -112,8 +112,8 @@ def steady_line(found: SteadyPart) -> str:
     if length == 0:
         return f"Steady from the first answer on, by {found.metric}."
     return (
-        f"Steady from answer {length + 1} of {n} on, by {found.metric}: without the {length} before it "
-        f"(request {found.last_left_out} the last of them) its p50 is {number(found.p50_ms)} ms."
+        f"Steady from answer {length + 1} of {n} on, by {found.metric}; without those before it (up to "
+        f"request {found.last_left_out}) its p50 is {number(found.p50_ms)} ms."
     )
 
 

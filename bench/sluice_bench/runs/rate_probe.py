@@ -17,6 +17,7 @@ import msgspec
 from sluice_bench import arrivals
 from sluice_bench.answers import read_answer
 from sluice_bench.arrivals import Schedule
+from sluice_bench.calibration import LIMIT_SHARE, Calibration
 from sluice_bench.load_run import run_blocking
 from sluice_bench.loops import ClosedLoop, LoadPlan
 from sluice_bench.metrics import ttft_service_s
@@ -82,12 +83,11 @@ class RateProber:
         count = self._load.requests_at(step.rate)
         schedule, leading = probe_schedule(step, count, self._load.seed + self._asked)
         run = self._run(self._settings(schedule))
-        calibration = run.meta.calibration
         return point_of(
             step,
             run.requests[leading:],
             self._load.profile,
-            void=calibration.reference_p99_ms is not None and calibration.void,
+            void=probe_void(run.meta.calibration, self._load.profile),
             settled=settled,
         )
 
@@ -116,6 +116,14 @@ class RateProber:
     def _first_token_alone_s(self) -> float:
         self._alone += 1
         return first_token_alone_s(self._load, self._alone)
+
+
+def probe_void(calibration: Calibration, profile: SloProfile) -> bool:
+    """Whether the client's error is over `LIMIT_SHARE` of the cap on TTFT, or of what it measured if that is
+    more: a smaller one cannot decide whether the cap was kept. That nothing completed is not its fault."""
+    if calibration.reference_p99_ms is None:
+        return False
+    return calibration.error_ms > LIMIT_SHARE * max(calibration.reference_p99_ms, profile.ttft_ms or 0.0)
 
 
 def probe_schedule(step: Step, count: int, seed: int) -> tuple[Schedule, int]:

@@ -11,7 +11,6 @@ import msgspec
 import pytest
 from typer.testing import CliRunner, Result
 
-from sluice_bench.calibration import Calibration
 from sluice_bench.cli import app
 from sluice_bench.processes import ServerProcess, free_port, null_server_process
 from sluice_bench.recording.run_file import read_run
@@ -36,7 +35,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[ServerPr
 def quick_and_never_void(monkeypatch: pytest.MonkeyPatch) -> None:
     """Servers this fast are below what a busy machine's client can measure; no verdict here needs that."""
     monkeypatch.setattr("sluice_bench.runs.ab_slots._SLOT_PROBES", 1)
-    monkeypatch.setattr(Calibration, "void", property(lambda calibration: False))
+    monkeypatch.setattr("sluice_bench.runs.ab_slots.slot_void", lambda calibration, figures: False)
 
 
 def compared(*arguments: str) -> Result:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from sluice_bench.calibration import Calibration
 from sluice_bench.metrics import Objective
 from sluice_bench.runs.ab_record import described
-from sluice_bench.runs.ab_slots import SlotLoad, Variant, slot_figures, slot_load
+from sluice_bench.runs.ab_slots import SlotLoad, Variant, slot_figures, slot_load, slot_void
 from sluice_bench.target import Target
 from sluice_bench.workload import Asking
 from sluice_bench.workloads.corpus import load_corpus
@@ -55,6 +56,25 @@ def test_what_nothing_has_is_unknown() -> None:
     figures = slot_figures(run_of(small_run().requests[4]), Objective())
     assert figures["ttft-p50"] is None
     assert figures["e2e-p50"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize(
+    ("null_p50_ms", "figures", "void"),
+    [
+        (0.3, {"ttft-p50": 20.0, "e2e-p50": 90.0}, False),
+        (0.5, {"ttft-p50": 20.0, "e2e-p50": 90.0}, True),
+        (0.5, {"ttft-p50": None, "e2e-p50": 90.0}, False),
+        (None, {"ttft-p50": 20.0, "e2e-p50": 90.0}, True),
+        (0.5, {"ttft-p50": None, "e2e-p50": None}, False),
+    ],
+)
+def test_a_slot_is_void_by_the_clients_median(
+    null_p50_ms: float | None, figures: dict[str, float | None], void: bool
+) -> None:
+    calibration = Calibration(
+        probes=9, null_p50_ms=null_p50_ms, null_p99_ms=9.0, dispatch_lag_p99_ms=9.0, reference_p99_ms=30.0
+    )
+    assert slot_void(calibration, figures) is void
 
 
 def test_a_record_keeps_routing_headers_and_no_secret() -> None:

@@ -17,7 +17,7 @@ from sluice_bench.cli import app
 from sluice_bench.commands.search_command import conclusion, probe_line
 from sluice_bench.processes import ServerProcess, free_port, null_server_process
 from sluice_bench.records import Failure
-from sluice_bench.runs.rate_probe import probe_schedule
+from sluice_bench.runs.rate_probe import probe_schedule, probe_void
 from sluice_bench.runs.rate_search import ProbePoint, RateSearch, point_of, run_search
 from sluice_bench.stats.percentile import percentile_of
 from sluice_bench.stats.saturation import SaturationSearch, Step
@@ -123,6 +123,23 @@ def test_recovery_is_judged_on_the_last_half_after_the_overload() -> None:
     assert (len(plain.offsets_ns), none) == (30, 0)
 
 
+@pytest.mark.parametrize(
+    ("error_ms", "reference_ms", "void"),
+    [(1.9, 20.0, False), (2.1, 20.0, True), (2.1, 500.0, False), (11.0, 500.0, True), (50.0, None, False)],
+)
+def test_a_client_whose_error_cannot_decide_is_good_enough(
+    error_ms: float, reference_ms: float | None, void: bool
+) -> None:
+    calibration = Calibration(
+        probes=20,
+        null_p50_ms=0.1,
+        null_p99_ms=error_ms,
+        dispatch_lag_p99_ms=0.1,
+        reference_p99_ms=reference_ms,
+    )
+    assert probe_void(calibration, PROFILE) is void  # whose cap is 100 ms
+
+
 CAPACITY, SERVICE_S, CAP_MS = 3, 0.030, 90.0
 
 
@@ -157,7 +174,7 @@ def theory(share: float, requests: int) -> float:
 def test_the_rate_of_a_server_with_a_known_limit(
     server: ServerProcess, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, few_probes: None
 ) -> None:
-    monkeypatch.setattr(Calibration, "void", property(lambda calibration: False))
+    monkeypatch.setattr("sluice_bench.runs.rate_probe.probe_void", lambda calibration, profile: False)
     output = tmp_path / "search.json"
     bounds = ["--low", "40", "--high", "240", "--probes", "5", "--requests", "80"]
     caps = ["--ttft-ms", f"{CAP_MS:g}", "--percentile", "90"]
