@@ -7,7 +7,7 @@ from pathlib import Path
 
 import msgspec
 
-from sluice_bench.calibration import LIMIT_SHARE, Calibration
+from sluice_bench.calibration import Calibration
 from sluice_bench.metrics import Objective
 from sluice_bench.recording.run_record import RunRecord
 from sluice_bench.run_load import RunLoad
@@ -24,6 +24,7 @@ from sluice_bench.workloads.items import Workload
 
 _SLOT_PROBES = 5
 """Of the null server in a slot, at least: short slots must not wait for a certified p99 of them."""
+DILUTION = 0.1
 _LATENCIES = ("ttft-p50", "ttft-mean", "tpot-p50", "e2e-p50")
 
 
@@ -103,15 +104,16 @@ def slot_load(load: SlotLoad, corpus: Corpus, stretch: int) -> RunLoad:
 
 
 def slot_void(calibration: Calibration, figures: Mapping[str, float | None]) -> bool:
-    """Whether the client's own median delay is over `LIMIT_SHARE` of the median that the slot reports.
+    """Whether the client's own median delay is over `DILUTION` of the median that the slot reports.
 
-    A run's rule asks for more, because it vouches for a p99. Here medians and means are compared: the tail of
-    the client's error is noise that A and B have alike, and the blocks know how large it is.
+    A run's rule asks for more, because it vouches for a p99. Here medians and means are compared. What the
+    client adds to A and B alike makes their difference look smaller, by `DILUTION` at most; the tail of its
+    error is noise, and the blocks know how large that is.
     """
     if calibration.null_p50_ms is None:
         return True
     reference = figures["ttft-p50"] or figures["e2e-p50"]
-    return reference is not None and calibration.null_p50_ms > LIMIT_SHARE * reference
+    return reference is not None and calibration.null_p50_ms > DILUTION * reference
 
 
 def _result(slot: PlannedSlot, run: RunRecord, objective: Objective, file: str) -> SlotResult:

@@ -61,9 +61,9 @@ def test_what_nothing_has_is_unknown() -> None:
 @pytest.mark.parametrize(
     ("null_p50_ms", "figures", "void"),
     [
-        (0.3, {"ttft-p50": 20.0, "e2e-p50": 90.0}, False),
-        (0.5, {"ttft-p50": 20.0, "e2e-p50": 90.0}, True),
-        (0.5, {"ttft-p50": None, "e2e-p50": 90.0}, False),
+        (1.9, {"ttft-p50": 20.0, "e2e-p50": 90.0}, False),
+        (2.1, {"ttft-p50": 20.0, "e2e-p50": 90.0}, True),
+        (2.1, {"ttft-p50": None, "e2e-p50": 90.0}, False),
         (None, {"ttft-p50": 20.0, "e2e-p50": 90.0}, True),
         (0.5, {"ttft-p50": None, "e2e-p50": None}, False),
     ],
