@@ -151,7 +151,11 @@ class MeanSequence:
 
 
 class LatencyMeanSequence:
-    """Of the mean of values without a known bound. The interval is tightest near `planned` observations."""
+    """Of the mean of values without a known bound. The interval is tightest near `planned` observations.
+
+    Simulated at 95 %, of lognormal latencies: with logs that deviate by 0.6 it misses the truth at some look
+    in 3 of 100 runs, with 1.0, where one in a hundred is ten times the median, in 8.
+    """
 
     LEAST = 100
     """The mean of fewer is not nearly normal when one in a hundred is ten times the others."""
