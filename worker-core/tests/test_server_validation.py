@@ -150,7 +150,7 @@ def completion(**fields: Any) -> CompletionRequest:
     [
         ({"suffix": "x"}, "suffix"),
         ({"best_of": 2}, "best_of"),
-        ({"logprobs": 6}, "logprobs"),
+        ({"logprobs": 21}, "logprobs"),
         ({"max_tokens": 0}, "max_tokens"),
     ],
 )
@@ -163,7 +163,7 @@ def test_legacy_parameters_that_cannot_be_honoured_are_refused(fields: dict[str,
 
 def test_legacy_parameters_that_change_nothing_are_taken() -> None:
     assert completion(suffix="", best_of=2, n=2, max_tokens=0, echo=True).n == 2
-    assert completion(max_tokens=0, echo=True, logprobs=5).logprobs == 5
+    assert completion(max_tokens=0, echo=True, logprobs=20).logprobs == 20
 
 
 def test_one_stop_string_may_stand_by_itself() -> None:

@@ -25,7 +25,7 @@ from sluice_worker.server.requests import (
 MAX_CHOICES = 128
 MAX_STOPS = 4
 MAX_TOP_LOGPROBS = 20
-MAX_LEGACY_LOGPROBS = 5
+MAX_LEGACY_LOGPROBS = 20
 ROLES = ("system", "developer", "user", "assistant", "tool", "function")
 TEXT_PARTS = ("text", "refusal")
 TOOL_CHOICES = ("none", "auto", "required")
