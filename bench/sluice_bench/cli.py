@@ -18,6 +18,7 @@ from sluice_bench.baseline_report import render_baseline
 from sluice_bench.commands.ab_command import ab_command
 from sluice_bench.commands.client_cost_command import client_cost_command
 from sluice_bench.commands.prompts_command import prompts_command
+from sluice_bench.commands.quality_command import quality_command
 from sluice_bench.commands.run_command import run_command
 from sluice_bench.commands.search_command import search_command
 from sluice_bench.commands.server_address import target_of
@@ -199,6 +200,7 @@ app.command("ladder")(ladder_command)
 app.command("ab")(ab_command)
 app.command("search")(search_command)
 app.command("prompts")(prompts_command)
+app.command("quality")(quality_command)
 app.command("verify")(verify_command)
 
 
