@@ -33,6 +33,7 @@ def serving(answering: Answering) -> Iterator[str]:
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # or each small write waits for an acknowledgement
 
         def do_GET(self) -> None:
             self._reply(answering(self.path, {}))

@@ -26,6 +26,8 @@ from typer.testing import CliRunner
 import sluice_bench
 from sluice_bench import arrivals, metrics
 from sluice_bench.answers import read_answers
+from sluice_bench.api_calls import Server
+from sluice_bench.audit.auditing import AuditSettings, audit
 from sluice_bench.calibration import calibrate, calibrate_shards
 from sluice_bench.cli import app
 from sluice_bench.connection import Connection, Exchange
@@ -47,10 +49,11 @@ from sluice_bench.workloads import suites
 from sluice_bench.workloads.corpus import SuiteName, load_corpus
 from sluice_bench.workloads.prepared import prepare
 
+from ..http_double import serving
 from .adversary import LONG_EVENTS, LONG_TEXT, PAUSE_S, Adversary, asking, listening
+from .cheats import Trick, WordServer
 
 OPEN = {
-    19: "a server that ignores the seed: nothing audits servers",
     23: "the last, partial window of a timeline: there is no timeline",
 }
 """Traps without a test, because what they could spoil does not exist."""
@@ -298,6 +301,18 @@ async def test_trap_18_a_server_that_stops_early_is_named() -> None:
     summary = summarise(await ask("stops-early", 2, asked_tokens=64), Objective())
     assert summary.shorter_than_asked == 2
     assert any("shorter than asked: 2 of 2" in line for line in summary_lines(summary))
+
+
+@pytest.mark.parametrize(("trick", "verdict"), [(None, "pass"), ("ignores the seed", "fail")])
+def test_trap_19_a_server_that_ignores_the_seed_is_found_by_an_audit(
+    trick: Trick | None, verdict: str
+) -> None:
+    with serving(WordServer(trick).answer) as url:
+        server = Server(target=Target.parse(url), model="words")
+        record = audit(
+            AuditSettings(server=server, seed=19, pairs=4, max_tokens=8), load_corpus(), lambda step: None
+        )
+    assert [finding.verdict for finding in record.findings if finding.check == "seed"] == [verdict]
 
 
 def test_trap_20_percentiles_are_values_that_occurred() -> None:
