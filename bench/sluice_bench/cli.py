@@ -18,6 +18,7 @@ from sluice_bench.baseline_report import render_baseline
 from sluice_bench.commands.ab_command import ab_command
 from sluice_bench.commands.audit_command import audit_command
 from sluice_bench.commands.client_cost_command import client_cost_command
+from sluice_bench.commands.convert_command import convert_command
 from sluice_bench.commands.prompts_command import prompts_command
 from sluice_bench.commands.quality_command import quality_command
 from sluice_bench.commands.run_command import run_command
@@ -198,6 +199,7 @@ def limits_command(
 
 app.command("client-cost")(client_cost_command)
 app.command("audit")(audit_command)
+app.command("convert")(convert_command)
 app.command("ladder")(ladder_command)
 app.command("ab")(ab_command)
 app.command("search")(search_command)

@@ -1,6 +1,6 @@
 """A server that answers with words drawn from a seed, honestly or with one of the tricks that audits find.
 
-A token is a word with the blank before it. Writing one takes `WORD_S`, reading a prompt takes `READING_S`, so
+A token is a word with the blank before it. Writing one and reading a prompt can be made to take time, so that
 what is spared can be seen.
 """
 
@@ -12,8 +12,6 @@ from typing import Any, Literal
 
 from ..http_double import Events, Json, Reply
 
-WORD_S = 0.0003
-READING_S = 0.004
 LONGEST = 1_000
 WORDS = ("river", "stone", "maple", "lantern", "harbour", "window", "silver", "orchard", "meadow", "copper")
 
@@ -47,6 +45,8 @@ class WordServer:
         usage: bool = True,
         seeds: bool = True,
         tokens_a_chunk: int = 1,
+        word_s: float = 0.0,
+        reading_s: float = 0.0,
     ) -> None:
         self._trick = trick
         self._prefix_cache = prefix_cache
@@ -56,6 +56,8 @@ class WordServer:
         self._usage = usage
         self._seeds = seeds
         self._tokens_a_chunk = tokens_a_chunk
+        self._word_s = word_s
+        self._reading_s = reading_s
         self._known: set[str] = set()
 
     def answer(self, path: str, body: Json) -> Reply:
@@ -83,11 +85,11 @@ class WordServer:
         chunks = self._chunks(words)
         if cached and self._trick == "caches answers and sends them in one piece":
             chunks = [words]
-        steps: list[Json | float] = [0.0 if spared else READING_S]
+        steps: list[Json | float] = [0.0 if spared else self._reading_s]
         for chunk in chunks:
             steps.append(self._event(chunk, body))
             if not cached:
-                steps.append(WORD_S * len(chunk))
+                steps.append(self._word_s * len(chunk))
         steps.append({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
         if self._usage:
             steps.append({"choices": [], "usage": self._counts(prompt, words, chunks, spared)})
