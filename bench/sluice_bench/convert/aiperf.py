@@ -181,9 +181,14 @@ def _failure(metadata: Json, error: Json) -> Failure:
     return Failure.HTTP_STATUS if isinstance(code, int) and code >= 400 else Failure.PROTOCOL
 
 
+def _family(name: str) -> str:
+    """A metric's name, or what stands for many of one kind."""
+    return "http_req_*" if name.startswith("http_req_") else name
+
+
 def _refused(lines: Sequence[Any], records: Sequence[RequestRecord]) -> list[Refused]:
     metadata = Counter(name for line in lines for name in line["metadata"])
-    metrics = Counter(name for line in lines for name in line.get("metrics") or {})
+    metrics = Counter(_family(name) for line in lines for name in line.get("metrics") or {})
     found = [
         *refusals(REFUSED_METADATA, metadata),
         *refusals(REFUSED_METRICS, metrics),

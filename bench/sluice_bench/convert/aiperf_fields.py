@@ -208,7 +208,10 @@ REFUSED_METRICS = {
         ),
         _DERIVED,
     ),
-    **dict.fromkeys(("output_token_count", "reasoning_token_count", "error_isl"), _NO_PLACE),
+    **dict.fromkeys(
+        ("output_token_count", "reasoning_token_count", "usage_reasoning_tokens", "error_isl"), _NO_PLACE
+    ),
+    "http_req_*": "taken inside AIPerf's HTTP library",
 }
 
 

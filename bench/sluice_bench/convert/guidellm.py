@@ -35,7 +35,6 @@ from sluice_bench.convert.imported_run import Imported
 from sluice_bench.convert.wall_clock import REMARK, WallClock, utc
 from sluice_bench.recording.run_record import RunRecord
 from sluice_bench.records import Failure, RequestRecord, TokenSource
-from sluice_bench.stats.percentile import percentile_of
 
 TOOL = "guidellm"
 _PERCENTILES = {
@@ -128,7 +127,7 @@ def _summary(records: Sequence[RequestRecord], value: Callable[[RequestRecord], 
     frequency = Counter(found)
     return {
         "mean": of.mean,
-        "median": percentile_of(found, 0.5) if found else 0.0,
+        "median": _percentile(frequency, 0.5),
         "mode": max(sorted(frequency), key=lambda known: frequency[known], default=0.0),
         "variance": of.std**2,
         "std_dev": of.std,
@@ -136,11 +135,19 @@ def _summary(records: Sequence[RequestRecord], value: Callable[[RequestRecord], 
         "max": max(found, default=0.0),
         "count": len(found),
         "total_sum": math.fsum(found),
-        "percentiles": {
-            name: percentile_of(found, share) if found else 0.0 for name, share in _PERCENTILES.items()
-        },
+        "percentiles": {name: _percentile(frequency, share) for name, share in _PERCENTILES.items()},
         "pdf": None,
     }
+
+
+def _percentile(frequency: Counter[float], share: float) -> float:
+    """The first value at which the running sum of shares reaches `share`; rounding of that sum included."""
+    count, reached, value = frequency.total(), 0.0, 0.0
+    for value in sorted(frequency):
+        reached += frequency[value] / count
+        if reached >= share:
+            break
+    return value
 
 
 # --- from ------------------------------------------------------------------------------------------------

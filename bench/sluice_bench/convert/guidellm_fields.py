@@ -114,7 +114,7 @@ SUMMARISED: Mapping[str, Callable[[RequestRecord], float | None]] = {
     "output_token_count": lambda r: r.output_tokens,
     "total_token_count": total_tokens,
 }
-"""Distributions over requests, one value a request; GuideLLM's percentiles are nearest-rank, as ours."""
+"""Distributions over requests, one value a request; GuideLLM's percentiles are nearest-rank."""
 
 REFUSED_OF_OURS = {
     "config": "GuideLLM's own scenario",

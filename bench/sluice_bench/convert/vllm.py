@@ -260,7 +260,7 @@ def _remarks(texts: bool) -> tuple[str, ...]:
     )
     return (
         first,
-        "The last token is vLLM's last event with a choice, which may be the finish where chunks are unknown.",
+        "The last token is vLLM's last event with a choice, perhaps the finish, where chunks are unknown.",
         "vLLM takes token counts from usage, and tokenizes itself where there is none; the file does not say "
         "which.",
     )
