@@ -19,6 +19,7 @@ from sluice_bench.commands.ab_command import ab_command
 from sluice_bench.commands.audit_command import audit_command
 from sluice_bench.commands.client_cost_command import client_cost_command
 from sluice_bench.commands.convert_command import convert_command
+from sluice_bench.commands.parity_command import parity_command
 from sluice_bench.commands.prompts_command import prompts_command
 from sluice_bench.commands.quality_command import quality_command
 from sluice_bench.commands.run_command import run_command
@@ -203,6 +204,7 @@ app.command("convert")(convert_command)
 app.command("ladder")(ladder_command)
 app.command("ab")(ab_command)
 app.command("search")(search_command)
+app.command("parity")(parity_command)
 app.command("prompts")(prompts_command)
 app.command("quality")(quality_command)
 app.command("verify")(verify_command)
