@@ -20,6 +20,7 @@ TIME = 30s
 export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help run test compile torture fuzz lint format prompts bench bench-client bench-gateway bench-ladder bench-worker load lock clean
+.PHONY: help run test compile torture fuzz lint format prompts bench bench-gateway bench-ladder bench-parity bench-worker load lock clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -65,6 +66,9 @@ bench-ladder:  ## Measure what each batching mode of the worker buys, write docs
 
 bench-gateway:  ## Measure the gateway against its bars and beside others (ARGS="--only plain").
 	@$(SETUP) test && $(VENV)/bin/sluice-bench gateway $(ARGS)
+
+bench-parity:  ## Measure one server with vLLM's client and with ours, write docs/reports/parity.md (ARGS="--repeats 3").
+	@$(SETUP) test && $(VENV)/bin/sluice-bench parity $(ARGS)
 
 bench-worker:  ## Measure the worker on CPUs against its bars and other engines (ARGS="--only decode").
 	@$(SETUP) test && $(VENV)/bin/sluice-bench worker $(ARGS)

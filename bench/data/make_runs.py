@@ -1,8 +1,8 @@
-"""Makes the runs in bench/data/runs, which tests derive every figure of again: `python bench/data/make_runs.py`.
+"""Makes the runs in bench/data/runs, whose figures tests derive again: `python bench/data/make_runs.py`.
 
 Three loads on the null server of this machine: streams in a closed loop; an open loop while the server stands
-still twice, the second time for longer than clients wait; plain answers. Making them anew changes their digests, which
-the test then has to be told.
+still twice, the second time for longer than clients wait; plain answers. Making them anew changes their
+digests, which the test then has to be told.
 """
 
 from __future__ import annotations

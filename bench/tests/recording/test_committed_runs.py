@@ -1,7 +1,7 @@
 """The three runs in bench/data/runs: every figure derived again, bit for bit, wherever the tests run.
 
 The digests below are of the figures as they were first derived, on x86-64. Whoever derives them on another
-processor and gets other bits finds the figures named; equal digests everywhere are the proof that none differs.
+processor and gets other bits is told which figures differ; equal digests are the proof that none does.
 """
 
 from __future__ import annotations
