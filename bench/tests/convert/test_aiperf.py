@@ -97,6 +97,19 @@ def test_its_itl_is_tpot_and_its_icl_are_the_gaps() -> None:
     assert metrics["request_latency"]["value"] == pytest.approx(80 + span - 0.001)
 
 
+def test_times_are_of_day_counted_from_the_runs_start() -> None:
+    """The invented run began with the year 2026."""
+    new_year_ns = 1_767_225_600 * 1_000_000_000
+
+    [line] = exported(run_of(streamed(0, 2, random.Random(1))))
+
+    assert line["metadata"]["credit_issued_ns"] == new_year_ns
+    assert line["metadata"]["request_start_ns"] == new_year_ns + 1_000
+    assert line["metadata"]["request_ack_ns"] == new_year_ns + 70 * MS
+    records = aiperf.import_run(json.dumps(line).encode())
+    assert records.started_utc == "2026-01-01T00:00:00+00:00"
+
+
 def test_the_tokens_of_the_first_chunk_are_left_out_where_usage_tells_them() -> None:
     """As with AIPerf's per-chunk usage: ten tokens, four of them in the first chunk."""
     record = msgspec.structs.replace(
