@@ -23,7 +23,7 @@ def parity_command(
     ),
     only: Annotated[Lane | None, typer.Option(help="Just this server.")] = None,
     repeats: Annotated[int, typer.Option(min=1, help="Of each tool on each server, in turn.")] = 7,
-    requests: Annotated[int, typer.Option(min=1, help="Of each repeat.")] = 64,
+    requests: Annotated[int, typer.Option(min=1, help="Of each repeat.")] = 32,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests in flight.")] = 1,
     bundled_model: Annotated[Path, typer.Option(help="Folder of the bundled model.")] = BUNDLED_MODEL,
     peers_dir: Annotated[

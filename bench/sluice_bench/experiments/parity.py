@@ -54,7 +54,7 @@ class ParitySettings(msgspec.Struct, frozen=True, kw_only=True):
     """Of the bundled model; its tokenizer counts vLLM's prompts."""
     lanes: tuple[Lane, ...] = ("null", "worker")
     repeats: int = 7
-    requests: int = 64
+    requests: int = 32
     concurrency: int = 1
     tokens: int = 32
     first_ms: float = 100.0

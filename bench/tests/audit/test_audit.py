@@ -35,7 +35,7 @@ def verdicts(findings: Findings, verdict: str) -> set[str]:
     return {check for check, finding in findings.items() if finding["verdict"] == verdict}
 
 
-SLOW: dict[str, Any] = {"word_s": 0.002, "reading_s": 0.03}
+SLOW: dict[str, Any] = {"word_s": 0.0015, "reading_s": 0.02}
 """For what is told by time. Without it, who is faster is chance."""
 
 
