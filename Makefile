@@ -19,8 +19,7 @@ TIME = 30s
 # Tests and servers are hundreds of processes: each would compile the sources again where byte code is not kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help run test compile torture fuzz lint format prompts bench bench-client bench-gateway bench-ladder bench-worker load lock clean
-.PHONY: help run test compile torture fuzz lint format prompts bench bench-gateway bench-ladder bench-parity bench-worker load lock clean
+.PHONY: help run test compile torture fuzz lint format prompts bench bench-client bench-gateway bench-ladder bench-parity bench-worker load lock clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16

@@ -60,9 +60,6 @@ OPEN = {
 
 PARTLY_OPEN = {
     4: "the peak of tokens/s counted in chunks: there is no peak",
-    24: "null and 0 in another tool's format: none is written",
-    17: "warm-up requests that are measured prompts: there are no warm-up requests",
-    20: "the mean of several processes' p99: there is only one process",
 }
 
 PAUSE_NS = round(PAUSE_S * 1e9 * 0.9)
