@@ -10,6 +10,7 @@ the first/last event with text, n = output tokens):
     NTPOT         (last - s) / n
     TBT           gap between two arrivals of text, divided by the tokens of the later one, weighted by them
     stall         the longest gap between two arrivals of text
+    tokens/s      (n - 1) / (last - first), of one stream
 
 Chunks that came in one read are one arrival: between them the client saw no time pass.
 
@@ -25,7 +26,8 @@ exist for a request cannot be shown to meet its objective, so such a request is 
 Throughput has two windows. `whole` runs from the first scheduled to the last end, ramp and drain included.
 `steady` runs from the first text of the last of the initial requests to the sending of the last request:
 there the planned load really was in flight. Tokens are counted by arrival stamp; those of requests that
-failed later are among them, because the server did make them.
+failed later are among them, because the server did make them. The **peak** is the most output tokens in a
+whole second of the run, counted from its start; a last second that is cut short is none.
 
 A count that the server did not tell is unknown, and so is every total that it belongs to: `None`, never 0.
 How many answers came without usage is counted.
@@ -45,6 +47,7 @@ import msgspec
 
 from sluice_bench.records import Failure, RequestRecord
 from sluice_bench.stats.percentile import percentile
+from sluice_bench.stats.timeline import count_windows, peak_rate
 
 NS = 1e-9
 
@@ -115,6 +118,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     dispatch_lag_ms: Distribution | None
     whole: Window | None
     steady: Window | None
+    peak_tokens_per_s: float | None
+    """In a whole second; `None` of a run shorter than that, of plain answers, and with an unknown count."""
     good: int
     goodput_share: float
     goodput_per_s: float
@@ -186,6 +191,14 @@ def stall_s(record: RequestRecord) -> float | None:
     """The longest silence between two arrivals of text."""
     stamps = [stamp for stamp, _ in arrivals(record)]
     return max(((b - a) * NS for a, b in pairwise(stamps)), default=None)
+
+
+def stream_tokens_per_s(record: RequestRecord) -> float | None:
+    """(n - 1) / (last - first): the inverse of TPOT where the first arrival is one token."""
+    span_s = _between(record.first_token_ns, record.last_token_ns)
+    if not span_s or record.n_choices > 1 or record.output_tokens is None or record.output_tokens < 2:
+        return None
+    return (record.output_tokens - 1) / span_s
 
 
 def is_good(record: RequestRecord, objective: Objective) -> bool:
@@ -270,6 +283,7 @@ def summarise(records: Sequence[RequestRecord], objective: Objective, initial: i
         dispatch_lag_ms=distribution(_ms(dispatch_lag_s(record)) for record in records),
         whole=whole,
         steady=steady_window(records, initial),
+        peak_tokens_per_s=peak_tokens_per_s(records),
         good=good,
         goodput_share=good / len(records),
         goodput_per_s=good / whole.seconds if whole else 0.0,
@@ -304,9 +318,32 @@ def _failure_counts(records: Sequence[RequestRecord]) -> dict[str, int]:
 
 def whole_window(records: Sequence[RequestRecord]) -> Window | None:
     """From the first scheduled to the last end; `None` when nothing ended."""
+    span = whole_span(records)
+    return None if span is None else _window(records, *span)
+
+
+def whole_span(records: Sequence[RequestRecord]) -> tuple[int, int] | None:
+    """First schedule and last end; `None` when nothing ended."""
     ends = [record.end_ns for record in records if record.end_ns is not None]
-    start = min(record.scheduled_ns for record in records)
-    return _window(records, start, max(ends)) if ends else None
+    return (min(record.scheduled_ns for record in records), max(ends)) if ends else None
+
+
+def peak_tokens_per_s(records: Sequence[RequestRecord]) -> float | None:
+    """Of whole seconds; the last one does not count when the run ends inside it.
+
+    `None` with plain answers: when their tokens were made is unknown.
+    """
+    span = whole_span(records)
+    if span is None or span[0] >= span[1]:
+        return None
+    if any(record.last_token_ns is not None and not record.chunks for record in records):
+        return None
+    return peak_rate(count_windows(all_token_stamps(records), *span))
+
+
+def all_token_stamps(records: Iterable[RequestRecord]) -> list[tuple[int, int | None]]:
+    """(arrival, tokens) of every chunk; of a plain answer, its end and all of its tokens."""
+    return [stamped for record in records for stamped in _token_stamps(record)]
 
 
 def steady_window(records: Sequence[RequestRecord], initial: int) -> Window | None:
@@ -320,9 +357,7 @@ def steady_window(records: Sequence[RequestRecord], initial: int) -> Window | No
 
 
 def _window(records: Sequence[RequestRecord], start_ns: int, end_ns: int) -> Window | None:
-    tokens = known_total(
-        count for record in records for stamp, count in _token_stamps(record) if start_ns < stamp <= end_ns
-    )
+    tokens = known_total(count for stamp, count in all_token_stamps(records) if start_ns < stamp <= end_ns)
     return Window(seconds=(end_ns - start_ns) * NS, output_tokens=tokens) if end_ns > start_ns else None
 
 

@@ -13,6 +13,7 @@ of `+ - * /` and square roots alone (see `elementary`), so that whoever re-deriv
     paired        A against B in interleaved blocks
     saturation    the highest rate that meets an objective
     omission      what a closed loop did not see
+    timeline      windows of equal length, the last of them perhaps partial
     slo_profiles  objectives with a name
 
 None of these can repair a biased measurement: they take the numbers for what the run really did.

@@ -19,7 +19,7 @@ from .invented_run import small_run, streamed
 def test_the_digests_of_a_run_are_the_same_everywhere() -> None:
     meta = small_run().meta
     assert meta.records_sha256 == "88ee16e60e061ee2ae12f0aef389351ada8e1cbd932a5322e10a4f233a320d14"
-    assert meta.figures_sha256 == "2e01b834a9074b9e4cb04d888840cf4bf7cc21a434d10e641add334d697f8a63"
+    assert meta.figures_sha256 == "03a21852bfc4663d9fc54d409f13e4bcba5790f9a36f12cee504c453e38eee07"
 
 
 def test_every_field_is_in_the_digest() -> None:

@@ -43,6 +43,7 @@ from sluice_bench.runs.measured_run import RunSettings, load_plan
 from sluice_bench.runs.shards import MODULE, run_sharded
 from sluice_bench.schedule_options import ScheduleOptions
 from sluice_bench.stats.percentile import percentile
+from sluice_bench.stats.timeline import count_windows, lowest_rate, peak_rate
 from sluice_bench.target import Target
 from sluice_bench.workload import Asking, Shape, chat_requests, geometric_lengths
 from sluice_bench.workloads import suites
@@ -53,14 +54,10 @@ from ..http_double import serving
 from .adversary import LONG_EVENTS, LONG_TEXT, PAUSE_S, Adversary, asking, listening
 from .cheats import Trick, WordServer
 
-OPEN = {
-    23: "the last, partial window of a timeline: there is no timeline",
-}
+OPEN: dict[int, str] = {}
 """Traps without a test, because what they could spoil does not exist."""
 
-PARTLY_OPEN = {
-    4: "the peak of tokens/s counted in chunks: there is no peak",
-}
+PARTLY_OPEN: dict[int, str] = {}
 
 PAUSE_NS = round(PAUSE_S * 1e9 * 0.9)
 """What a silence is at least, whatever the clocks' steps."""
@@ -119,6 +116,14 @@ async def test_trap_04_a_chunk_of_four_tokens_is_four_tokens() -> None:
     assert sum(gap * tokens for gap, tokens in gaps) == pytest.approx(span_s)
     whole = metrics.whole_window([record])
     assert whole is not None and whole.output_tokens == 12
+
+
+async def test_trap_04_the_peak_counts_tokens_and_not_chunks() -> None:
+    """Three chunks of four tokens within a second, then silence until the run is longer than that."""
+    record = await ask_once("four-a-chunk")
+    later = msgspec.structs.replace(record, end_ns=record.scheduled_ns + 1_500_000_000)
+    assert ns(record.last_token_ns) - record.scheduled_ns < 10**9, "the machine stood still for a second"
+    assert metrics.peak_tokens_per_s([later]) == 12
 
 
 async def test_trap_05_words_cut_into_chunks_keep_the_servers_count() -> None:
@@ -390,6 +395,19 @@ async def test_trap_22_segments_are_sent_at_once(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Connection, "start", spied)
     await ask("one-token", 2)
     assert len(found) == 2 and all(found)
+
+
+def test_trap_23_a_partial_window_is_marked_and_is_neither_the_most_nor_the_least() -> None:
+    """Ten tokens in each of two seconds; then six in a tenth, which are no 60 tokens/s, or none."""
+    s, tenth = 10**9, 10**8
+    steady = [second * s + step * tenth for second in (0, 1) for step in range(1, 11)]
+    for stamps in ([*steady, *(2 * s + step * tenth // 6 for step in range(1, 7))], steady):
+        record = _timed(0, scheduled=0, stamps=stamps)
+        record = msgspec.structs.replace(record, end_ns=2 * s + tenth)
+        windows = count_windows(metrics.all_token_stamps([record]), 0, 2 * s + tenth)
+        assert [window.partial for window in windows] == [False, False, True]
+        assert (peak_rate(windows), lowest_rate(windows)) == (10, 10)
+        assert metrics.peak_tokens_per_s([record]) == 10
 
 
 async def test_trap_24_what_was_not_told_is_not_zero() -> None:
