@@ -22,6 +22,7 @@ from sluice_bench.commands.convert_command import convert_command
 from sluice_bench.commands.parity_command import parity_command
 from sluice_bench.commands.prompts_command import prompts_command
 from sluice_bench.commands.quality_command import quality_command
+from sluice_bench.commands.report_command import report_command
 from sluice_bench.commands.run_command import run_command
 from sluice_bench.commands.search_command import search_command
 from sluice_bench.commands.server_address import target_of
@@ -207,6 +208,7 @@ app.command("search")(search_command)
 app.command("parity")(parity_command)
 app.command("prompts")(prompts_command)
 app.command("quality")(quality_command)
+app.command("report")(report_command)
 app.command("verify")(verify_command)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +83,35 @@ def test_a_command_line_is_kept_without_its_secrets() -> None:
     typed = "sluice-bench run --api-key sk-1 --header 'X-Key: open sesame' --url http://h"
     kept = without_secrets(typed, "sk-1", ["X-Key: open sesame"])
     assert kept == "sluice-bench run --api-key *** --header 'X-Key: ***' --url http://h"
+    typed = "sluice-bench run --push http://me:s3cret@h:9091"
+    kept = without_secrets(typed, None, [], "http://me:s3cret@h:9091")
+    assert kept == "sluice-bench run --push http://***@h:9091"
+
+
+def test_a_run_as_csv_has_a_row_a_request(server: ServerProcess, tmp_path: Path) -> None:
+    path = tmp_path / "new" / "run.csv"
+    arguments = ["--concurrency", "2", "--requests", "6", "--output", str(path)]
+    result = runner.invoke(app, ["run", "--url", server.url, *arguments])
+    assert result.exit_code in (0, 3), result.output
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    assert [row["index"] for row in rows] == [str(index) for index in range(6)]
+    assert {row["output_tokens"] for row in rows} == {"5"}
+    assert all(float(row["tokens_per_s"]) > 0 for row in rows)
+
+
+def test_a_run_that_cannot_be_kept_or_pushed_ends_with_a_sentence(
+    server: ServerProcess, tmp_path: Path
+) -> None:
+    run = ["run", "--url", server.url, "--concurrency", "2", "--requests", "2"]
+    (tmp_path / "file").write_text("")
+    for arguments, sentence in (
+        (["--output", str(tmp_path / "file" / "run.csv")], "cannot be written"),
+        (["--push", f"http://me:s3cret@127.0.0.1:{free_port()}"], "did not take the figures"),
+    ):
+        result = runner.invoke(app, [*run, *arguments])
+        assert result.exit_code == 1
+        assert sentence in " ".join(result.output.split())
+        assert "s3cret" not in result.output and "Traceback" not in result.output
 
 
 def test_run_asks_for_plain_answers_too(server: ServerProcess) -> None:

@@ -15,6 +15,7 @@ from sluice_bench.commands.server_address import first_model, header_of, target_
 from sluice_bench.metrics import Objective
 from sluice_bench.omission_warning import omission_line
 from sluice_bench.recording.run_record import RunRecord
+from sluice_bench.reports.csv_table import csv_text
 from sluice_bench.run_load import LoadOptions, RunLoad, choose_load
 from sluice_bench.runs.measured_run import RunSettings
 from sluice_bench.runs.run_estimates import estimate_run
@@ -58,10 +59,11 @@ def run_command(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="Write the run here: FILE.parquet for `sluice-bench verify`, else summary and records "
-            "as JSON."
+            help="Write the run here: FILE.parquet for `verify` and `report`, FILE.csv one row a request, "
+            "else summary and records as JSON."
         ),
     ] = None,
+    push: options.PushUrl = None,
 ) -> None:
     """Load a server and report latency, throughput and goodput.
 
@@ -105,14 +107,19 @@ def run_command(
         hard_stop_s=stop_after_s,
         stop_when=stop_rule_of(stop_when, one_client=processes == 1 and not sessions),
         variant=variant,
-        command=without_secrets(command_line(), api_key, headers or ()),
+        command=without_secrets(command_line(), api_key, headers or (), push),
     )
     for line in load.lines():
         console.print(line, soft_wrap=True, highlight=False)
     run = measure_here(settings, force=force)
     _print_run(run)
     if output is not None:
-        _write(run, output)
+        try:
+            _write(run, output)
+        except OSError as error:
+            fail(f"{output} cannot be written: {error}.")
+    if push is not None:
+        _push(run, push)
     _conclude(run)
 
 
@@ -134,9 +141,12 @@ def stop_rule_of(text: str | None, *, one_client: bool) -> StopRule | None:
         fail(f"--stop-when FIGURE:SHARE: {error}.")
 
 
-def without_secrets(command: str, api_key: str | None, headers: Sequence[str]) -> str:
+def without_secrets(
+    command: str, api_key: str | None, headers: Sequence[str], push_url: str | None = None
+) -> str:
     """The command line for others to read."""
-    for secret in (api_key, *(text.partition(":")[2].strip() for text in headers)):
+    credentials = (push_url or "").partition("://")[2].rpartition("@")[0]
+    for secret in (api_key, *(text.partition(":")[2].strip() for text in headers), credentials):
         command = command.replace(secret, "***") if secret else command
     return command
 
@@ -169,6 +179,11 @@ def load_lines(run: RunRecord) -> list[str]:
 
 
 def _write(run: RunRecord, output: Path) -> None:
+    if output.suffix == ".csv":
+        output.parent.mkdir(parents=True, exist_ok=True)
+        output.write_text(csv_text([(output.stem, run)]), encoding="utf-8")
+        console.print(f"Wrote {output}, {len(run.requests)} requests.", highlight=False)
+        return
     if output.suffix != ".parquet":
         calibration = run.meta.calibration
         write_json(output, {"summary": run.summary, "calibration": calibration, "records": run.requests})
@@ -177,6 +192,16 @@ def _write(run: RunRecord, output: Path) -> None:
 
     write_run(run, output)
     console.print(f"Wrote {output}; figures {run.meta.figures_sha256[:16]}.", highlight=False)
+
+
+def _push(run: RunRecord, url: str) -> None:
+    from sluice_bench.reports.push import PushFailed, push
+
+    try:
+        push(run, url)
+    except PushFailed as error:
+        fail(f"{error}.")
+    console.print("Pushed.", highlight=False)
 
 
 def _conclude(run: RunRecord) -> None:

@@ -91,4 +91,8 @@ StopWhen = Annotated[
     ),
 ]
 Seed = Annotated[int, typer.Option(help="Of prompts and arrivals: same seed, same bytes, same times.")]
+PushUrl = Annotated[
+    str | None,
+    typer.Option("--push", help="Send the figures to a Prometheus push gateway, e.g. http://HOST:9091."),
+]
 Variant = Annotated[str, typer.Option(help="A word for what is measured, kept in the run file.")]
