@@ -170,20 +170,7 @@ def pareto(points: Sequence[tuple[float, float]], more_is_better: bool) -> list[
 
 
 def _picture(measure: QualityMeasure, pairs: Sequence[Pair]) -> Picture:
-    speeds = [run.throughput for run, _ in pairs]
-    known = [speed for speed in speeds if speed is not None]
-    points = [
-        PlotPoint(
-            x=speed.value,
-            x_low=speed.low,
-            x_high=speed.high,
-            y=value.value,
-            y_low=value.low,
-            y_high=value.high,
-            tip=f"{run.label}: {interval(speed)} tokens/s, {measure.title} {interval(value)}",
-        )
-        for speed, (run, value) in zip(known, pairs, strict=True)
-    ]
+    points = [_point(run, value, measure) for run, value in pairs]
     best = pareto([(point.x, point.y) for point in points], measure.more_is_better)
     frontier = tuple(PlotPoint(x=points[place].x, y=points[place].y) for place in best)
     series = tuple(
@@ -202,13 +189,23 @@ def _picture(measure: QualityMeasure, pairs: Sequence[Pair]) -> Picture:
         height=280,
     )
     rows = tuple(
-        (run.label, interval(speed), interval(value), "yes" if place in best else "no")
-        for place, (speed, (run, value)) in enumerate(zip(known, pairs, strict=True))
+        (run.label, interval(run.throughput), interval(value), "yes" if place in best else "no")
+        for place, (run, value) in enumerate(pairs)
     )
-    table = Table(
-        caption=f"{measure.title} and speed",
-        columns=("run", "output tokens/s", measure.title, "on the frontier"),
-        rows=rows,
-    )
-
+    columns = ("run", "output tokens/s", measure.title, "on the frontier")
+    table = Table(caption=f"{measure.title} and speed", columns=columns, rows=rows)
     return picture(f"frontier-{measure.key}", partial(draw, plot), table)
+
+
+def _point(run: RunFigures, value: Estimate, measure: QualityMeasure) -> PlotPoint:
+    speed = run.throughput
+    assert speed is not None  # such runs have no value here
+    return PlotPoint(
+        x=speed.value,
+        x_low=speed.low,
+        x_high=speed.high,
+        y=value.value,
+        y_low=value.low,
+        y_high=value.high,
+        tip=f"{run.label}: {interval(speed)} tokens/s, {measure.title} {interval(value)}",
+    )
