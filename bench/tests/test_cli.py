@@ -15,6 +15,8 @@ from sluice_bench.commands.run_command import without_secrets
 from sluice_bench.processes import ServerProcess, free_port, null_server_process
 from sluice_bench.recording.run_file import read_run
 
+from .reports.test_push import gateway
+
 runner = CliRunner()
 pytestmark = pytest.mark.usefixtures("few_probes")
 
@@ -97,6 +99,20 @@ def test_a_run_as_csv_has_a_row_a_request(server: ServerProcess, tmp_path: Path)
     assert [row["index"] for row in rows] == [str(index) for index in range(6)]
     assert {row["output_tokens"] for row in rows} == {"5"}
     assert all(float(row["tokens_per_s"]) > 0 for row in rows)
+
+
+def test_a_run_is_pushed_and_its_file_keeps_no_password(server: ServerProcess, tmp_path: Path) -> None:
+    path = tmp_path / "run.parquet"
+    with gateway() as (pushed, address):
+        arguments = ["--output", str(path), "--push", f"http://me:s3cret@{address}"]
+        result = runner.invoke(
+            app, ["run", "--url", server.url, "--concurrency", "2", "--requests", "6", *arguments]
+        )
+    assert result.exit_code in (0, 3), result.output
+    [(_, group, authorization, body)] = pushed.seen
+    assert "/metrics/job/sluice_bench/" in group and authorization is not None
+    assert 'sluice_bench_requests{outcome="complete"} 6.0' in body
+    assert b"s3cret" not in path.read_bytes()
 
 
 def test_a_run_that_cannot_be_kept_or_pushed_ends_with_a_sentence(
