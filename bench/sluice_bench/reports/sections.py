@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from sluice_bench.omission_warning import omission_line
 from sluice_bench.reports.cost import Price, cost_section
 from sluice_bench.reports.distributions import distribution_pictures
 from sluice_bench.reports.frontier import QualityFound, frontier_section
@@ -87,6 +88,10 @@ def _warnings(runs: Sequence[RunFigures]) -> Iterator[str]:
     ]
     if lines:
         yield f"Answers shorter than asked: {'; '.join(lines)}. Other lengths are other work."
+    for run in runs:
+        hidden = omission_line(run.run.requests, closed_loop=run.run.meta.load.loop == "closed")
+        if hidden:
+            yield f"{run.label}: {hidden}"
     if not asked_the_same(runs):
         yield "These runs did not all ask the same (workloads or seeds differ): compare with that in mind."
 

@@ -6,7 +6,8 @@ the last one, it is grey and counts in no highest or lowest rate.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import groupby
 from typing import TypeVar
@@ -14,8 +15,9 @@ from typing import TypeVar
 import msgspec
 
 from sluice_bench import metrics
+from sluice_bench.engine_load import LoadSample
 from sluice_bench.reports.chart import Plot, PlotPoint, Series, draw
-from sluice_bench.reports.page import Picture, Table, figure, known, picture
+from sluice_bench.reports.page import NOTHING, Picture, Table, figure, known, picture
 from sluice_bench.reports.run_figures import RunFigures, token_windows
 from sluice_bench.reports.scene import Scene, stacked
 from sluice_bench.stats.percentile import percentile_of
@@ -38,6 +40,10 @@ class Moment(msgspec.Struct, frozen=True, kw_only=True):
     ttft_p50_ms: float | None
     """Of the requests whose first token came in it; `None` when there is none."""
     partial: bool
+    running: float | None
+    """By the engine, mean of its samples in this window; `None` when it was not asked or did not say."""
+    waiting: float | None
+    kv_used_ratio: float | None
 
 
 def timeline_picture(run: RunFigures) -> Picture | None:
@@ -52,16 +58,18 @@ def timeline_picture(run: RunFigures) -> Picture | None:
 
 def _scene(run: RunFigures, moments: Sequence[Moment], width: float) -> Scene:
     panels = [
-        _panel(moments, f"{run.label}: requests in flight", [moment.in_flight for moment in moments]),
+        _load_panel(run, moments),
         _panel(moments, "Output tokens/s", [moment.tokens_per_s for moment in moments]),
         _panel(moments, "TTFT, user, p50, ms", [moment.ttft_p50_ms for moment in moments]),
     ]
+    if cache := _cache_panel(run, moments):
+        panels.append(cache)
     panels[-1] = msgspec.structs.replace(panels[-1], x_label="seconds since the first request was due")
     return stacked(
         [draw(panel, width) for panel in panels],
         f"Timeline of {run.label}",
-        "Requests in flight, output tokens per second and TTFT over the time of the run. The numbers are in "
-        "the table below.",
+        "Requests in flight, output tokens per second, TTFT, and what the engine said of its load over the "
+        "time of the run. The numbers are in the table below.",
     )
 
 
@@ -92,6 +100,7 @@ def moments_of(run: RunFigures, windows: Sequence[CountWindow]) -> list[Moment]:
         ),
         windows,
     )
+    told = _by_window(((sample.at_ns, sample) for sample in run.run.meta.server.samples), windows)
     return [
         Moment(
             start_s=(window.start_ns - start_ns) * metrics.NS,
@@ -100,8 +109,11 @@ def moments_of(run: RunFigures, windows: Sequence[CountWindow]) -> list[Moment]:
             tokens_per_s=window.rate_per_s,
             ttft_p50_ms=percentile_of(found, 0.5) if found else None,
             partial=window.partial,
+            running=_mean(sample.running for sample in samples),
+            waiting=_mean(sample.waiting for sample in samples),
+            kv_used_ratio=_mean(sample.kv_used_ratio for sample in samples),
         )
-        for window, level, found in zip(windows, levels, waits, strict=True)
+        for window, level, found, samples in zip(windows, levels, waits, told, strict=True)
     ]
 
 
@@ -114,6 +126,11 @@ def _by_window(stamped: Iterable[tuple[int, Found]], windows: Sequence[CountWind
         if start_ns < stamp <= end_ns:
             found[(stamp - start_ns - 1) // width_ns].append(what)
     return found
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    told = [value for value in values if value is not None]
+    return math.fsum(told) / len(told) if told else None
 
 
 def _panel(moments: Sequence[Moment], title: str, values: Sequence[float | None]) -> Plot:
@@ -130,6 +147,52 @@ def _panel(moments: Sequence[Moment], title: str, values: Sequence[float | None]
         height=110,
         shaded_x=((last.start_s, last.end_s, reason),) if last.partial else (),
     )
+
+
+def _load_panel(run: RunFigures, moments: Sequence[Moment]) -> Plot:
+    """Requests in flight as the client had them, and as the engine told them."""
+    title = f"{run.label}: requests in flight"
+    panel = _panel(moments, title, [moment.in_flight for moment in moments])
+    told = _told(
+        _sampled(run, moments, "running, by the engine", 1, lambda sample: sample.running),
+        _sampled(run, moments, "waiting, by the engine", 2, lambda sample: sample.waiting),
+    )
+    if not told:
+        return panel
+    named = [msgspec.structs.replace(series, name="by the client") for series in panel.series]
+    return msgspec.structs.replace(panel, series=(*named, *told), key=True)
+
+
+def _cache_panel(run: RunFigures, moments: Sequence[Moment]) -> Plot | None:
+    told = _told(_sampled(run, moments, "", 0, lambda sample: sample.kv_used_ratio))
+    if not told:
+        return None
+    panel = _panel(moments, "KV cache used, by the engine", [None] * len(moments))
+    return msgspec.structs.replace(panel, series=told, show_y_as_share=True)
+
+
+def _told(*series: Series) -> tuple[Series, ...]:
+    """Those of which the engine told anything."""
+    return tuple(one for one in series if one.points)
+
+
+def _sampled(
+    run: RunFigures,
+    moments: Sequence[Moment],
+    name: str,
+    number: int,
+    value: Callable[[LoadSample], float | None],
+) -> Series:
+    """A gauge of the engine, at the times at which it was asked within the run."""
+    span = metrics.whole_span(run.requests)
+    start_ns = 0 if span is None else span[0]
+    points = tuple(
+        PlotPoint(x=at_s, y=found)
+        for sample in run.run.meta.server.samples
+        if 0 <= (at_s := (sample.at_ns - start_ns) * metrics.NS) <= moments[-1].end_s
+        and (found := value(sample)) is not None
+    )
+    return Series(name=name, number=number, points=points, markers=len(points) < 2)
 
 
 def _pieces(moments: Sequence[Moment], values: Sequence[float | None]) -> Iterator[Series]:
@@ -155,17 +218,23 @@ def _notes(windows: Sequence[CountWindow]) -> tuple[str, ...]:
 
 
 def _table(run: RunFigures, moments: Sequence[Moment]) -> Table:
+    columns = ["seconds", "in flight, mean", "output tokens/s", "TTFT, user, p50, ms"]
+    sampled = bool(run.run.meta.server.samples)
+    if sampled:
+        columns += ["running, by the engine", "waiting, by the engine", "KV cache used"]
     rows = tuple(
         (
             f"{moment.start_s:g}–{moment.end_s:.4g}{' (partial)' if moment.partial else ''}",
             f"{moment.in_flight:.1f}",
             known(moment.tokens_per_s),
             figure(moment.ttft_p50_ms),
+            *(_engine_cells(moment) if sampled else ()),
         )
         for moment in moments
     )
-    return Table(
-        caption=f"Timeline of {run.label}",
-        columns=("seconds", "in flight, mean", "output tokens/s", "TTFT, user, p50, ms"),
-        rows=rows,
-    )
+    return Table(caption=f"Timeline of {run.label}", columns=tuple(columns), rows=rows)
+
+
+def _engine_cells(moment: Moment) -> tuple[str, str, str]:
+    used = NOTHING if moment.kv_used_ratio is None else f"{moment.kv_used_ratio:.1%}"
+    return figure(moment.running), figure(moment.waiting), used

@@ -9,6 +9,7 @@ import msgspec
 import pytest
 
 from sluice_bench import metrics
+from sluice_bench.engine_load import LoadSample
 from sluice_bench.recording.run_record import RunRecord
 from sluice_bench.records import Chunk
 from sluice_bench.reports import sections
@@ -36,7 +37,7 @@ from sluice_bench.reports.timeline_plot import MOST_WINDOWS, moments_of, run_win
 from sluice_bench.stats.estimate import Estimate
 from sluice_bench.stats.intervals import percentile_interval
 
-from ..recording.invented_run import never_sent, plain_without_usage, run_of
+from ..recording.invented_run import MS, START_NS, never_sent, plain_without_usage, run_of
 from .invented_runs import closed_run
 
 
@@ -157,6 +158,26 @@ def test_a_line_of_a_timeline_is_broken_where_nothing_is_known() -> None:
     assert len(lines) == 1 + 1 + 2  # in flight, tokens/s, and TTFT in two pieces
     assert all("–" in row[0] for row in picture.table.rows)
     assert NOTHING in {row[-1] for row in picture.table.rows}
+
+
+def test_what_the_engine_said_of_its_load_stands_in_the_timeline() -> None:
+    run = closed_run(3, 120)
+    samples = (
+        LoadSample(START_NS - 1, 9.0, 9.0, 0.9),  # before the run
+        LoadSample(START_NS + 500 * MS, 2.0, 1.0, None),
+        LoadSample(START_NS + 1_500 * MS, 3.0, None, None),
+    )
+    server = msgspec.structs.replace(run.meta.server, samples=samples)
+    sampled = msgspec.structs.replace(run, meta=msgspec.structs.replace(run.meta, server=server))
+    picture = timeline_picture(figures_of([("x", sampled)])[0])
+    assert picture is not None
+    told = [row[4:] for row in picture.table.rows if row[4] != NOTHING]
+    assert told == [("2.00", "1.00", NOTHING), ("3.00", NOTHING, NOTHING)]
+    texts = {getattr(shape, "text", "") for shape in picture.wide.shapes}
+    assert {"by the client", "running, by the engine", "waiting, by the engine"} <= texts
+    assert "KV cache used, by the engine" not in texts  # it said nothing of it
+    silent = timeline_picture(figures_of([("x", run)])[0])
+    assert silent is not None and len(silent.table.columns) == 4
 
 
 def test_lanes_of_a_long_run_are_some_of_it_evenly() -> None:
