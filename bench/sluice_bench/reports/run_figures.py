@@ -69,9 +69,9 @@ class RunFigures(msgspec.Struct, frozen=True, kw_only=True):
         return settings.rate_per_s if settings.loop == "open" else settings.concurrency
 
     @property
-    def requests(self) -> list[RequestRecord]:
+    def requests(self) -> tuple[RequestRecord, ...]:
         """Those that count; warm-up requests do not."""
-        return measured(self.run)
+        return self.run.measured
 
     def values_ms(self, metric: Metric) -> list[float]:
         """Of complete requests, in the order of their index."""
@@ -84,11 +84,6 @@ class RunFigures(msgspec.Struct, frozen=True, kw_only=True):
     def goodput(self) -> Estimate:
         """Share of scheduled requests that were good."""
         return share_interval(self.summary.good, self.summary.scheduled)
-
-
-def measured(run: RunRecord) -> list[RequestRecord]:
-    """All but warm-up requests."""
-    return [record for record in run.requests if record.phase == "measured"]
 
 
 def values_ms(requests: Iterable[RequestRecord], metric: Metric) -> list[float]:
@@ -155,7 +150,7 @@ def figures_of(runs: Iterable[tuple[str, RunRecord]]) -> tuple[RunFigures, ...]:
 
 
 def _figures(label: str, number: int, run: RunRecord) -> RunFigures:
-    summary, requests = run.summary, measured(run)
+    summary, requests = run.summary, run.measured
     return RunFigures(
         label=label,
         number=number,
