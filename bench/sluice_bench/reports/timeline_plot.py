@@ -26,6 +26,8 @@ from sluice_bench.stats.timeline import CountWindow, lowest_rate, mean_levels, p
 Found = TypeVar("Found")
 
 MOST_WINDOWS = 90
+_MOST_MARKED = 60
+"""So few samples of the engine are shown as such; between them nobody knows."""
 _WIDTHS_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 
 
@@ -192,7 +194,7 @@ def _sampled(
         if 0 <= (at_s := (sample.at_ns - start_ns) * metrics.NS) <= moments[-1].end_s
         and (found := value(sample)) is not None
     )
-    return Series(name=name, number=number, points=points, markers=len(points) < 2)
+    return Series(name=name, number=number, points=points, markers=len(points) <= _MOST_MARKED)
 
 
 def _pieces(moments: Sequence[Moment], values: Sequence[float | None]) -> Iterator[Series]:
