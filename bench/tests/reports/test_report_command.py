@@ -11,6 +11,9 @@ from typer.testing import CliRunner
 
 from sluice_bench.cli import app
 from sluice_bench.recording.run_file import write_run
+from sluice_bench.reports.search_plot import read_search
+from sluice_bench.runs.rate_search import ProbePoint, RateSearch
+from sluice_bench.stats.slo_profiles import PROFILES
 
 from .invented_runs import closed_run
 from .test_figures import quality_file
@@ -53,6 +56,22 @@ def test_everything_is_written(files: list[str], tmp_path: Path) -> None:
     assert {"a-against-b-1", "search", "cost-1", "cost-2", "timeline-1", "lanes-2"} <= set(drawn)
     for path in (tmp_path / "svg").iterdir():
         ElementTree.parse(path)
+
+
+def test_a_search_file_is_read_as_the_search_writes_it(tmp_path: Path) -> None:
+    point = ProbePoint(
+        rate=2.0, overload_rate=None, settled=True, scheduled=9, failures={}, void=False, ttft_ms=None,
+        tpot_ms=None, strain=None, ttft_p50_ms=None, tpot_p50_ms=None, e2e_p50_ms=None, tokens_per_s=50.0,
+        complete_per_s=1.9, good_share=0.5,
+    )  # fmt: skip
+    written = RateSearch(
+        profile=PROFILES[0], low=1.0, high=9.0, points=(point,), rate=None, met=None, failed=2.0,
+        cliff=False, recovers=None, void=False,
+    )  # fmt: skip
+    path = tmp_path / "search.json"
+    path.write_bytes(msgspec.json.encode(written))
+    found = read_search(path)
+    assert (found.failed, found.points[0].rate, found.points[0].verdict) == (2.0, 2.0, "not met")
 
 
 @pytest.mark.parametrize(
