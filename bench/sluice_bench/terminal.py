@@ -19,10 +19,10 @@ console = Console()
 errors = Console(stderr=True)
 
 
-def fail(message: str) -> NoReturn:
-    """Say why in red and end with status 1."""
-    errors.print(message, style="red", markup=False)
-    raise typer.Exit(1)
+def fail(message: str, status: int = 1) -> NoReturn:
+    """Say why in red and end: with status 2 when something needed is missing."""
+    errors.print(message, style="red", markup=False, soft_wrap=True)
+    raise typer.Exit(status)
 
 
 def command_line() -> str:

