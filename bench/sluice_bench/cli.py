@@ -19,6 +19,13 @@ from sluice_bench.commands.ab_command import ab_command
 from sluice_bench.commands.audit_command import audit_command
 from sluice_bench.commands.client_cost_command import client_cost_command
 from sluice_bench.commands.convert_command import convert_command
+from sluice_bench.commands.experiment_command import experiment_command
+from sluice_bench.commands.mode_commands import (
+    compare_command,
+    http_command,
+    local_command,
+    speculative_command,
+)
 from sluice_bench.commands.parity_command import parity_command
 from sluice_bench.commands.prompts_command import prompts_command
 from sluice_bench.commands.quality_command import quality_command
@@ -30,7 +37,6 @@ from sluice_bench.commands.verify_command import verify_command
 from sluice_bench.gateway_bench import LANES, BenchSettings, GatewayBench, LaneName, run_bench
 from sluice_bench.gateway_bench import number_of_steps as gateway_steps
 from sluice_bench.gateway_report import figures_table, render_gateway
-from sluice_bench.ladder_command import ladder_command
 from sluice_bench.limits import QUICK_LIMITS, LimitsLoad, measure_limits
 from sluice_bench.limits import number_of_steps as limits_steps
 from sluice_bench.limits import table as limits_table
@@ -67,10 +73,13 @@ def ping_command(
     api_key: Annotated[
         str | None, typer.Option(envvar="OPENAI_API_KEY", help="Sent as a bearer token.")
     ] = None,
+    ping_only: Annotated[
+        bool, typer.Option("--ping-only", help="Ask for the models and no answer: nothing is generated.")
+    ] = False,
 ) -> None:
     """Ask a server for its models, one plain and one streamed answer. Status 1 when one of them fails."""
     try:
-        findings = ping.ping(target_of(url), model, api_key)
+        findings = ping.ping(target_of(url), model, api_key, generate=not ping_only)
     except ping.PingFailed as error:
         fail(str(error))
     for finding in findings:
@@ -202,10 +211,14 @@ def limits_command(
 app.command("client-cost")(client_cost_command)
 app.command("audit")(audit_command)
 app.command("convert")(convert_command)
-app.command("ladder")(ladder_command)
 app.command("ab")(ab_command)
 app.command("search")(search_command)
 app.command("parity")(parity_command)
+app.command("experiment")(experiment_command)
+app.command("local")(local_command)
+app.command("http")(http_command)
+app.command("compare")(compare_command)
+app.command("speculative")(speculative_command)
 app.command("prompts")(prompts_command)
 app.command("quality")(quality_command)
 app.command("report")(report_command)

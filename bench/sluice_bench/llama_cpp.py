@@ -43,7 +43,7 @@ class LlamaCpp(msgspec.Struct, frozen=True):
 def installed_llama_cpp(folder: Path, on_step: Callable[[str], None]) -> LlamaCpp:
     """The programs below `folder`, building what is missing (some minutes). Raises `PeerUnavailable`."""
     home = folder / f"{PACKAGE}-{VERSION}"
-    programs = LlamaCpp(home / "build" / "bin" / "llama-server", home / "build" / "bin" / "llama-quantize")
+    programs = llama_programs(home)
     complete = home / "installed"
     if complete.exists():
         return programs
@@ -58,6 +58,12 @@ def installed_llama_cpp(folder: Path, on_step: Callable[[str], None]) -> LlamaCp
         run_step(command, _BUILD_LIMIT_S)
     complete.touch()
     return programs
+
+
+def llama_programs(home: Path) -> LlamaCpp:
+    """Where the programs of a build in `home` are."""
+    folder = home / "build" / "bin"
+    return LlamaCpp(folder / "llama-server", folder / "llama-quantize")
 
 
 def build_commands(home: Path, jobs: int) -> list[list[str]]:

@@ -21,11 +21,18 @@ class PingFailed(Exception):
     """The server did not answer as an OpenAI-compatible one does; the message says how."""
 
 
-def ping(target: Target, model: str | None, api_key: str | None) -> list[str]:
-    """One sentence per thing that works. Raises `PingFailed` at the first that does not."""
+def ping(target: Target, model: str | None, api_key: str | None, *, generate: bool = True) -> list[str]:
+    """One sentence per thing that works; without `generate` no answer is asked for, only the models.
+
+    Raises `PingFailed` at the first that does not.
+    """
     known = models(target, api_key)
+    if not generate and model is not None and model not in known:
+        raise PingFailed(f"{target.authority} has no model {model} but: {', '.join(known)}.")
     model = model or known[0]
     findings = [f"{len(known)} models: {', '.join(known)}"]
+    if not generate:
+        return findings
     for stream in (False, True):
         asking = Asking(model=model, stream=stream, api_key=api_key)
         request = chat_requests(target, _SHAPE, asking, 1, seed=1)[0]

@@ -245,7 +245,7 @@ def worker_command(
     return [*command, "--kv-memory", f"{kv_bytes // 2**20}MiB", *options]
 
 
-def llama_command(program: Path, gguf: Path, port: int, threads: int) -> list[str]:
+def llama_command(program: Path, gguf: Path, port: int | str, threads: int) -> list[str]:
     """llama.cpp's server: 32 slots over one KV cache, flash attention, no prompt remembered."""
     command = [str(program), "--model", str(gguf), "--host", "127.0.0.1", "--port", str(port)]
     command += ["--alias", MODEL_NAME, "-np", str(_SLOTS), "-c", str(_LLAMA_CONTEXT), "--kv-unified"]
@@ -253,7 +253,7 @@ def llama_command(program: Path, gguf: Path, port: int, threads: int) -> list[st
     return [*command, "--no-cache-prompt", "--cache-ram", "0"]
 
 
-def vllm_command(python: Path, checkpoint: Path, port: int) -> list[str]:
+def vllm_command(python: Path, checkpoint: Path, port: int | str, context: int = _VLLM_CONTEXT) -> list[str]:
     """vLLM's server on CPUs, as a module of the interpreter that has it."""
     command = [str(python), "-m", "vllm.entrypoints.openai.api_server", "--model", str(checkpoint)]
     command += [
@@ -266,7 +266,7 @@ def vllm_command(python: Path, checkpoint: Path, port: int) -> list[str]:
         "--dtype",
         "bfloat16",
     ]
-    command += ["--max-model-len", str(_VLLM_CONTEXT), "--max-num-seqs", str(_SLOTS)]
+    command += ["--max-model-len", str(context), "--max-num-seqs", str(_SLOTS)]
     return [*command, "--no-enable-prefix-caching"]
 
 
