@@ -19,7 +19,7 @@ TIME = 30s
 # Tests and servers are hundreds of processes: each would compile the sources again where byte code is not kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help run test compile torture fuzz lint format prompts bench bench-client bench-gateway bench-ladder bench-parity bench-worker load lock clean
+.PHONY: help run test compile torture fuzz lint format prompts bench bench-client bench-gateway bench-parity bench-worker load lock clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -57,11 +57,8 @@ format:  ## Rewrite the sources in the project's style.
 prompts:  ## Write bench/data/prompts.jsonl, which all suites of `sluice-bench run` are made of.
 	@$(SETUP) test && $(VENV)/bin/sluice-bench prompts $(ARGS)
 
-bench:  ## Measure gateway and worker, write docs/reports/baseline.md (ARGS="--quick"; VARIANT=dynamic: one batching mode).
-	@$(SETUP) test && $(VENV)/bin/sluice-bench $(if $(VARIANT),ladder --only $(VARIANT),baseline) $(ARGS)
-
-bench-ladder:  ## Measure what each batching mode of the worker buys, write docs/reports/batching.md (ARGS="--repeats 1").
-	@$(SETUP) test && $(VENV)/bin/sluice-bench ladder $(ARGS)
+bench:  ## Measure gateway and worker, write docs/reports/baseline.md (ARGS="--quick"; VARIANT=dynamic: one way of batching).
+	@$(SETUP) test && $(VENV)/bin/sluice-bench $(if $(VARIANT),experiment batching --only $(VARIANT),baseline) $(ARGS)
 
 bench-gateway:  ## Measure the gateway against its bars and beside others (ARGS="--only plain").
 	@$(SETUP) test && $(VENV)/bin/sluice-bench gateway $(ARGS)

@@ -23,7 +23,6 @@ barrel engine cotton pocket ribbon tunnel valley walnut basket cradle dragon emb
 hammer ivory jacket kettle
 """
 _WORDS = tuple(_VOCABULARY.split())
-_FREQUENT = (" ", "e", "a", "o")
 
 
 class Shape(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,25 +63,6 @@ def token_requests(
     """Completion requests whose prompts are token ids: lengths are exact, whatever the tokenizer."""
     bodies = [{"prompt": list(prompt)} for prompt in prompts]
     return [_wire(target, "/v1/completions", body, output_tokens, asking) for body in bodies]
-
-
-def early_ending_requests(
-    target: Target,
-    prompts: Sequence[Sequence[int]],
-    lengths: Sequence[int],
-    max_tokens: int,
-    asking: Asking,
-) -> list[WireRequest]:
-    """Completion requests that may take `max_tokens` and end about one token after their `lengths`.
-
-    As chat does: the server cannot know how long an answer will be, only how long it may be. A request ends
-    with the first of some frequent strings after `min_tokens` (an extension of vLLM's and Sluice's worker).
-    """
-    bodies = [
-        {"prompt": list(prompt), "min_tokens": length, "stop": list(_FREQUENT)}
-        for prompt, length in zip(prompts, lengths, strict=True)
-    ]
-    return [_wire(target, "/v1/completions", body, max_tokens, asking) for body in bodies]
 
 
 def geometric_lengths(count: int, mean: int, low: int, high: int, seed: int) -> list[int]:

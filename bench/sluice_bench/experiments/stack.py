@@ -7,6 +7,7 @@ here reaches, so that an engine and not the gateway decides what waits.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Literal
 
 import msgspec
 
+from sluice_bench.experiments.requirement import need_stack
 from sluice_bench.processes import ServerFailed, ServerProcess, free_port, script
 
 MODEL_NAME = "bench"
@@ -78,6 +80,17 @@ def running_stack(engines: Sequence[Engine], folder: Path) -> Iterator[Stack]:
             environment={"SLUICE_STORE_URL": f"sqlite:///{folder / 'sluice.db'}"},
         )
         yield Stack(_started(running, gateway), servers)
+
+
+@contextmanager
+def bundled_gateway() -> Iterator[str]:
+    """The address of a gateway before the bundled worker. Raises `RequirementMissing`, `ServerFailed`."""
+    need_stack()
+    with (
+        tempfile.TemporaryDirectory(prefix="sluice-bench-") as name,
+        running_stack([worker_engine("worker", Path("sluice-tiny"))], Path(name)) as stack,
+    ):
+        yield stack.gateway.url
 
 
 def engine_process(engine: Engine, folder: Path) -> ServerProcess:
