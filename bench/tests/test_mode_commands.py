@@ -27,45 +27,47 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
         yield process
 
 
-def mode(*arguments: str) -> Result:
-    return runner.invoke(app, [*arguments, "--requests", "3", "--iterations", "2", "--warm-up", "1"])
-
-
-def test_http_says_how_far_figures_scatter(server: ServerProcess, tmp_path: Path) -> None:
-    results = ("--variant", "mine", "--results", str(tmp_path))
-    result = mode("http", "--url", server.url, *results)
-
+@pytest.fixture(scope="module")
+def kept(server: ServerProcess, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two runs that are called `before`."""
+    folder = tmp_path_factory.mktemp("results")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sluice_bench.calibration.MIN_PROBES", 4)
+        result = mode("http", "--url", server.url, "--variant", "before", "--results", str(folder))
     assert result.exit_code == 0, result.output
     assert "2 iterations of 3 requests" in result.output
-    assert all(word in result.output for word in ("mean", "median", "std", "TTFT p50 ms", "output tokens/s"))
-    runs = [read_run(path) for path in sorted((tmp_path / "mine").iterdir())]
+    assert all(word in result.output for word in ("mean", "median", "std", "TTFT p50 ms", "tokens/s"))
+    return folder
+
+
+def mode(*arguments: str) -> Result:
+    command, *others = arguments
+    few = ("--requests", "3", "--iterations", "2", "--warm-up", "1")
+    return runner.invoke(app, [command, *few, *others])
+
+
+def test_runs_with_a_name_are_kept_without_their_warm_up(kept: Path) -> None:
+    runs = [read_run(path) for path in sorted((kept / "before").iterdir())]
     assert [len(run.requests) for run in runs] == [3, 3]
     assert len({run.meta.workload_sha256 for run in runs}) == 2
 
 
-def test_http_keeps_nothing_without_a_name(server: ServerProcess, tmp_path: Path) -> None:
-    assert mode("http", "--url", server.url, "--results", str(tmp_path)).exit_code == 0
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_server_is_compared_with_runs_that_were_kept(server: ServerProcess, tmp_path: Path) -> None:
-    kept = ("--results", str(tmp_path))
-    assert mode("http", "--url", server.url, "--variant", "before", *kept).exit_code == 0
-
-    result = mode("compare", "--url", server.url, "--baseline", "before", *kept)
+def test_a_server_is_compared_with_runs_that_were_kept(server: ServerProcess, kept: Path) -> None:
+    result = mode("compare", "--url", server.url, "--baseline", "before", "--results", str(kept))
 
     assert result.exit_code == 0, result.output
     assert all(word in result.output for word in ("baseline mean", "server mean", "ratio", "E2E p50 ms"))
+    assert [path.name for path in kept.iterdir()] == ["before"]
+    assert len(list((kept / "before").iterdir())) == 2
 
 
-@pytest.mark.parametrize("other", [["--seed", "2"], ["--concurrency", "2"], ["--rate", "50"]])
+@pytest.mark.parametrize(
+    "other", [["--seed", "2"], ["--concurrency", "2"], ["--rate", "50"], ["--requests", "4"]]
+)
 def test_kept_runs_that_asked_for_other_work_are_refused(
-    server: ServerProcess, tmp_path: Path, other: list[str]
+    server: ServerProcess, kept: Path, other: list[str]
 ) -> None:
-    kept = ("--results", str(tmp_path))
-    assert mode("http", "--url", server.url, "--variant", "before", *kept).exit_code == 0
-
-    result = mode("compare", "--url", server.url, "--baseline", "before", *kept, *other)
+    result = mode("compare", "--url", server.url, "--baseline", "before", "--results", str(kept), *other)
 
     assert result.exit_code == 1
     assert "asked for other work" in result.output

@@ -231,7 +231,8 @@ def _kept(results: Path, name: str, load: ModeLoad) -> list[RunRecord]:
 
 
 def _print_comparison(baseline: list[RunRecord], candidate: list[RunRecord]) -> None:
-    table = Table(title=f"{len(candidate)} iterations of {len(candidate[0].requests)} requests")
+    console.print(f"{len(candidate)} iterations of {len(candidate[0].requests)} requests", soft_wrap=True)
+    table = Table()
     for column in ("", "baseline mean", "median", "std", "server mean", "median", "std", "ratio"):
         table.add_column(column, justify="right" if column else "left")
     before, after = spreads(baseline), spreads(candidate)

@@ -114,7 +114,8 @@ def measured(
 
 def print_spreads(title: str, runs: Sequence[RunRecord]) -> None:
     """Mean, median and standard deviation of each figure."""
-    table = Table(title=f"{title}, {len(runs)} iterations of {len(runs[0].requests)} requests")
+    console.print(f"{title}, {len(runs)} iterations of {len(runs[0].requests)} requests", soft_wrap=True)
+    table = Table()
     for column in ("", "mean", "median", "std"):
         table.add_column(column, justify="right" if column else "left")
     for name, spread in spreads(runs).items():

@@ -23,9 +23,11 @@ from sluice_bench.experiments.loads import Load
 from sluice_bench.experiments.plan import Column, Group, LeftOut, Plan, Variant, rounds, shuffled
 from sluice_bench.experiments.results_folder import keep
 from sluice_bench.experiments.stack import MODEL_NAME, Stack, running_stack
+from sluice_bench.experiments.variant_quality import measure_variants
 from sluice_bench.experiments.worker_counters import counters, worker_figures
 from sluice_bench.metrics import Distribution, ttft_user_s
 from sluice_bench.processes import ForeignCpu, ServerFailed, ServerProcess, null_server_process
+from sluice_bench.quality.quality_record import QualityRecord
 from sluice_bench.recording.run_record import RunRecord
 from sluice_bench.run_load import RunLoad
 from sluice_bench.runs.measured_run import RunSettings, measure
@@ -102,6 +104,9 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     commands: dict[str, str]
     """By engine, how it was started: without folders and port."""
     rows: list[Row]
+    quality_model: str = ""
+    quality: tuple[QualityRecord, ...] = ()
+    """Of each variant but the reference, beside it."""
 
 
 def carry_out(plan: Plan, command: str, now: str, results: Path, on_step: OnStep) -> Experiment:
@@ -116,6 +121,7 @@ def carry_out(plan: Plan, command: str, now: str, results: Path, on_step: OnStep
                 for number, round_ in enumerate(rounds(plan))
                 for row in run.round(*round_, folder / f"{number}")
             ]
+            quality = run.quality(folder / "quality")
     return Experiment(
         name=plan.name,
         title=plan.title,
@@ -142,6 +148,8 @@ def carry_out(plan: Plan, command: str, now: str, results: Path, on_step: OnStep
         left_out=plan.left_out,
         commands={e.name: shown(e.command) for group in plan.groups for e in group.engines},
         rows=rows,
+        quality_model=plan.quality.model if plan.quality else "",
+        quality=quality,
     )
 
 
@@ -176,6 +184,16 @@ class _Run:
                     for variant in shuffled(group.variants, repeat):
                         self._on_step(f"{variant.name}, repeat {repeat + 1}: {load.name}")
                         yield self._row(stack, variant, load, repeat)
+
+    def quality(self, folder: Path) -> tuple[QualityRecord, ...]:
+        """Of the variants of the plan's quality, on engines started for it."""
+        plan = self._plan.quality
+        if plan is None:
+            return ()
+        folder.mkdir()
+        self._on_step(f"starting {', '.join(engine.name for engine in plan.group.engines)}")
+        with running_stack(plan.group.engines, folder) as stack:
+            return tuple(measure_variants(stack, plan, self._command, self._on_step))
 
     def _warm_up(self, stack: Stack, variant: Variant) -> None:
         """As many requests at a time as will come, with short answers."""

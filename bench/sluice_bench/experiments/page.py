@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from sluice_bench.calibration import LIMIT_SHARE
 from sluice_bench.experiments.measurement import Experiment, LoadFacts, Row
 from sluice_bench.experiments.plan import Column
+from sluice_bench.experiments.variant_quality import quality_table
 from sluice_bench.formatting import DISTURBED_CORES, number, spread
 from sluice_bench.stats.percentile import percentile_of
 from sluice_bench.stats.tails import minimum_count
@@ -23,6 +24,7 @@ def render(experiment: Experiment, raw_name: str, pictures: Sequence[tuple[str, 
         *_opening(experiment, raw_name),
         *(f"![{text}]({name})" for name, text in pictures),
         *(table(experiment, load) for load in experiment.loads),
+        *_quality(experiment),
         *_left_out(experiment),
         _setup(experiment),
         trust(experiment),
@@ -130,6 +132,10 @@ def _known(values: Iterable[float | None]) -> list[float]:
 
 
 # --- around them -----------------------------------------------------------------------------------------
+
+
+def _quality(experiment: Experiment) -> list[str]:
+    return [quality_table(experiment.quality_model, experiment.quality)] if experiment.quality else []
 
 
 def _left_out(experiment: Experiment) -> list[str]:

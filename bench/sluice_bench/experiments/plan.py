@@ -80,6 +80,17 @@ class LeftOut(msgspec.Struct, frozen=True):
     reason: str
 
 
+class QualityPlan(msgspec.Struct, frozen=True, kw_only=True):
+    """Whose predictions are compared, after everything that is timed. The first variant is the reference."""
+
+    model: str
+    group: Group
+    windows: int
+    """Pieces of text that are read."""
+    prompts: int
+    """That are answered greedily."""
+
+
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Everything to measure, and how to tell it."""
 
@@ -100,6 +111,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     kv_bytes_per_token: int = 0
     """Of the model, for memory per token; 0 where the page shows none."""
     left_out: tuple[LeftOut, ...] = ()
+    quality: QualityPlan | None = None
 
     @property
     def variants(self) -> tuple[Variant, ...]:
@@ -110,7 +122,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def steps(self) -> int:
         """How often progress is told."""
         starts = 1 if len(self.groups) == 1 else self.repeats * len(self.groups)
-        return starts + self.repeats * len(self.loads) * len(self.variants)
+        beside = len(self.quality.group.variants) if self.quality else 0
+        return starts + self.repeats * len(self.loads) * len(self.variants) + beside
 
 
 def rounds(plan: Plan) -> Iterator[tuple[Group, range]]:

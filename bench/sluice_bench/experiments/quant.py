@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from sluice_bench.experiments.loads import Load, fixed_answers, numbered
-from sluice_bench.experiments.models import chosen_model
+from sluice_bench.experiments.models import BUNDLED, ModelChoice, chosen_model
 from sluice_bench.experiments.plan import (
     Column,
     ExperimentOptions,
     Group,
     Plan,
+    QualityPlan,
     Variant,
     chosen_variants,
 )
@@ -35,17 +39,11 @@ def plan(options: ExperimentOptions) -> Plan:
             "Workers that differ in nothing but their weights are up together behind one gateway; the "
             "header `X-Quant` chooses between them ([worker/quantization.md](../worker/quantization.md) "
             "tells what each is, and what is lost). Who is not asked waits and takes no CPU. Memory is that "
-            "of the process that holds the weights.",
+            "of the process that holds the weights. Quality is not timed: it is measured after the rest, of "
+            "the bundled model where the other is of random weights.",
         ),
         model=model.label,
-        groups=(
-            Group(
-                engines=tuple(_engine(name, model.folder) for name in names),
-                variants=tuple(
-                    Variant(name=name, engine=name, headers=(("X-Quant", QUANTS[name]),)) for name in names
-                ),
-            ),
-        ),
+        groups=(_group(names, model.folder),),
         loads=_loads(options, heavy=model.heavy),
         repeats=options.repeats_or(3),
         quick=options.quick,
@@ -55,7 +53,27 @@ def plan(options: ExperimentOptions) -> Plan:
             Column(key="weights_mb", title="weights MB"),
             Column(key="resident_mb", title="resident MB"),
         ),
+        quality=_quality(options, names, model),
     )
+
+
+def _group(names: Sequence[str], model: Path) -> Group:
+    return Group(
+        engines=tuple(_engine(name, model) for name in names),
+        variants=tuple(
+            Variant(name=name, engine=name, headers=(("X-Quant", QUANTS[name]),)) for name in names
+        ),
+    )
+
+
+def _quality(options: ExperimentOptions, names: Sequence[str], model: ModelChoice) -> QualityPlan | None:
+    """Of the same model, or of the bundled one where it is noise."""
+    if len(names) < 2:
+        return None
+    if model.random:
+        model = chosen_model(msgspec.structs.replace(options, model=BUNDLED))
+    windows, prompts = (2, 2) if options.quick else (64, 48)
+    return QualityPlan(model=model.label, group=_group(names, model.folder), windows=windows, prompts=prompts)
 
 
 def _engine(name: str, model: Path) -> Engine:

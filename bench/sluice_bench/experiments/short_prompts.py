@@ -18,7 +18,7 @@ def plan(options: ExperimentOptions) -> Plan:
     names = chosen_variants(KNOWN, KNOWN, options.only)
     model = chosen_model(options)
     prompts = tiny_prompts(_WORDS, _ANSWER_TOKENS)
-    each = 4 if options.quick else 20 if model.heavy else 200
+    each = 1 if options.quick else 20 if model.heavy else 200
     users = (1, 4) if options.quick else (1, 4, 16)
     worker = worker_engine("worker", model.folder, ["--dtype", "bfloat16", "--no-prefix-caching"])
     return Plan(
@@ -40,7 +40,12 @@ def plan(options: ExperimentOptions) -> Plan:
         ),
         loads=numbered(
             [
-                Load(name=f"{n} at a time", requests=each + 10 * n, concurrency=n, workload_of=prompts)
+                Load(
+                    name=f"{n} at a time",
+                    requests=each + (n if options.quick else 10 * n),
+                    concurrency=n,
+                    workload_of=prompts,
+                )
                 for n in users
             ]
         ),

@@ -10,6 +10,7 @@ from typer.testing import CliRunner, Result
 
 from sluice_bench.cli import app
 from sluice_bench.experiments import requirement
+from sluice_bench.experiments.results_folder import run_files
 from sluice_bench.llama_cpp import PACKAGE, VERSION
 from sluice_bench.peer_packages import DEFAULT_FOLDER
 from sluice_bench.recording.run_file import read_run
@@ -73,8 +74,9 @@ def test_the_gateway_and_the_worker_itself_are_asked_the_same(tmp_path: Path) ->
 
     assert result.exit_code == 0, result.output
     assert "TTFT over direct" in result.output
-    direct = read_run(next((tmp_path / "results" / "direct").glob("*.parquet")))
-    gateway = read_run(next((tmp_path / "results" / "gateway").glob("*.parquet")))
+    direct, gateway = (
+        read_run(run_files(tmp_path / "results", variant)[0]) for variant in ("direct", "gateway")
+    )
     assert direct.meta.workload_sha256 == gateway.meta.workload_sha256
     assert {record.backend for record in direct.requests} == {""}
     assert {record.backend for record in gateway.requests} == {"worker"}
