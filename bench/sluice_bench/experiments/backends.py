@@ -6,7 +6,6 @@ have the same length for each. The peers run as in the worker's report (`worker_
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from sluice_bench.checkpoint import plain_ids
@@ -22,7 +21,7 @@ from sluice_bench.experiments.plan import (
     chosen_variants,
 )
 from sluice_bench.experiments.requirement import RequirementMissing, need_stack, needed_llama_cpp, vllm_python
-from sluice_bench.experiments.stack import Engine, worker_engine
+from sluice_bench.experiments.stack import Engine, engine_threads, worker_engine
 from sluice_bench.llama_cpp import LlamaCpp, installed_llama_cpp
 from sluice_bench.model_files import BF16, kept_gguf
 from sluice_bench.peer_packages import PeerUnavailable
@@ -110,14 +109,16 @@ def _loads(options: ExperimentOptions, model: ModelChoice) -> tuple[Load, ...]:
 
 def _worker(model: ModelChoice) -> Engine:
     options = ["--dtype", "bfloat16", "--no-prefix-caching", "--kv-memory", _KV_MEMORY]
-    return worker_engine(WORKER, model.folder, [*options, "--max-model-len", str(_CONTEXT)])
+    return worker_engine(
+        WORKER, model.folder, [*options, "--max-model-len", str(_CONTEXT), "--threads", str(engine_threads())]
+    )
 
 
 def _llama(model: ModelChoice, programs: LlamaCpp, options: ExperimentOptions) -> Engine:
     gguf = kept_gguf(model.folder, options.models_folder, BF16, programs.quantize)
     return Engine(
         name=LLAMA_CPP,
-        command=tuple(llama_command(programs.server, gguf, "{port}", os.cpu_count() or 1)),
+        command=tuple(llama_command(programs.server, gguf, "{port}", engine_threads())),
         adapter="openai_compatible",
         ready_path="/health",
     )
@@ -129,5 +130,5 @@ def _vllm(model: ModelChoice, python: Path) -> Engine:
         command=tuple(vllm_command(python, model.folder, "{port}", _CONTEXT)),
         adapter="openai_compatible",
         ready_path="/health",
-        environment=vllm_environment(os.cpu_count() or 1),
+        environment=vllm_environment(engine_threads()),
     )

@@ -19,7 +19,7 @@ from sluice_bench.experiments.plan import (
     chosen_variants,
 )
 from sluice_bench.experiments.requirement import need_stack
-from sluice_bench.experiments.stack import Engine, worker_engine
+from sluice_bench.experiments.stack import Engine, engine_threads, worker_engine
 
 MODES = ("none", "static", "dynamic", "continuous")
 KNOWN = (*MODES, *(f"{mode}-dense" for mode in MODES))
@@ -63,7 +63,7 @@ def plan(options: ExperimentOptions) -> Plan:
 def worker_options(kv_tokens: int, model: Path) -> list[str]:
     """Of every worker with a small cache: prompts are known to nobody, and memory is exact."""
     return [
-        *("--dtype", "bfloat16", "--no-prefix-caching"),
+        *("--dtype", "bfloat16", "--no-prefix-caching", "--threads", str(engine_threads())),
         *("--max-model-len", str(MAX_MODEL_LEN), "--kv-memory", str(kv_bytes(model, kv_tokens))),
     ]
 
@@ -93,7 +93,7 @@ def _loads(options: ExperimentOptions, model: ModelChoice) -> tuple[Load, ...]:
         sizes, rate = (3, 20, 20), 0.5
     else:
         few = unforeseen_answers("short", LENGTHS)
-        sizes, rate = (12, 48, 48), 6.0
+        sizes, rate = (24, 150, 150), 20.0
     one, ten, random = sizes
     return numbered(
         [

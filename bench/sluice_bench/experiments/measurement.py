@@ -102,7 +102,7 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     loads: tuple[LoadFacts, ...]
     left_out: tuple[LeftOut, ...]
     commands: dict[str, str]
-    """By engine, how it was started: without folders and port."""
+    """By variant, how its engine was started: without folders and port."""
     rows: list[Row]
     quality_model: str = ""
     quality: tuple[QualityRecord, ...] = ()
@@ -146,11 +146,20 @@ def carry_out(plan: Plan, command: str, now: str, results: Path, on_step: OnStep
             for load in plan.loads
         ),
         left_out=plan.left_out,
-        commands={e.name: shown(e.command) for group in plan.groups for e in group.engines},
+        commands=_commands(plan),
         rows=rows,
         quality_model=plan.quality.model if plan.quality else "",
         quality=quality,
     )
+
+
+def _commands(plan: Plan) -> dict[str, str]:
+    commands = {}
+    for group in plan.groups:
+        engines = {engine.name: engine for engine in group.engines}
+        for variant in group.variants:
+            commands[variant.name] = shown(engines[variant.engine].command)
+    return commands
 
 
 def shown(command: tuple[str, ...]) -> str:

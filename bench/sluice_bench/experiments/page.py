@@ -15,6 +15,7 @@ from sluice_bench.stats.tails import minimum_count
 
 LEAST_REPEATS = 3
 _TTFT_SHARES = (0.5, 0.95)
+_VOID = "‡"
 
 
 def render(experiment: Experiment, raw_name: str, pictures: Sequence[tuple[str, str]] = ()) -> str:
@@ -73,7 +74,7 @@ def _cells(experiment: Experiment, rows: Sequence[Row], load: LoadFacts) -> list
     ratio = over_reference(experiment, rows, load.name)
     return [
         spread(_known(row.tokens_per_s for row in rows)),
-        *(_pooled(rows, share) for share in _TTFT_SHARES),
+        *(_pooled(rows, share) + _void_mark(rows) for share in _TTFT_SHARES),
         spread(_known(row.tpot_p50_ms for row in rows)),
         "–" if ratio is None else f"{ratio:.2f}",
         *(_figure(rows, column) for column in experiment.columns),
@@ -91,6 +92,11 @@ def _pooled(rows: Sequence[Row], share: float) -> str:
     if not waits:
         return "–"
     return number(percentile_of(waits, share)) + ("" if len(waits) >= minimum_count(share) else "?")
+
+
+def _void_mark(rows: Sequence[Row]) -> str:
+    """Whether the client's own error spoils the latencies of most repeats."""
+    return f" {_VOID}" if 2 * sum(row.calibration.void for row in rows) > len(rows) else ""
 
 
 def _figure(rows: Sequence[Row], column: Column) -> str:
@@ -146,13 +152,13 @@ def _setup(experiment: Experiment) -> str:
     env = experiment.environment
     packages = ", ".join(f"{name} {version}" for name, version in env.packages.items())
     loads = "; ".join(f"{load.name}: {load.requests} requests" for load in experiment.loads)
-    commands = "\n".join(experiment.commands.values())
+    commands = "\n".join(dict.fromkeys(experiment.commands.values()))
     return (
         f"## Setup\n\n{env.cpu}, {env.cores} cores, {env.memory_gib:.0f} GiB, {env.system}, Python "
-        f"{env.python}; {packages}. Load average before: {env.load_average:.2f}. Client, gateway and engines "
-        f"share these cores.\n\nModel: {experiment.model}. Loads of each repeat: {loads}. Every variant gets "
-        "byte for byte the same requests, greedy and streamed. Engines as they were "
-        f"started:\n\n```\n{commands}\n```"
+        f"{env.python}; {packages}. Load average before: {env.load_average:.2f}. Engines compute on all "
+        f"cores but one, which is left to client and gateway.\n\nModel: {experiment.model}. Loads of each "
+        f"repeat: {loads}. Every variant gets byte for byte the same requests, greedy and streamed. Engines "
+        f"as they were started:\n\n```\n{commands}\n```"
     )
 
 
@@ -170,23 +176,12 @@ def trust(experiment: Experiment) -> str:
         f"more than {DISTURBED_CORES:g} and count as disturbed.",
         f"- The client's own error, measured in every run against a null server on the same cores: at most "
         f"{worst:.1f} ms. Latencies are void where that is more than {LIMIT_SHARE:.0%} of the p99 TTFT: "
-        f"{void} of {len(rows)} runs{_void_cells(experiment)}.",
+        f"{void} of {len(rows)} runs; where most repeats are, TTFT carries a {_VOID}.",
         f"- {_failures(rows)} Prompt tokens from a prefix cache: {_cached(rows)}. {_same_work(rows)}",
     ]
     if misrouted := sum(row.misrouted for row in rows):
         lines.append(f"- **{misrouted} requests were served by another engine than the variant's.**")
     return "\n".join(lines)
-
-
-def _void_cells(experiment: Experiment) -> str:
-    """Which latencies are void in most of their repeats."""
-    cells = []
-    for load in experiment.loads:
-        for variant in experiment.variants:
-            rows = rows_of(experiment, variant, load.name)
-            if rows and 2 * sum(row.calibration.void for row in rows) > len(rows):
-                cells.append(f"{variant} with {load.name}")
-    return f"; most repeats of {', '.join(cells)}" if cells else ""
 
 
 def _failures(rows: Sequence[Row]) -> str:

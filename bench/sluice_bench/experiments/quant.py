@@ -19,7 +19,7 @@ from sluice_bench.experiments.plan import (
     chosen_variants,
 )
 from sluice_bench.experiments.requirement import need_stack
-from sluice_bench.experiments.stack import Engine, worker_engine
+from sluice_bench.experiments.stack import Engine, engine_threads, worker_engine
 
 QUANTS = {"bf16": "none", "int8": "int8", "int4": "int4"}
 """By variant, what `X-Quant` asks for."""
@@ -79,6 +79,7 @@ def _quality(options: ExperimentOptions, names: Sequence[str], model: ModelChoic
 def _engine(name: str, model: Path) -> Engine:
     options = ["--dtype", "bfloat16", "--no-prefix-caching", "--kv-memory", _KV_MEMORY]
     options += ["--max-model-len", "1024", "--quantization", QUANTS[name]]
+    options += ["--threads", str(engine_threads())]
     return worker_engine(name, model, options, QUANTS[name])
 
 

@@ -6,7 +6,7 @@ from sluice_bench.experiments.loads import Load, numbered, tiny_prompts
 from sluice_bench.experiments.models import chosen_model
 from sluice_bench.experiments.plan import ExperimentOptions, Group, Plan, Variant, chosen_variants
 from sluice_bench.experiments.requirement import need_stack
-from sluice_bench.experiments.stack import worker_engine
+from sluice_bench.experiments.stack import engine_threads, worker_engine
 
 KNOWN = ("direct", "gateway")
 _WORDS, _ANSWER_TOKENS = 6, 8
@@ -20,7 +20,8 @@ def plan(options: ExperimentOptions) -> Plan:
     prompts = tiny_prompts(_WORDS, _ANSWER_TOKENS)
     each = 1 if options.quick else 20 if model.heavy else 200
     users = (1, 4) if options.quick else (1, 4, 16)
-    worker = worker_engine("worker", model.folder, ["--dtype", "bfloat16", "--no-prefix-caching"])
+    worker_options = ["--dtype", "bfloat16", "--no-prefix-caching", "--threads", str(engine_threads())]
+    worker = worker_engine("worker", model.folder, worker_options)
     return Plan(
         name="short-prompts",
         title="The first token of short prompts",

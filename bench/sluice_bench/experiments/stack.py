@@ -7,6 +7,7 @@ here reaches, so that an engine and not the gateway decides what waits.
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -45,6 +46,14 @@ class Stack(msgspec.Struct, frozen=True):
 
     gateway: ServerProcess
     engines: Mapping[str, ServerProcess]
+
+
+def engine_threads() -> int:
+    """Threads of an engine that is measured: all cores but one, which is left to client and gateway.
+
+    Else the client's own error, waiting for a core, would be larger than what is measured of a small model.
+    """
+    return max(1, (os.cpu_count() or 1) - 1)
 
 
 def worker_engine(name: str, model: Path, options: Sequence[str] = (), quant: str = "none") -> Engine:
