@@ -62,7 +62,9 @@ def test_disturbed_and_void_runs_are_counted() -> None:
 
     assert "at most 0.50; 1 of 2 runs had more than 0.2" in page
     assert "at most 5.0 ms" in page
-    assert "1 of 2 runs; most repeats of continuous with 1 at a time." in page
+    assert "p99 TTFT: 1 of 2 runs;" in page
+    assert "| continuous | 20.0 (20.0–20.0) | 1.00? ‡ | 2.00? ‡ |" in page
+    assert "| none | 10.0 (10.0–10.0) | 1.00? | 2.00? |" in page
 
 
 @pytest.mark.parametrize(
