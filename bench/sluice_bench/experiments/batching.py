@@ -6,10 +6,8 @@ so that reserving it costs something.
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from sluice_bench.experiments.loads import AnswerLengths, Load, numbered, unforeseen_answers
-from sluice_bench.experiments.models import ModelChoice, chosen_model, kv_bytes
+from sluice_bench.experiments.models import Dtype, ModelChoice, chosen_model, kv_bytes
 from sluice_bench.experiments.plan import (
     Column,
     ExperimentOptions,
@@ -49,34 +47,45 @@ def plan(options: ExperimentOptions) -> Plan:
         title="What each way of batching buys",
         remarks=_remarks(options),
         model=model.label,
-        groups=tuple(_group(name, model.folder) for name in names),
+        groups=tuple(_group(name, model) for name in names),
         loads=_loads(options, model),
         repeats=options.repeats_or(3),
         quick=options.quick,
         reference="none" if "none" in names else names[0],
         headline="tokens_per_s",
         columns=COLUMNS,
-        kv_bytes_per_token=kv_bytes(model.folder),
+        kv_bytes_per_token=kv_bytes(model.folder, dtype_of(model)),
     )
 
 
-def worker_options(kv_tokens: int, model: Path) -> list[str]:
-    """Of every worker with a small cache: prompts are known to nobody, and memory is exact."""
+def worker_options(model: ModelChoice) -> list[str]:
+    """Of every worker with a small cache: prompts are known to nobody, and memory is exact.
+
+    A light model computes in float32: in bfloat16 it would be so fast that client and gateway, not the
+    engine, bound what can be had of it.
+    """
+    dtype = dtype_of(model)
     return [
-        *("--dtype", "bfloat16", "--no-prefix-caching", "--threads", str(engine_threads())),
-        *("--max-model-len", str(MAX_MODEL_LEN), "--kv-memory", str(kv_bytes(model, kv_tokens))),
+        *("--dtype", dtype, "--no-prefix-caching", "--threads", str(engine_threads())),
+        *("--max-model-len", str(MAX_MODEL_LEN)),
+        *("--kv-memory", str(kv_bytes(model.folder, dtype, KV_TOKENS))),
     ]
 
 
-def _group(name: str, model: Path) -> Group:
+def dtype_of(model: ModelChoice) -> Dtype:
+    """Of weights and KV cache."""
+    return "bfloat16" if model.heavy else "float32"
+
+
+def _group(name: str, model: ModelChoice) -> Group:
     return Group(engines=(_engine(name, model),), variants=(Variant(name=name, engine="worker"),))
 
 
-def _engine(name: str, model: Path) -> Engine:
+def _engine(name: str, model: ModelChoice) -> Engine:
     mode, _, dense = name.partition("-")
     policy = ["--batching", mode, "--kv", dense or "paged"]
     policy += ["--max-batch", str(MAX_BATCH), "--batch-wait-ms", str(BATCH_WAIT_MS)]
-    return worker_engine("worker", model, [*policy, *worker_options(KV_TOKENS, model)])
+    return worker_engine("worker", model.folder, [*policy, *worker_options(model)])
 
 
 def _loads(options: ExperimentOptions, model: ModelChoice) -> tuple[Load, ...]:
@@ -93,7 +102,7 @@ def _loads(options: ExperimentOptions, model: ModelChoice) -> tuple[Load, ...]:
         sizes, rate = (3, 20, 20), 0.5
     else:
         few = unforeseen_answers("short", LENGTHS)
-        sizes, rate = (24, 150, 150), 20.0
+        sizes, rate = (16, 100, 100), 10.0
     one, ten, random = sizes
     return numbered(
         [

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 
@@ -11,12 +13,12 @@ from sluice_bench.experiments.plan import ExperimentOptions
 from sluice_bench.experiments.requirement import RequirementMissing
 from sluice_bench.model_files import kept_checkpoint
 
+Dtype = Literal["float32", "bfloat16"]
 BUNDLED = "sluice-tiny"
 CONTEXT = 8192
 """Of random checkpoints: those of the worker's report, which are kept under the same names."""
 _HEAVY_BYTES = 2**28
-_ELEMENT_BYTES = 2
-"""Of a bfloat16."""
+_ELEMENT_BYTES: Mapping[Dtype, int] = {"float32": 4, "bfloat16": 2}
 
 
 class ModelChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,12 +65,12 @@ def _bundled(options: ExperimentOptions) -> Path:
     return options.bundled_model
 
 
-def kv_bytes(model: Path, tokens: int = 1) -> int:
-    """Bytes of keys and values of so many tokens in bfloat16, from a model's `config.json`."""
+def kv_bytes(model: Path, dtype: Dtype, tokens: int = 1) -> int:
+    """Bytes of keys and values of so many tokens, from a model's `config.json`."""
     shape = msgspec.json.decode((model / "config.json").read_bytes(), type=_Shape)
     head_dim = shape.head_dim or shape.hidden_size // shape.num_attention_heads
     kv_heads = shape.num_key_value_heads or shape.num_attention_heads
-    return 2 * shape.num_hidden_layers * kv_heads * head_dim * _ELEMENT_BYTES * tokens
+    return 2 * shape.num_hidden_layers * kv_heads * head_dim * _ELEMENT_BYTES[dtype] * tokens
 
 
 class _Shape(msgspec.Struct):

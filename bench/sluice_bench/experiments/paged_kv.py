@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from sluice_bench.experiments.batching import KV_TOKENS, LENGTHS, QUICK_LENGTHS, worker_options
+from sluice_bench.experiments.batching import KV_TOKENS, LENGTHS, QUICK_LENGTHS, dtype_of, worker_options
 from sluice_bench.experiments.loads import Load, numbered, unforeseen_answers
-from sluice_bench.experiments.models import chosen_model, kv_bytes
+from sluice_bench.experiments.models import ModelChoice, chosen_model, kv_bytes
 from sluice_bench.experiments.plan import (
     Column,
     ExperimentOptions,
@@ -36,7 +34,7 @@ def plan(options: ExperimentOptions) -> Plan:
         title="What a paged KV cache buys",
         remarks=_remarks(),
         model=model.label,
-        groups=tuple(_group(name, model.folder) for name in names),
+        groups=tuple(_group(name, model) for name in names),
         loads=numbered(
             [
                 Load(
@@ -55,12 +53,12 @@ def plan(options: ExperimentOptions) -> Plan:
             Column(key="kv_utilisation", title="KV used of reserved", percent=True),
             Column(key="preemptions", title="preemptions"),
         ),
-        kv_bytes_per_token=kv_bytes(model.folder),
+        kv_bytes_per_token=kv_bytes(model.folder, dtype_of(model)),
     )
 
 
-def _group(name: str, model: Path) -> Group:
-    engine = worker_engine("worker", model, ["--kv", name, *worker_options(KV_TOKENS, model)])
+def _group(name: str, model: ModelChoice) -> Group:
+    engine = worker_engine("worker", model.folder, ["--kv", name, *worker_options(model)])
     return Group(engines=(engine,), variants=(Variant(name=name, engine="worker"),))
 
 

@@ -29,7 +29,8 @@ def test_each_way_of_batching_has_a_worker_of_its_own_and_the_same_memory() -> N
     commands = [" ".join(group.engines[0].command) for group in plan.groups]
     for mode, command in zip(batching.MODES, commands, strict=True):
         assert f"--batching {mode} --kv paged" in command
-        assert f"--kv-memory {kv_bytes(BUNDLED, 4096)}" in command
+        assert "--dtype float32" in command
+        assert f"--kv-memory {kv_bytes(BUNDLED, 'float32', 4096)}" in command
     assert [load.concurrency for load in plan.loads] == [1, 10, None]
 
 
@@ -140,6 +141,6 @@ def test_a_folder_is_a_model(tmp_path: Path) -> None:
 def test_kv_memory_is_what_the_shape_says(tmp_path: Path) -> None:
     shape = {"num_hidden_layers": 3, "num_attention_heads": 8, "num_key_value_heads": 2, "hidden_size": 64}
     (tmp_path / "config.json").write_text(json.dumps(shape))
-    assert kv_bytes(tmp_path, 10) == 2 * 3 * 2 * 8 * 2 * 10
+    assert kv_bytes(tmp_path, "bfloat16", 10) == 2 * 3 * 2 * 8 * 2 * 10
     (tmp_path / "config.json").write_text(json.dumps({**shape, "head_dim": 16}))
-    assert kv_bytes(tmp_path) == 2 * 3 * 2 * 16 * 2
+    assert kv_bytes(tmp_path, "float32") == 2 * 3 * 2 * 16 * 4
