@@ -15,7 +15,7 @@ from sluice_bench.experiments.catalog import PLANS
 from sluice_bench.experiments.measurement import Experiment, carry_out
 from sluice_bench.experiments.page import render
 from sluice_bench.experiments.plan import ExperimentName, ExperimentOptions, Plan
-from sluice_bench.experiments.plots import drawn
+from sluice_bench.experiments.plots import drawn, plots
 from sluice_bench.experiments.requirement import RequirementMissing
 from sluice_bench.experiments.results_folder import RESULTS
 from sluice_bench.model_files import MODELS_FOLDER
@@ -115,10 +115,10 @@ def _measured(plan: Plan, results: Path) -> Experiment:
 
 def _write(measured: Experiment, folder: Path) -> None:
     page, raw = folder / f"{measured.name}.md", folder / f"{measured.name}.json"
-    pictures = drawn(measured)
     write_json(raw, measured)
-    for name, (_, svg) in pictures.items():
-        (folder / name).write_text(svg, encoding="utf-8")
-    shown = [(name, title) for name, (title, _) in pictures.items()]
+    pictures = plots(measured)
+    for name, plot in pictures.items():
+        (folder / name).write_text(drawn(plot), encoding="utf-8")
+    shown = [(name, plot.title) for name, plot in pictures.items()]
     page.write_text(render(measured, raw.name, shown), encoding="utf-8")
     console.print(f"Wrote {page}, {raw.name} and {len(shown)} plots beside it.", soft_wrap=True)

@@ -21,16 +21,20 @@ FIGURES: Mapping[str, tuple[str, Callable[[Row], float | None]]] = {
 """By the last word of the file's name: what is on the upright axis."""
 
 
-def drawn(experiment: Experiment) -> dict[str, tuple[str, str]]:
-    """By file name what each picture shows, and the SVG; none where there is only one number of users."""
+def plots(experiment: Experiment) -> dict[str, Plot]:
+    """By file name; none where there is only one number of users."""
     closed = [load for load in experiment.loads if load.concurrency is not None]
     if len(closed) < 2:
         return {}
-    pictures = {}
-    for word, (label, figure) in FIGURES.items():
-        plot = _plot(experiment, closed, label, figure)
-        pictures[f"{experiment.name}-{word}.svg"] = (plot.title, svg_file(draw(plot, WIDE)))
-    return pictures
+    return {
+        f"{experiment.name}-{word}.svg": _plot(experiment, closed, label, figure)
+        for word, (label, figure) in FIGURES.items()
+    }
+
+
+def drawn(plot: Plot) -> str:
+    """As SVG."""
+    return svg_file(draw(plot, WIDE))
 
 
 def _plot(
