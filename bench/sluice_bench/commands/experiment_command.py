@@ -10,11 +10,10 @@ from typing import Annotated
 
 import typer
 
-from sluice_bench.baseline import BUNDLED_MODEL
 from sluice_bench.experiments.catalog import PLANS
 from sluice_bench.experiments.measurement import Experiment, carry_out
 from sluice_bench.experiments.page import render
-from sluice_bench.experiments.plan import ExperimentName, ExperimentOptions, Plan
+from sluice_bench.experiments.plan import BUNDLED_FOLDER, ExperimentName, ExperimentOptions, Plan
 from sluice_bench.experiments.plots import drawn, plots
 from sluice_bench.experiments.requirement import RequirementMissing
 from sluice_bench.experiments.results_folder import RESULTS
@@ -51,7 +50,9 @@ Build = Annotated[
 ]
 ModelsDir = Annotated[Path, typer.Option(help="Where random models are made, once.")]
 PeersDir = Annotated[Path, typer.Option(help="Where other engines are installed or built, once.")]
-BundledModel = Annotated[Path, typer.Option(help="Folder of the bundled model.")]
+BundledModel = Annotated[
+    Path, typer.Option(help="Folder of the bundled model.", show_default="worker-core/models/sluice-tiny")
+]
 
 
 def experiment_command(
@@ -65,7 +66,7 @@ def experiment_command(
     build: Build = False,
     models_dir: ModelsDir = MODELS_FOLDER,
     peers_dir: PeersDir = DEFAULT_FOLDER,
-    bundled_model: BundledModel = BUNDLED_MODEL,
+    bundled_model: BundledModel = BUNDLED_FOLDER,
 ) -> None:
     """Find out what a technique or an engine buys: the same requests to each variant, through the gateway.
 

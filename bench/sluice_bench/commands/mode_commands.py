@@ -12,14 +12,13 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from sluice_bench.baseline import BUNDLED_MODEL
 from sluice_bench.commands import mode_options as options
 from sluice_bench.commands import run_options
 from sluice_bench.commands.mode_options import ModeLoad, cells, measured, print_spreads, say_void
 from sluice_bench.commands.server_address import first_model, target_of
 from sluice_bench.experiments.iterations import spreads
 from sluice_bench.experiments.models import chosen_model
-from sluice_bench.experiments.plan import ExperimentOptions
+from sluice_bench.experiments.plan import BUNDLED_FOLDER, ExperimentOptions
 from sluice_bench.experiments.requirement import RequirementMissing, need_stack, need_worker_option
 from sluice_bench.experiments.results_folder import RESULTS, run_files
 from sluice_bench.experiments.stack import MODEL_NAME, engine_process, worker_engine
@@ -32,7 +31,9 @@ Model = Annotated[
     str, typer.Option(help="A model folder, `sluice-tiny`, or a random model by the name of its shape.")
 ]
 Results = Annotated[Path, typer.Option(help="Folder of run files.")]
-BundledModel = Annotated[Path, typer.Option(help="Folder of the bundled model.")]
+BundledModel = Annotated[
+    Path, typer.Option(help="Folder of the bundled model.", show_default="worker-core/models/sluice-tiny")
+]
 
 
 def local_command(
@@ -48,7 +49,7 @@ def local_command(
     seed: run_options.Seed = 1,
     variant: options.Variant = "",
     results: Results = RESULTS,
-    bundled_model: BundledModel = BUNDLED_MODEL,
+    bundled_model: BundledModel = BUNDLED_FOLDER,
 ) -> None:
     """Measure a model on Sluice's worker, started for it and ended afterwards."""
     load = ModeLoad(
@@ -73,7 +74,7 @@ def speculative_command(
     iterations: options.Count = 3,
     variant: options.Variant = "",
     results: Results = RESULTS,
-    bundled_model: BundledModel = BUNDLED_MODEL,
+    bundled_model: BundledModel = BUNDLED_FOLDER,
 ) -> None:
     """Measure a model on Sluice's worker with a draft model, one request at a time.
 

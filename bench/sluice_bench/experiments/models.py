@@ -59,8 +59,8 @@ def chosen_model(options: ExperimentOptions, usual: str = BUNDLED) -> ModelChoic
 def _bundled(options: ExperimentOptions) -> Path:
     if not (options.bundled_model / "config.json").is_file():
         raise RequirementMissing(
-            f"This needs the bundled model, and there is none in {options.bundled_model}; run it from the "
-            "root of the repository, or give the folder with --bundled-model."
+            f"This needs the bundled model, and there is none in {options.bundled_model}; give its "
+            "folder with --bundled-model."
         )
     return options.bundled_model
 

@@ -20,6 +20,9 @@ from sluice_bench.experiments.stack import Engine
 from sluice_bench.model_files import MODELS_FOLDER
 from sluice_bench.peer_packages import DEFAULT_FOLDER
 
+BUNDLED_FOLDER = Path(__file__).resolve().parents[3] / BUNDLED_MODEL
+"""The bundled model, from wherever a command is run."""
+
 Thing = TypeVar("Thing")
 ExperimentName = Literal["batching", "paged-kv", "quant", "tensor-parallel", "short-prompts", "backends"]
 
@@ -36,7 +39,7 @@ class ExperimentOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Names of variants; empty: those that the experiment measures by default."""
     build: bool = False
     """Build other engines that are not there yet."""
-    bundled_model: Path = BUNDLED_MODEL
+    bundled_model: Path = BUNDLED_FOLDER
     models_folder: Path = MODELS_FOLDER
     peers_folder: Path = DEFAULT_FOLDER
 
