@@ -74,7 +74,7 @@ def test_kept_runs_that_asked_for_other_work_are_refused(
 
 
 def test_two_servers_are_compared_in_turn(server: ServerProcess, tmp_path: Path) -> None:
-    with null_server_process(tmp_path, chunks=5, pace_ms=40) as slow:
+    with null_server_process(tmp_path, chunks=5, pace_ms=15) as slow:
         result = mode("compare", "--url", server.url, "--baseline", slow.url)
 
     assert result.exit_code == 0, result.output

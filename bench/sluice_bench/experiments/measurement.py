@@ -20,7 +20,7 @@ import msgspec
 from sluice_bench.calibration import Calibration
 from sluice_bench.environment import Environment, describe
 from sluice_bench.experiments.loads import Load
-from sluice_bench.experiments.plan import Column, Group, LeftOut, Plan, Variant, rounds, shuffled
+from sluice_bench.experiments.plan import Column, Group, LeftOut, Plan, QualityPlan, Variant, rounds, shuffled
 from sluice_bench.experiments.results_folder import keep
 from sluice_bench.experiments.stack import MODEL_NAME, Stack, running_stack
 from sluice_bench.experiments.variant_quality import measure_variants
@@ -179,6 +179,7 @@ class _Run:
         self._command = command
         self._results = results
         self._null = null
+        self._quality: tuple[QualityRecord, ...] = ()
         self._on_step = on_step
 
     def round(self, group: Group, repeats: range, folder: Path) -> Iterator[Row]:
@@ -193,16 +194,21 @@ class _Run:
                     for variant in shuffled(group.variants, repeat):
                         self._on_step(f"{variant.name}, repeat {repeat + 1}: {load.name}")
                         yield self._row(stack, variant, load, repeat)
+            if self._plan.quality is not None and self._plan.quality.group == group:
+                self._quality = self._qualities(stack, self._plan.quality)
 
     def quality(self, folder: Path) -> tuple[QualityRecord, ...]:
-        """Of the variants of the plan's quality, on engines started for it."""
+        """Of the variants of the plan's quality; on engines started for it if no group was the same."""
         plan = self._plan.quality
-        if plan is None:
-            return ()
+        if plan is None or self._quality:
+            return self._quality
         folder.mkdir()
         self._on_step(f"starting {', '.join(engine.name for engine in plan.group.engines)}")
         with running_stack(plan.group.engines, folder) as stack:
-            return tuple(measure_variants(stack, plan, self._command, self._on_step))
+            return self._qualities(stack, plan)
+
+    def _qualities(self, stack: Stack, plan: QualityPlan) -> tuple[QualityRecord, ...]:
+        return tuple(measure_variants(stack, plan, self._command, self._on_step))
 
     def _warm_up(self, stack: Stack, variant: Variant) -> None:
         """As many requests at a time as will come, with short answers."""

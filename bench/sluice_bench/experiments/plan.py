@@ -125,7 +125,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     def steps(self) -> int:
         """How often progress is told."""
         starts = 1 if len(self.groups) == 1 else self.repeats * len(self.groups)
-        beside = len(self.quality.group.variants) if self.quality else 0
+        beside = len(self.quality.group.variants) - 1 if self.quality else 0
+        beside += self.quality is not None and self.quality.group not in self.groups
         return starts + self.repeats * len(self.loads) * len(self.variants) + beside
 
 
