@@ -23,7 +23,7 @@ from sluice_bench.experiments.stack import Engine, engine_threads, worker_engine
 
 QUANTS = {"bf16": "none", "int8": "int8", "int4": "int4"}
 """By variant, what `X-Quant` asks for."""
-USUAL_MODEL = "tinyllama-1.1b"
+USUAL_MODEL = "smollm-135m"
 _KV_MEMORY = "256MiB"
 
 
