@@ -12,8 +12,8 @@ def test_the_gateway_reads_the_load_that_the_worker_reports():
     stats = EngineStats(
         num_running=3, num_waiting=5, kv_blocks_total=80, kv_blocks_used=20, kv_blocks_cached=9
     )
-    page = Metrics(stats=lambda: stats, model_info=lambda: None).page().decode()
+    page = Metrics(stats=lambda: stats, model_info=lambda: None).page()
 
-    load = WorkerAdapter().parse_load(page)
+    load = WorkerAdapter().parse_load({"/metrics": page})
 
     assert load == EngineLoad(running=3, waiting=5, kv_used_ratio=0.25)

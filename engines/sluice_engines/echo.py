@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from sluice_engines.adapter import ClientRequest
+from sluice_engines.adapter import ClientRequest, LoadPage, Quirk, VersionPage
 from sluice_engines.echo_transport import Clock, EchoSettings, EchoTransport, Sleep
 from sluice_engines.http_headers import upstream_headers
 from sluice_engines.options import convert_options
@@ -28,6 +28,7 @@ class EchoAdapter:
     """The echo engine's dialect: OpenAI's, over a transport of its own."""
 
     name = "echo"
+    title = "Echo"
     default_port = 0
     capabilities = Capabilities(
         endpoints=frozenset({"chat", "completions", "embeddings"}), logprobs=False, multiple_choices=True
@@ -35,6 +36,9 @@ class EchoAdapter:
     health_path = "/health"
     ready_path = "/ready"
     metrics_path: str | None = None
+    load_pages: tuple[LoadPage, ...] = ()
+    version: VersionPage | None = None
+    quirks: tuple[Quirk, ...] = ()
 
     def __init__(
         self,
@@ -53,10 +57,14 @@ class EchoAdapter:
         headers = upstream_headers(request.headers, api_key)
         return UpstreamRequest(base_url=base_url, path=request.path, headers=headers, body=request.body)
 
-    def parse_load(self, page: str) -> EngineLoad:
+    def parse_load(self, pages: Mapping[str, bytes]) -> EngineLoad:
         """It has no metrics: nothing ever waits in it."""
         return EngineLoad()
 
     def transport(self) -> Transport | None:
         """The same transport at every call."""
+        return self._transport
+
+    def over(self, http: Transport) -> Transport:
+        """It is reached over its own."""
         return self._transport

@@ -24,6 +24,29 @@ class Page(msgspec.Struct, frozen=True):
         return 200 <= self.status < 300
 
 
+class PageRequest:
+    """GET of one path, to be sent again and again."""
+
+    def __init__(self, base_url: str, path: str, api_key: str | None = None, *, timeout_s: float) -> None:
+        """`timeout_s` is from connecting to the last byte."""
+        origin, full_path = join_base_url(base_url, path)
+        self._request = UpstreamRequest(
+            base_url=origin, path=full_path, method="GET", headers=bearer(api_key)
+        )
+        self._deadlines = Deadlines(
+            connect_s=timeout_s, first_byte_s=timeout_s, idle_s=timeout_s, total_s=timeout_s
+        )
+
+    async def send(self, transport: Transport) -> Page:
+        """Send it. Raises `UpstreamError`, and `ValueError` for an address or a key that cannot go on the
+        wire."""
+        response = await transport.send(self._request, self._deadlines)
+        try:
+            return Page(response.status, b"".join([chunk async for chunk in response]))
+        finally:
+            await response.aclose()
+
+
 async def get_page(
     transport: Transport, base_url: str, path: str, api_key: str | None = None, *, timeout_s: float
 ) -> Page:
@@ -31,11 +54,4 @@ async def get_page(
 
     Raises `UpstreamError`, and `ValueError` for an address or a key that cannot go on the wire.
     """
-    origin, full_path = join_base_url(base_url, path)
-    request = UpstreamRequest(base_url=origin, path=full_path, method="GET", headers=bearer(api_key))
-    deadlines = Deadlines(connect_s=timeout_s, first_byte_s=timeout_s, idle_s=timeout_s, total_s=timeout_s)
-    response = await transport.send(request, deadlines)
-    try:
-        return Page(response.status, b"".join([chunk async for chunk in response]))
-    finally:
-        await response.aclose()
+    return await PageRequest(base_url, path, api_key, timeout_s=timeout_s).send(transport)

@@ -1,7 +1,8 @@
-"""One look at an engine: does it live, can it serve, which models, how busy.
+"""One look at an engine: does it live, can it serve, which models, which version.
 
 A probe never raises for what an engine does: what went wrong is a sentence in the reading. It knows nothing
-of thresholds or intervals; how many failures make an engine unhealthy is the caller's to say.
+of thresholds or intervals; how many failures make an engine unhealthy is the caller's to say. How busy the
+engine is, is asked more often and apart from this: `load_reader.py`.
 """
 
 from __future__ import annotations
@@ -10,10 +11,9 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from sluice_engines.adapter import EngineAdapter
+from sluice_engines.adapter import EngineAdapter, VersionPage
 from sluice_engines.page import Page, get_page
 from sluice_engines.transport import DeadlineExceeded, Transport, UpstreamError
-from sluice_router.types import EngineLoad
 
 Fetch = Callable[[str], Awaitable[Page]]
 """The page at a path. Raises `ProbeFailed`."""
@@ -32,8 +32,8 @@ class Reading(msgspec.Struct, frozen=True, kw_only=True):
     """The ready path answered 2xx."""
     models: tuple[str, ...] | None = None
     """Served model ids, in the engine's order; `None` when they could not be read."""
-    load: EngineLoad | None = None
-    """`None` when the engine has no metrics or they could not be read."""
+    version: str | None = None
+    """The engine's own; `None` when it was not asked for, or the engine does not say."""
     problem: str | None = None
     """Why it is not ready, or what could not be read."""
 
@@ -45,12 +45,13 @@ async def probe(
     api_key: str | None = None,
     *,
     timeout_s: float = 2.0,
+    ask_version: bool = False,
 ) -> Reading:
-    """Probe one engine: health and readiness, and if it is ready its models and load.
+    """Probe one engine: health and readiness, and if it is ready its models, and its version if asked.
 
     `timeout_s` holds for each of at most four requests. Cancellation closes what is under way.
     """
-    fetch = _fetcher(transport, base_url, api_key, timeout_s)
+    fetch = fetcher(transport, base_url, api_key, timeout_s)
     try:
         health = await fetch(adapter.health_path)
         ready = await fetch(adapter.ready_path) if adapter.ready_path != adapter.health_path else health
@@ -59,22 +60,12 @@ async def probe(
     if not (health.is_success and ready.is_success):
         path, page = (adapter.ready_path, ready) if health.is_success else (adapter.health_path, health)
         return Reading(alive=health.is_success, ready=False, problem=f"{path} answered {page.status}")
-    return await _details(fetch, adapter)
-
-
-async def _details(fetch: Fetch, adapter: EngineAdapter) -> Reading:
-    problems = []
-    models: tuple[str, ...] | None = None
-    load: EngineLoad | None = None
+    version = await read_version(fetch, adapter.version) if ask_version else None
     try:
         models = await read_models(fetch)
     except ProbeFailed as failure:
-        problems.append(str(failure))
-    try:
-        load = await read_load(fetch, adapter)
-    except ProbeFailed as failure:
-        problems.append(str(failure))
-    return Reading(alive=True, ready=True, models=models, load=load, problem="; ".join(problems) or None)
+        return Reading(alive=True, ready=True, version=version, problem=str(failure))
+    return Reading(alive=True, ready=True, models=models, version=version)
 
 
 async def read_models(fetch: Fetch) -> tuple[str, ...]:
@@ -86,15 +77,15 @@ async def read_models(fetch: Fetch) -> tuple[str, ...]:
         raise ProbeFailed(f"/v1/models is not a model list: {error}") from error
 
 
-async def read_load(fetch: Fetch, adapter: EngineAdapter) -> EngineLoad | None:
-    """The adapter's reading of its metrics page; `None` when it has none. Raises `ProbeFailed`."""
-    if adapter.metrics_path is None:
+async def read_version(fetch: Fetch, where: VersionPage | None) -> str | None:
+    """The engine's version; `None` when it does not say."""
+    if where is None:
         return None
-    page = await _page(fetch, adapter.metrics_path)
     try:
-        return adapter.parse_load(page.decode())
-    except ValueError as error:
-        raise ProbeFailed(f"{adapter.metrics_path} is not a metrics page: {error}") from error
+        said = msgspec.json.decode(await _page(fetch, where.path), type=dict[str, object]).get(where.field)
+    except (ProbeFailed, msgspec.DecodeError):
+        return None
+    return said if isinstance(said, str) else None
 
 
 class _Model(msgspec.Struct):
@@ -112,7 +103,9 @@ async def _page(fetch: Fetch, path: str) -> bytes:
     return page.body
 
 
-def _fetcher(transport: Transport, base_url: str, api_key: str | None, timeout_s: float) -> Fetch:
+def fetcher(transport: Transport, base_url: str, api_key: str | None, timeout_s: float) -> Fetch:
+    """Pages of one engine; each takes at most `timeout_s`."""
+
     async def fetch(path: str) -> Page:
         try:
             return await get_page(transport, base_url, path, api_key, timeout_s=timeout_s)

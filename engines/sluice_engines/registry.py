@@ -53,14 +53,19 @@ def create_adapter(factory: AdapterFactory, options: Mapping[str, object] | None
 
 _MEMBERS = (
     "name",
+    "title",
     "default_port",
     "capabilities",
     "health_path",
     "ready_path",
     "metrics_path",
+    "load_pages",
+    "version",
+    "quirks",
     "prepare",
     "parse_load",
     "transport",
+    "over",
 )
 
 

@@ -1,35 +1,46 @@
 """Sluice's own worker: OpenAI's API with readiness and load told apart.
 
-Its metric names begin with `sluice_worker_`; a sample page is in the tests.
+Its metric names begin with `sluice_worker_`; a recorded page is in the tests.
 """
 
 from __future__ import annotations
 
-from sluice_engines.metrics_page import MetricsPage
+from sluice_engines.adapter import VersionPage
+from sluice_engines.load_signals import Signal, counter, gauge, histogram, ratio
 from sluice_engines.openai_compatible import OpenAICompatibleAdapter
-from sluice_router.types import QUANTS, Capabilities, EngineLoad
+from sluice_router.types import Capabilities
+
+_OURS = "sluice_worker_"
 
 
 class WorkerAdapter(OpenAICompatibleAdapter):
     """The from-scratch worker."""
 
     name = "worker"
+    title = "Sluice worker"
     default_port = 8006
     capabilities = Capabilities(
-        endpoints=frozenset({"chat", "completions", "tokenize", "detokenize"}), tools=True
+        endpoints=frozenset({"chat", "completions", "tokenize", "detokenize"}),
+        prompt_logprobs=True,
+        tools=True,
     )
     health_path = "/health"
     ready_path = "/ready"
     metrics_path = "/metrics"
-
-    def parse_load(self, page: str) -> EngineLoad:
-        """Running and waiting sequences, the share of KV blocks that live requests hold, and the
-        quantization of the model."""
-        metrics = MetricsPage(page)
-        quant = metrics.label("sluice_worker_model_info", "quantization")
-        return EngineLoad(
-            running=metrics.count("sluice_worker_requests_running"),
-            waiting=metrics.count("sluice_worker_requests_waiting"),
-            kv_used_ratio=metrics.ratio("sluice_worker_kv_blocks_used", "sluice_worker_kv_blocks_total"),
-            quant=quant if quant in QUANTS else None,
-        )
+    version: VersionPage | None = None
+    signals = (
+        gauge("running", _OURS + "requests_running"),
+        gauge("waiting", _OURS + "requests_waiting"),
+        gauge("waiting_uncached_tokens", _OURS + "waiting_uncached_tokens"),
+        gauge("max_running", _OURS + "requests_max"),
+        gauge("kv_blocks", _OURS + "kv_blocks_total"),
+        gauge("kv_blocks_used", _OURS + "kv_blocks_used"),
+        ratio("kv_block_tokens", _OURS + "kv_block_tokens"),
+        counter("prefix_queried_tokens", _OURS + "prompt_tokens"),
+        counter("prefix_hit_tokens", _OURS + "prefix_cache_hit_tokens"),
+        counter("preemptions", _OURS + "preemptions"),
+        counter("prompt_tokens", _OURS + "prompt_tokens"),
+        counter("generation_tokens", _OURS + "generation_tokens"),
+        *histogram("ttft", _OURS + "time_to_first_token_seconds"),
+        Signal(field="quant", names=(_OURS + "model_info",), label="quantization"),
+    )

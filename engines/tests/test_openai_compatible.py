@@ -61,7 +61,7 @@ def test_an_engine_without_a_key_gets_no_credential():
 
 
 def test_its_load_is_unknown_not_zero():
-    assert OpenAICompatibleAdapter().parse_load("anything") == EngineLoad()
+    assert OpenAICompatibleAdapter().parse_load({"/metrics": b"anything"}) == EngineLoad()
 
 
 def test_it_refuses_options_it_does_not_have():

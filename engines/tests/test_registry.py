@@ -71,7 +71,9 @@ def test_an_entry_point_that_is_no_factory_is_refused(tmp_path, monkeypatch):
 
 
 def test_what_a_factory_returns_has_to_be_an_adapter():
-    with pytest.raises(AdapterError, match="dict is not an engine adapter: it has no name, default_port"):
+    with pytest.raises(
+        AdapterError, match="dict is not an engine adapter: it has no name, title, default_port"
+    ):
         create_adapter(lambda _options: {})  # type: ignore[arg-type, return-value]
 
 

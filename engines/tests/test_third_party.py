@@ -15,7 +15,7 @@ import msgspec
 import pytest
 
 from sluice_engines.adapter import ClientRequest, EngineAdapter
-from sluice_engines.metrics_page import MetricsPage
+from sluice_engines.load_signals import gauge
 from sluice_engines.openai_compatible import OpenAICompatibleAdapter
 from sluice_engines.registry import create_adapter, load_adapters
 from sluice_engines.transport import UpstreamRequest
@@ -26,21 +26,18 @@ class ParrotAdapter(OpenAICompatibleAdapter):
     """Parrot's dialect."""
 
     name = "parrot"
+    title = "Parrot"
     default_port = 9000
     capabilities = Capabilities(endpoints=frozenset({"chat"}), logprobs=False)
     health_path = "/healthz"
     ready_path = "/healthz"
     metrics_path = "/metrics"
+    signals = (gauge("running", "parrot_talking"), gauge("waiting", "parrot_queue"))
 
     def prepare(self, request: ClientRequest, base_url: str, api_key: str | None) -> UpstreamRequest:
         """Parrot listens on `/talk`."""
         prepared = super().prepare(request, base_url, api_key)
         return msgspec.structs.replace(prepared, path="/talk")
-
-    def parse_load(self, page: str) -> EngineLoad:
-        """Parrot's own names."""
-        metrics = MetricsPage(page)
-        return EngineLoad(running=metrics.count("parrot_talking"), waiting=metrics.count("parrot_queue"))
 
 
 @pytest.fixture
@@ -72,4 +69,6 @@ def test_requests_reach_it_in_its_dialect(parrot: EngineAdapter):
 
 
 def test_its_load_is_read_from_its_gauges(parrot: EngineAdapter):
-    assert parrot.parse_load("parrot_talking 2\nparrot_queue 5\n") == EngineLoad(running=2, waiting=5)
+    assert parrot.parse_load({"/metrics": b"parrot_talking 2\nparrot_queue 5\n"}) == EngineLoad(
+        running=2, waiting=5
+    )

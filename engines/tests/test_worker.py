@@ -7,6 +7,11 @@ import pytest
 from sluice_engines.worker import WorkerAdapter
 from sluice_router.types import EngineLoad
 
+
+def load_of(page: str) -> EngineLoad:
+    return WorkerAdapter().parse_load({"/metrics": page.encode()})
+
+
 PAGE = """\
 # HELP sluice_worker_requests_running Sequences in the running batch.
 # TYPE sluice_worker_requests_running gauge
@@ -24,20 +29,20 @@ sluice_worker_kv_blocks_used 50.0
 
 
 def test_the_gauges_become_a_load():
-    assert WorkerAdapter().parse_load(PAGE) == EngineLoad(running=3, waiting=12, kv_used_ratio=0.25)
+    assert load_of(PAGE) == EngineLoad(running=3, waiting=12, kv_used_ratio=0.25)
 
 
 @pytest.mark.parametrize(("said", "known"), [("int8", "int8"), ("none", "none"), ("rot13", None)])
 def test_the_model_says_how_it_is_quantized(said: str, known: str | None):
     info = f'sluice_worker_model_info{{architecture="L",quantization="{said}"}} 1.0\n'
 
-    assert WorkerAdapter().parse_load(info).quant == known
+    assert load_of(info).quant == known
 
 
 def test_a_missing_gauge_is_unknown_not_zero():
     page = "\n".join(line for line in PAGE.splitlines() if "waiting " not in line and "used" not in line)
 
-    assert WorkerAdapter().parse_load(page) == EngineLoad(running=3)
+    assert load_of(page) == EngineLoad(running=3)
 
 
 def test_ranks_are_summed():
@@ -51,12 +56,12 @@ def test_ranks_are_summed():
         for rank in (0, 1)
     )
 
-    assert WorkerAdapter().parse_load(page) == EngineLoad(running=4, kv_used_ratio=0.25)
+    assert load_of(page) == EngineLoad(running=4, kv_used_ratio=0.25)
 
 
 def test_a_page_that_is_no_metrics_page_is_an_error():
     with pytest.raises(ValueError, match=r".+"):
-        WorkerAdapter().parse_load("<html>{not metrics</html>")
+        load_of("<html>{not metrics</html>")
 
 
 def test_readiness_and_life_are_told_apart():

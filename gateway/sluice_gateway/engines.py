@@ -99,7 +99,7 @@ def _replicas(
             endpoint=_endpoint(backend, adapter, url, index if len(urls) > 1 else None),
             backend=backend,
             adapter=adapter,
-            transport=local or transports.get(backend),
+            transport=local or adapter.over(transports.get(backend)),
             in_process=local is not None,
             api_key=environment.get(backend.api_key_env) if backend.api_key_env else None,
         )

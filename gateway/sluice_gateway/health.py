@@ -1,9 +1,11 @@
 """Which engines can serve, found out in the background and from requests that fail.
 
-Each engine has a task that probes it every `interval_s`. `failures` bad probes in a row take an engine out;
-one good probe brings it back. A request that could not connect takes it out at once and asks for a probe
-now, so a dead engine costs one failed attempt, not one per request. An engine inside this process is looked
-at once, at the start. The router holds the state; this module reports to it.
+Each engine has a task that probes it every `interval_s`, and while it can serve another that reads its load
+every `load_interval_s`: an engine that is slow to tell how busy it is, is not for that reason sick.
+`failures` bad probes in a row take an engine out; one good probe brings it back. A request that could not
+connect takes it out at once and asks for a probe now, so a dead engine costs one failed attempt, not one per
+request. An engine inside this process is looked at once, at the start. The router holds the state; this
+module reports to it.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from sluice_engines.load_reader import LoadReader, LoadReading
 from sluice_engines.probe import Reading, probe
 from sluice_gateway.engines import Engine
 from sluice_gateway.settings import Health
@@ -31,6 +34,17 @@ class Readiness(msgspec.Struct, frozen=True, kw_only=True):
     """One sentence naming the engines that cannot serve, and why."""
 
 
+class EngineStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of one engine beside what the router knows."""
+
+    problem: str
+    """Why it cannot serve; empty when it can."""
+    version: str | None
+    """What it says of itself; `None` when it does not."""
+    load_problem: str | None
+    """What of its load could not be read at the last attempt, and why."""
+
+
 class HealthMonitor:
     """Probes the engines and tells the router."""
 
@@ -39,7 +53,7 @@ class HealthMonitor:
     ) -> None:
         self._router = router
         self._clock = clock
-        self._probed = {e.endpoint.id: _Probed(e, settings) for e in engines}
+        self._probed = {e.endpoint.id: _Probed(e, settings, clock) for e in engines}
         self._tasks: list[asyncio.Task[None]] = []
         self._became_ready = asyncio.Event()
         for endpoint_id in self._probed:
@@ -50,8 +64,10 @@ class HealthMonitor:
         for probed in self._probed.values():
             if probed.engine.in_process:
                 self._apply(probed, await probed.look())
-            else:
-                self._tasks.append(asyncio.create_task(self._watch(probed)))
+                continue
+            self._tasks.append(asyncio.create_task(self._watch(probed)))
+            if probed.loads.has_pages:
+                self._tasks.append(asyncio.create_task(self._follow(probed)))
 
     def adopt(self, before: HealthMonitor) -> None:
         """Believe what another monitor knows of the engines that both have, until a probe says otherwise.
@@ -72,7 +88,7 @@ class HealthMonitor:
                 self._router.set_draining(endpoint_id, True, self._clock())
             if replica.breaker_forced:
                 self._router.force_breaker(endpoint_id, replica.breaker, self._clock())
-            probed.healthy, probed.problem = old.healthy, old.problem
+            probed.healthy, probed.problem, probed.version = old.healthy, old.problem, old.version
             self._router.set_health(endpoint_id, old.healthy, self._clock())
         self._note_readiness()
 
@@ -98,6 +114,15 @@ class HealthMonitor:
             reason = f"Cannot serve: {'; '.join(broken)}."
         return Readiness(ready=ready, reason=reason)
 
+    def status(self, endpoint_id: str) -> EngineStatus:
+        """Of one engine."""
+        probed = self._probed[endpoint_id]
+        return EngineStatus(
+            problem="" if probed.healthy else probed.problem,
+            version=probed.version,
+            load_problem=probed.load_problem,
+        )
+
     async def wait_until_ready(self) -> None:
         """Return when an engine can serve for the first time."""
         await self._became_ready.wait()
@@ -118,12 +143,33 @@ class HealthMonitor:
     async def _watch(self, probed: _Probed) -> None:
         while True:
             probed.wake.clear()
-            self._apply(probed, await probed.look())
+            reading = await probed.look()
+            if reading.ready and not probed.healthy:
+                # Before its first request: how busy it is, and which quantization it has.
+                probed.loads.forget()
+                self._apply_load(probed, await probed.loads.read())
+            self._apply(probed, reading)
             try:
                 async with asyncio.timeout(probed.interval_s):
                     await probed.wake.wait()
             except TimeoutError:
                 continue
+
+    async def _follow(self, probed: _Probed) -> None:
+        """Read the load for ever, while the engine can serve."""
+        while True:
+            await asyncio.sleep(probed.load_interval_s)
+            if probed.healthy:
+                self._apply_load(probed, await probed.loads.read())
+
+    def _apply_load(self, probed: _Probed, reading: LoadReading) -> None:
+        endpoint = probed.engine.endpoint
+        probed.load_problem = reading.problem
+        if reading.load is None:
+            return
+        self._router.record_load(endpoint.id, reading.load, self._clock())
+        if reading.load.quant is not None and probed.engine.backend.quant is None:
+            self._router.set_quant(endpoint.id, reading.load.quant, self._clock())
 
     def _apply(self, probed: _Probed, reading: Reading) -> None:
         endpoint = probed.engine.endpoint
@@ -135,10 +181,8 @@ class HealthMonitor:
         probed.failures = 0
         if reading.models is not None and not probed.engine.backend.models:
             self._router.set_models(endpoint.id, reading.models, self._clock())
-        if reading.load is not None:
-            self._router.record_load(endpoint.id, reading.load, self._clock())
-            if reading.load.quant is not None and probed.engine.backend.quant is None:
-                self._router.set_quant(endpoint.id, reading.load.quant, self._clock())
+        if reading.version is not None:
+            probed.version = reading.version
         self._set(probed, True, "")
 
     def _set(self, probed: _Probed, healthy: bool, problem: str) -> None:
@@ -158,9 +202,20 @@ class HealthMonitor:
 class _Probed:
     """One engine under observation."""
 
-    def __init__(self, engine: Engine, settings: Health) -> None:
+    def __init__(self, engine: Engine, settings: Health, clock: Callable[[], float]) -> None:
         self.engine = engine
         self.interval_s = settings.interval_s
+        self.load_interval_s = settings.load_interval_s
+        self.loads = LoadReader(
+            engine.transport,
+            engine.adapter,
+            engine.endpoint.url,
+            engine.api_key,
+            timeout_s=settings.timeout_s,
+            clock=clock,
+        )
+        self.load_problem: str | None = None
+        self.version: str | None = None
         self.healthy = False
         self.problem = _STARTING
         self.failures = 0
@@ -170,13 +225,14 @@ class _Probed:
         self._timeout_s = settings.timeout_s
 
     async def look(self) -> Reading:
-        """One probe."""
+        """One probe. The version is asked when the engine may be another one than before."""
         return await probe(
             self.engine.transport,
             self.engine.adapter,
             self.engine.endpoint.url,
             self.engine.api_key,
             timeout_s=self._timeout_s,
+            ask_version=not self.healthy or self.version is None,
         )
 
     def note_failure(self) -> bool:

@@ -122,11 +122,11 @@ class Backend(Section, frozen=True, kw_only=True):
     adapter: Annotated[
         str,
         Meta(
-            description="The engine's dialect: `worker` (the bundled engine), `echo` (answers in process"
-            " with what"
-            " it was asked, for front-end work), `openai_compatible` (anything that speaks OpenAI's"
-            " API), or one"
-            " that an installed package registers."
+            description="The engine's dialect: `worker` (the bundled engine), `vllm`, `sglang`, `trt`"
+            " (TensorRT-LLM), `llamacpp`, `echo` (answers in process with what it was asked, for front-end"
+            " work), `openai_compatible` (anything that speaks OpenAI's API), or one that an installed"
+            " package registers. `sluice engines list` names them, `sluice engines probe URL` says which one"
+            " a server needs."
         ),
     ]
     url: Annotated[
@@ -150,7 +150,8 @@ class Backend(Section, frozen=True, kw_only=True):
         Meta(
             description="Kinds of request it serves. Empty: what the adapter knows its engine to serve, for"
             " `openai_compatible` `chat`, `completions` and `embeddings`. Requests for any other kind go to"
-            " backends that declare it."
+            " backends that declare it. An engine that was started for embeddings, rerank or score has to say"
+            " so."
         ),
     ] = ()
     api_key_env: Annotated[
@@ -163,8 +164,9 @@ class Backend(Section, frozen=True, kw_only=True):
     quant: Annotated[
         Quant | None,
         Meta(
-            description="The quantization it runs, which the `X-Quant` header selects. Absent: what the"
-            " worker says of itself; other engines count as `none`."
+            description="The quantization it runs, which the `X-Quant` header selects; a backend `vllm-quant`"
+            " is adapter `vllm` with one. Absent: what the worker says of itself; other engines count as"
+            " `none`."
         ),
     ] = None
     upstream: Annotated[
@@ -233,6 +235,13 @@ class Health(Section, frozen=True, kw_only=True):
 
     interval_s: Annotated[Seconds, Meta(description="Between two probes of an engine.")] = 1.0
     timeout_s: Annotated[Seconds, Meta(description="A probe that takes longer has failed.")] = 2.0
+    load_interval_s: Annotated[
+        Seconds,
+        Meta(
+            description="Between two readings of an engine's load: requests running and waiting, KV cache."
+            " Each gateway process reads for itself."
+        ),
+    ] = 0.5
     failures: Annotated[
         Count, Meta(description="Failed probes in a row after which an engine gets no more requests.")
     ] = 2

@@ -113,6 +113,7 @@ class Replica:
             failures=self.breaker.failures,
             in_flight=self.in_flight,
             load=self._load,
+            load_at=None if self._load is None else self._load_at,
             mean_service_s=self.mean_service_s,
             settled=self.settled,
             usage=Usage(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached),

@@ -24,6 +24,8 @@ class ReplicaSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     in_flight: int
     load: EngineLoad | None
     """The last reading, however old; `None` before the first."""
+    load_at: float | None
+    """When it was taken, on the router's clock."""
     mean_service_s: float | None
     """Moving average from placement to settlement; `None` before the first settlement."""
     settled: int

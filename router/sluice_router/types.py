@@ -38,8 +38,10 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """What an engine can do; asking for more is refused before anything is sent."""
 
     endpoints: frozenset[str] = frozenset({"chat", "completions"})
-    """Of `chat`, `completions`, `embeddings`."""
+    """The kinds of request that it answers itself, e.g. `chat`, `completions`, `embeddings`, `responses`."""
     logprobs: bool = True
+    prompt_logprobs: bool = False
+    """It gives the log-probabilities of the prompt's own tokens."""
     tools: bool = False
     """It reads a request's `tools`."""
     tool_calls: bool = False
@@ -68,12 +70,55 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EngineLoad(msgspec.Struct, frozen=True, kw_only=True):
-    """A reading of an engine's own metrics. `None` means unknown, never zero."""
+    """A reading of an engine's own metrics. `None` means unknown, never zero.
+
+    Counters only grow while the engine lives and begin again with it: what counts is the difference between
+    two readings. An engine with several data-parallel ranks is one engine here, its ranks added up.
+    """
 
     running: int | None = None
+    """Requests in the batch."""
     waiting: int | None = None
+    """Requests that wait for room in it. Those held back by something else are not congestion."""
+    waiting_uncached_tokens: int | None = None
+    """Prompt tokens still to be computed before the last of them has its first token: no cached prefix
+    covers them."""
+    max_running: int | None = None
+    """Requests that the batch has room for."""
     kv_used_ratio: float | None = None
-    """0 to 1."""
+    """Share of the KV cache that live requests hold, 0 to 1. A cached prefix that nobody uses is free."""
+    kv_block_tokens: int | None = None
+    """Tokens of one KV block: the grain of prefix caching."""
+    kv_capacity_tokens: int | None = None
+    """Tokens that the whole KV cache holds."""
+    prefix_queried_tokens: int | None = None
+    """Counter: prompt tokens that were looked up in the prefix cache."""
+    prefix_hit_tokens: int | None = None
+    """Counter: those of them that were found."""
+    prefix_hit_ratio: float | None = None
+    """0 to 1, over a period of the engine's choice; from engines that do not count tokens."""
+    preemptions: int | None = None
+    """Counter: requests put back to wait for lack of KV cache."""
+    prompt_tokens: int | None = None
+    """Counter."""
+    generation_tokens: int | None = None
+    """Counter."""
+    ttft_sum_s: float | None = None
+    """Counter: seconds from arrival to first token, over `ttft_count` requests."""
+    ttft_count: int | None = None
+    queue_time_sum_s: float | None = None
+    """Counter: seconds spent waiting, over `queue_time_count` requests."""
+    queue_time_count: int | None = None
+    draft_tokens: int | None = None
+    """Counter: tokens proposed by speculation."""
+    accepted_tokens: int | None = None
+    """Counter: those of them that were right."""
+    max_loras: int | None = None
+    """LoRA adapters that can be loaded at once."""
+    loras: tuple[str, ...] | None = None
+    """Names of those in use now."""
+    asleep: bool | None = None
+    """It has put its weights away, and wakes up for a request slowly or not at all."""
     quant: str | None = None
     """The quantization of the loaded model, one of `QUANTS`."""
 

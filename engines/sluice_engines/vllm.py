@@ -1,0 +1,90 @@
+"""vLLM's OpenAI server (`vllm serve`), of any quantization.
+
+Metric names are those of `vllm/v1/metrics/loggers.py`, with the ones they replaced behind them. Series have
+the labels `model_name` and `engine`, one engine for each data-parallel rank. Recorded pages of version 0.32
+are in the tests.
+
+Embeddings, rerank and score need an instance that was started for them (`--runner pooling`), which then
+generates nothing: such a backend says so with `endpoints`.
+"""
+
+from __future__ import annotations
+
+from sluice_engines.adapter import Quirk, VersionPage
+from sluice_engines.load_signals import Signal, counter, gauge, histogram, ratio
+from sluice_engines.openai_compatible import OpenAICompatibleAdapter
+from sluice_router.types import Capabilities
+
+
+class VllmAdapter(OpenAICompatibleAdapter):
+    """vLLM."""
+
+    name = "vllm"
+    title = "vLLM"
+    default_port = 8001
+    capabilities = Capabilities(
+        endpoints=frozenset(
+            {"chat", "completions", "responses", "messages", "count_tokens", "tokenize", "detokenize"}
+        ),
+        prompt_logprobs=True,
+        tools=True,
+        tool_calls=True,
+        json_schema=True,
+        images=True,
+    )
+    health_path = "/health"
+    ready_path = "/health"
+    metrics_path = "/metrics"
+    metrics_missing = "start it without --disable-log-stats, which takes the metrics away"
+    version = VersionPage(path="/version", field="version")
+    signals = (
+        gauge("running", "vllm:num_requests_running"),
+        gauge("waiting", "vllm:num_requests_waiting_by_reason", where=(("reason", "capacity"),)),
+        gauge("waiting", "vllm:num_requests_waiting"),
+        ratio("kv_used_ratio", "vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
+        gauge("kv_blocks", "vllm:cache_config_info", label="num_gpu_blocks"),
+        ratio("kv_block_tokens", "vllm:cache_config_info", label="block_size"),
+        counter("prefix_queried_tokens", "vllm:prefix_cache_queries", "vllm:gpu_prefix_cache_queries"),
+        counter("prefix_hit_tokens", "vllm:prefix_cache_hits", "vllm:gpu_prefix_cache_hits"),
+        counter("preemptions", "vllm:num_preemptions"),
+        counter("prompt_tokens", "vllm:prompt_tokens"),
+        counter("generation_tokens", "vllm:generation_tokens"),
+        *histogram("ttft", "vllm:time_to_first_token_seconds"),
+        *histogram("queue_time", "vllm:request_queue_time_seconds"),
+        counter("draft_tokens", "vllm:spec_decode_num_draft_tokens"),
+        counter("accepted_tokens", "vllm:spec_decode_num_accepted_tokens"),
+        Signal(field="max_loras", names=("vllm:lora_requests_info",), label="max_lora", combine="newest"),
+        Signal(
+            field="loras",
+            names=("vllm:lora_requests_info",),
+            label="running_lora_adapters",
+            combine="newest",
+        ),
+        gauge("awake", "vllm:engine_sleep_state", where=(("sleep_state", "awake"),)),
+    )
+    quirks = (
+        Quirk(
+            about="A full queue (--max-num-queued-reqs, --max-num-queued-tokens) is answered with 503. That"
+            " is no failure: the request goes to the next replica.",
+            source="vllm-project/vllm PR 49445",
+        ),
+        Quirk(
+            about="`num_requests_waiting` also counts requests that wait for something other than room"
+            " (a LoRA adapter, a KV transfer); only the reason `capacity` counts here.",
+            source="vllm/v1/metrics/loggers.py of 0.32",
+        ),
+        Quirk(
+            about="`kv_cache_usage_perc` counts blocks of live requests; blocks that only hold a cached"
+            " prefix count as free. Up to 0.9 it was called `gpu_cache_usage_perc`; both are read.",
+            source="vllm/v1/metrics/loggers.py of 0.32",
+        ),
+        Quirk(
+            about="Its error bodies have a number as `code`, and 404, 405 and 401 have none of OpenAI's keys;"
+            " the gateway words them anew.",
+            source="measured on 0.32",
+        ),
+        Quirk(
+            about="It keeps stored responses in the memory of one process; the gateway stores them itself.",
+            source="vllm-project/vllm PR 37938, issue 43244",
+        ),
+    )
