@@ -81,8 +81,7 @@ class EngineLoad(msgspec.Struct, frozen=True, kw_only=True):
     waiting: int | None = None
     """Requests that wait for room in it. Those held back by something else are not congestion."""
     waiting_uncached_tokens: int | None = None
-    """Prompt tokens still to be computed before the last of them has its first token: no cached prefix
-    covers them."""
+    """Tokens of those that wait which no cached prefix covers: the prefill ahead of a newcomer."""
     max_running: int | None = None
     """Requests that the batch has room for."""
     kv_used_ratio: float | None = None

@@ -166,6 +166,7 @@ class Engine:
         return EngineStats(
             num_running=self._scheduler.num_running,
             num_waiting=self._scheduler.num_waiting,
+            waiting_uncached_tokens=self._scheduler.waiting_uncached_tokens,
             kv_blocks_total=self._pool.num_blocks,
             kv_blocks_used=self._pool.num_used,
             kv_blocks_cached=self._pool.num_cached,

@@ -34,6 +34,10 @@ class KVAllocation(Protocol):
         """
         ...
 
+    def cached_tokens(self, request: Request) -> int:
+        """Tokens of a request that would not have to be computed, were it placed now."""
+        ...
+
     def computed(self, request: Request, computed_before: int) -> None:
         """The keys and values of more tokens are there: those from `computed_before` to `num_computed`."""
         ...
@@ -59,6 +63,10 @@ class PagedAllocation:
         if request.num_cached_tokens is None:
             request.num_cached_tokens = request.num_computed
         return True
+
+    def cached_tokens(self, request: Request) -> int:
+        """See `KVAllocation`."""
+        return len(self._cached_blocks(request)) * self.pool.block_size
 
     def computed(self, request: Request, computed_before: int) -> None:
         """See `KVAllocation`. Makes the blocks findable that were filled to the end."""
@@ -111,6 +119,10 @@ class DenseAllocation:
         self.pool.share(request.block_ids)  # that is: hold these, instead of any that are free
         request.num_cached_tokens = 0
         return True
+
+    def cached_tokens(self, request: Request) -> int:
+        """See `KVAllocation`. Nothing is shared."""
+        return 0
 
     def computed(self, request: Request, computed_before: int) -> None:
         """See `KVAllocation`. Nothing is shared."""

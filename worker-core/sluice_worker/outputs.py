@@ -58,6 +58,8 @@ class EngineStats(msgspec.Struct, frozen=True, kw_only=True, array_like=True, gc
 
     num_running: int = 0
     num_waiting: int = 0
+    waiting_uncached_tokens: int = 0
+    """Tokens of those that wait which no cached prefix covered when they began to: the prefill ahead."""
     kv_blocks_total: int = 0
     kv_blocks_used: int = 0
     """Referenced by a live request; cached-but-free blocks do not count."""

@@ -24,6 +24,7 @@ class Request:
         "num_cached_tokens",
         "num_computed",
         "num_scored",
+        "num_uncached",
         "output_token_ids",
         "params",
         "prompt_logprobs",
@@ -51,6 +52,8 @@ class Request:
         """Of the leading full blocks, as far as anyone asked. Tokens never change, so neither do these."""
         self.num_cached_tokens: int | None = None
         """Prompt tokens found in the prefix cache at first admission; `None` before."""
+        self.num_uncached: int = 0
+        """Tokens that no cached prefix covered when it began to wait."""
         self.num_scored: int = 0
         """Leading tokens whose logits have been used for log-probabilities of the prompt. Never goes back."""
         self.prompt_logprobs: list[TokenLogprobs] = []

@@ -96,6 +96,8 @@ class Scheduler:
         self._running: list[Request] = []
         self.num_preemptions = 0
         """Since the start."""
+        self.waiting_uncached_tokens = 0
+        """Tokens of waiting requests that no cached prefix covered when they began to wait."""
 
     @property
     def num_waiting(self) -> int:
@@ -125,6 +127,7 @@ class Scheduler:
         """Queue a request. The caller has made sure that it fits into all blocks, and that its id is new."""
         self._requests[request.request_id] = request
         self._waiting.append(request)
+        self._count_waiting(request)
 
     def abort(self, request_id: str) -> bool:
         """Forget a request and free its blocks, at once. `False` when it is not here (any more)."""
@@ -136,6 +139,7 @@ class Scheduler:
         else:
             del self._requests[request_id]
             self._waiting.remove(request)
+            self.waiting_uncached_tokens -= request.num_uncached
             self._batching.leave(request)
         return True
 
@@ -192,8 +196,15 @@ class Scheduler:
             room = len(request.block_ids) * self._pool.block_size
             if not 0 <= request.num_computed <= min(len(request.tokens), room):
                 raise IntegrityError(f"{request!r} in {room} slots.")
+        if sum(request.num_uncached for request in self._waiting) != self.waiting_uncached_tokens:
+            raise IntegrityError("The tokens that wait were miscounted.")
         if self._requests.keys() != {r.request_id for r in (*self._running, *self._waiting)}:
             raise IntegrityError("A request is neither running nor waiting, or is unknown.")
+
+    def _count_waiting(self, request: Request) -> None:
+        """Once: what becomes cached, or is evicted, while it waits does not change it."""
+        request.num_uncached = len(request.tokens) - self._allocation.cached_tokens(request)
+        self.waiting_uncached_tokens += request.num_uncached
 
     def _num_prompts(self, prefilling: list[Request]) -> int:
         """Prompts being computed, and waiting ones for which the batch has room."""
@@ -227,6 +238,7 @@ class Scheduler:
         self._release(victim)
         victim.num_computed = 0
         self._waiting.appendleft(victim)  # it is older than all that wait
+        self._count_waiting(victim)
         self.num_preemptions += 1
 
     def _release(self, request: Request) -> None:
@@ -242,6 +254,7 @@ class Scheduler:
             if not self._allocation.place(request, self._running):
                 return
             self._running.append(self._waiting.popleft())
+            self.waiting_uncached_tokens -= request.num_uncached
             step.add(request, min(request.num_uncomputed, self._max_chunk, step.budget))
             self._next_admission_s = now_s + self._tick_s
 

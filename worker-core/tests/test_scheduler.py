@@ -179,6 +179,7 @@ def test_the_newest_request_is_preempted_and_recomputed() -> None:
     compute(queue)  # old takes the last free block for its ninth token
     assert compute(queue) == {"old": 1}  # new needs a third block
     assert (queue.num_preemptions, new.num_computed, new.block_ids) == (1, 0, [])
+    assert queue.waiting_uncached_tokens == 1  # all but its two full blocks
     queue.finish(old)
     assert compute(queue)["new"] == 1  # its two full blocks are still cached
     assert new.num_cached_tokens == 0  # own leftovers are not a prefix hit
@@ -237,3 +238,20 @@ def test_without_prefix_caching_nothing_is_remembered() -> None:
 
 def test_an_idle_scheduler_schedules_nothing() -> None:
     assert scheduler().schedule(0.0) == []
+
+
+def test_what_waits_is_counted_in_tokens_that_nobody_has_computed_yet() -> None:
+    queue = scheduler(seqs=1, budget=64)
+    prompt = list(range(12))
+    queue.add(request("first", [*prompt, 50]))
+    assert queue.waiting_uncached_tokens == 13  # until a step takes it in
+    compute(queue)
+    assert queue.waiting_uncached_tokens == 0
+    queue.add(request("same", [*prompt, 60, 61]))
+    queue.add(request("other", 9))
+    assert queue.waiting_uncached_tokens == (14 - 12) + 9
+    queue.abort("same")
+    assert queue.waiting_uncached_tokens == 9
+    queue.abort("other")
+    assert queue.waiting_uncached_tokens == 0
+    queue.check_integrity()

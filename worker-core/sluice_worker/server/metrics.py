@@ -104,6 +104,11 @@ class _EngineCollector(Collector):
         ratio = stats.kv_blocks_used / stats.kv_blocks_total if stats.kv_blocks_total else 0.0
         yield _gauge("requests_running", "Sequences in the running batch.", stats.num_running)
         yield _gauge("requests_waiting", "Sequences waiting for a place in the batch.", stats.num_waiting)
+        yield _gauge(
+            "waiting_uncached_tokens",
+            "Tokens of waiting sequences that no cached prefix covers.",
+            stats.waiting_uncached_tokens,
+        )
         yield _gauge("kv_usage_ratio", "Share of KV blocks that running sequences hold, 0 to 1.", ratio)
         yield _gauge("kv_blocks_total", "KV blocks in all.", stats.kv_blocks_total)
         yield _gauge("kv_blocks_used", "KV blocks that running sequences hold.", stats.kv_blocks_used)
@@ -136,15 +141,18 @@ class _EngineCollector(Collector):
             "kv_tokens_held of each step, added up: over kv_reserved_steps, the mean utilisation.",
             stats.kv_held_steps_total,
         )
-        yield self._info()
-
-    def _info(self) -> Metric:
-        labels = ["architecture", "device", "dtype", "kernels", "quantization"]
-        family = GaugeMetricFamily("sluice_worker_model_info", "1, with what is loaded.", labels=labels)
         info = self._model_info()
         if info is not None:
-            family.add_metric([str(getattr(info, label)) for label in labels], 1)
-        return family
+            yield _gauge("requests_max", "Sequences that the batch has room for.", info.max_num_seqs)
+            yield _gauge("kv_block_tokens", "Tokens of one KV block.", info.block_size)
+            yield _info(info)
+
+
+def _info(info: ModelInfo) -> Metric:
+    labels = ["architecture", "device", "dtype", "kernels", "quantization"]
+    family = GaugeMetricFamily("sluice_worker_model_info", "1, with what is loaded.", labels=labels)
+    family.add_metric([str(getattr(info, label)) for label in labels], 1)
+    return family
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:
