@@ -94,8 +94,15 @@ class SignalTable:
 
     def readings(self, page: bytes) -> dict[str, Reading]:
         """What the page says, by field; for adapters that know more from elsewhere."""
+        return {field: value for field, (_, value) in self._found(page).items()}
+
+    def sources(self, page: bytes) -> dict[str, str]:
+        """The metric that each field's reading comes from: which dialect the engine speaks."""
+        return {field: name.decode() for field, (name, _) in self._found(page).items()}
+
+    def _found(self, page: bytes) -> dict[str, tuple[bytes, Reading]]:
         samples = self._reader.read(page)
-        found: dict[str, Reading] = {}
+        found: dict[str, tuple[bytes, Reading]] = {}
         for signal, names, plain in self._signals:
             if signal.field in found:
                 continue
@@ -105,7 +112,7 @@ class SignalTable:
                     continue
                 value = series[0].value if plain and len(series) == 1 else _combined(signal, series)
                 if value is not None and (isinstance(value, str) or math.isfinite(value)):
-                    found[signal.field] = value
+                    found[signal.field] = (name, value)
                     break
         return found
 

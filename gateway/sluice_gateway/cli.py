@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from sluice_gateway import config, reference
-from sluice_gateway.commands import keys, tenants
+from sluice_gateway.commands import engines, keys, tenants
 from sluice_gateway.commands.audit import audit
 from sluice_gateway.commands.compile import compile_modules
 from sluice_gateway.commands.explain import explain
@@ -30,6 +30,7 @@ app = typer.Typer(
 )
 config_app = typer.Typer(help="Check and explain the configuration.", no_args_is_help=True)
 app.add_typer(config_app, name="config")
+app.add_typer(engines.app, name="engines")
 app.add_typer(keys.app, name="keys")
 app.add_typer(tenants.app, name="tenants")
 app.command()(audit)

@@ -11,6 +11,7 @@ from fastapi import APIRouter, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
+from sluice_gateway.admin.engines import engines_router
 from sluice_gateway.admin.gate import AdminGate
 from sluice_gateway.admin.keys import keys_router
 from sluice_gateway.admin.reload import reload_router
@@ -50,6 +51,7 @@ def _add_admin(app: FastAPI, gateway: Gateway) -> None:
     app.add_exception_handler(Refused, _on_refused)
     app.include_router(keys_router(gateway.identities.service))
     app.include_router(usage_router(UsageReport(gateway.database), gateway.wall_clock))
+    app.include_router(engines_router(gateway, gateway.clock))
     app.include_router(reload_router(lambda: gateway.overseer.reload()))
     app.add_middleware(
         AdminGate, keyring=gateway.keyring, origins=lambda: gateway.settings.cors.allow_origins

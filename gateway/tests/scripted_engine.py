@@ -78,6 +78,10 @@ class ScriptedEngine:
     def __init__(self, script: Script, models: tuple[str, ...] = ("m",)) -> None:
         self.script = script
         self.models = models
+        self.pages: dict[str, tuple[int, bytes]] = {}
+        """Status and body by path, for GET; any other path lists the models."""
+        self.stalled: set[str] = set()
+        """Paths that are never answered."""
         self.calls: list[Call] = []
         self.url = ""
         self._server: asyncio.Server | None = None
@@ -125,6 +129,12 @@ class ScriptedEngine:
         headers = {k.lower(): v.strip() for k, _, v in (line.partition(":") for line in head[1:] if line)}
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         call = Call(path, headers, body, writer)
+        if path in self.stalled:
+            await asyncio.Event().wait()
+        if path in self.pages:
+            status, page = self.pages[path]
+            await call.answer(status, page)
+            return
         if method == "GET":
             await call.answer(200, {"data": [{"id": model} for model in self.models]})
             return

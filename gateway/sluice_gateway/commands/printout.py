@@ -1,4 +1,4 @@
-"""What the commands about keys, tenants and the audit log print: tables for people, JSON for programs."""
+"""What the commands that administer print: tables for people, JSON for programs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SHORT = {
 def show_issued(issued: IssuedKey, as_json: bool) -> None:
     """A key with its new secret, the only time it is seen."""
     if as_json:
-        _print_json(issued)
+        print_json(issued)
         return
     typer.echo(f"Secret, shown only now: {issued.secret}\n")
     show_record(issued.key, as_json=False)
@@ -34,7 +34,7 @@ def show_issued(issued: IssuedKey, as_json: bool) -> None:
 def show_record(record: KeyRecord | TenantRecord, as_json: bool) -> None:
     """One key or tenant, a line for each thing that is known of it."""
     if as_json:
-        _print_json(record)
+        print_json(record)
         return
     lines = [("id", record.id)]
     if isinstance(record, KeyRecord):
@@ -51,34 +51,34 @@ def show_record(record: KeyRecord | TenantRecord, as_json: bool) -> None:
 def show_keys(records: Sequence[KeyRecord], as_json: bool, now: float) -> None:
     """Many keys."""
     if as_json:
-        _print_json(records)
+        print_json(records)
         return
     rows = (
         (r.id, r.tenant, _state(r, now), _scopes(r.scopes), _limits(r.limits), _time(r.expires_at), r.source)
         for r in records
     )
-    _print_table(("id", "tenant", "state", "scopes", "limits", "expires", "kept in"), rows)
+    print_table(("id", "tenant", "state", "scopes", "limits", "expires", "kept in"), rows)
 
 
 def show_tenants(records: Sequence[TenantRecord], as_json: bool) -> None:
     """Many tenants."""
     if as_json:
-        _print_json(records)
+        print_json(records)
         return
     rows = ((r.id, _limits(r.limits), r.description, r.source) for r in records)
-    _print_table(("id", "limits", "description", "kept in"), rows)
+    print_table(("id", "limits", "description", "kept in"), rows)
 
 
 def show_audit(records: Sequence[AuditRecord], as_json: bool) -> None:
     """Entries of the audit log."""
     if as_json:
-        _print_json(records)
+        print_json(records)
         return
     rows = (
         (str(r.id), _time(r.at), r.actor, r.action, r.subject, _change(r), r.request_id or "")
         for r in records
     )
-    _print_table(("number", "time", "who", "what", "on", "changed", "request"), rows)
+    print_table(("number", "time", "who", "what", "on", "changed", "request"), rows)
 
 
 def _state(record: KeyRecord, now: float) -> str:
@@ -117,11 +117,13 @@ def _time(at: float | None) -> str:
     return "" if at is None else datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
-def _print_json(value: object) -> None:
+def print_json(value: object) -> None:
+    """For programs."""
     typer.echo(msgspec.json.format(msgspec.json.encode(value, order="deterministic")).decode())
 
 
-def _print_table(head: Iterable[str], rows: Iterable[tuple[str, ...]]) -> None:
+def print_table(head: Iterable[str], rows: Iterable[tuple[str, ...]]) -> None:
+    """For people; folded only on a terminal."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
