@@ -75,7 +75,7 @@ FINGERPRINTS: tuple[Fingerprint, ...] = (
         name="sluice",
         title="Sluice gateway",
         adapter="openai_compatible",
-        clues=(Clue(path="/openapi.json", says=(("info/title", "Sluice"),)),),
+        clues=(Clue(path=MODELS_PATH, has=("data/0/display_name",), says=(("data/0/owned_by", "sluice"),)),),
         source="recorded",
     ),
     Fingerprint(
@@ -84,7 +84,7 @@ FINGERPRINTS: tuple[Fingerprint, ...] = (
         adapter="vllm",
         clues=(
             _owner("vllm"),
-            Clue(path="/openapi.json", weight=WEAK, has=("paths//v1/chat/completions/render",)),
+            Clue(path=MODELS_PATH, says=(("data/0/owned_by", "vllm"),), has=("data/0/max_model_len",)),
         ),
         version=(("/version", "version"),),
         limits=(Limit(name="max_model_len", path=MODELS_PATH, place="data/0/max_model_len"),),

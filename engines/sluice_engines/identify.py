@@ -76,12 +76,10 @@ def judge(pages: Mapping[str, Page]) -> Identity:
 
 
 def place(document: object, where: str) -> object:
-    """What stands at `a/0/b` of a JSON document; `None` when there is nothing. A path as key, as in
-    `paths//v1/models`, is what follows the double slash."""
-    front, _, key = where.partition("//")
-    for step in front.split("/") if front else ():
+    """What stands at `a/0/b` of a JSON document; `None` when there is nothing."""
+    for step in where.split("/"):
         document = _step(document, step)
-    return _step(document, "/" + key) if key else document
+    return document
 
 
 def _step(document: object, step: str) -> object:

@@ -13,7 +13,7 @@ What an engine calls its gauges is data of its adapter. The rules are the same f
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import msgspec
@@ -181,11 +181,11 @@ def _combined(signal: Signal, series: list[Sample]) -> Reading | None:
     return math.fsum(values) / (len(values) if signal.combine == "mean" else 1)
 
 
-def _chosen(signal: Signal, series: list[Sample]) -> list[tuple[dict[str, str], float]]:
+def _chosen(signal: Signal, series: list[Sample]) -> list[tuple[Mapping[str, str], float]]:
     """The series that count, with their labels."""
     if _plain(signal) and signal.per is None:
         return [({}, sample.value) for sample in series]
-    chosen: dict[object, tuple[dict[str, str], float]] = {}
+    chosen: dict[object, tuple[Mapping[str, str], float]] = {}
     for index, sample in enumerate(series):
         decoded = labels(sample.raw_labels)
         if any(decoded.get(name, "") != value for name, value in signal.where):
@@ -196,7 +196,7 @@ def _chosen(signal: Signal, series: list[Sample]) -> list[tuple[dict[str, str], 
     return list(chosen.values())
 
 
-def _labelled(signal: Signal, decoded: dict[str, str]) -> Reading | None:
+def _labelled(signal: Signal, decoded: Mapping[str, str]) -> Reading | None:
     """A label's value: a number where the field is one; `None` when it is not there, or no number."""
     text = decoded.get(signal.label or "")
     if text is None or signal.field in ("quant", "loras"):

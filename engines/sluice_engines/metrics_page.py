@@ -19,12 +19,15 @@ Prometheus' own parser is its twin in the tests.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
-_QUOTED = rb'"(?:[^"\\\n]|\\[^\n])*"'
-_LABELS = rb'[ \t]*\{((?:[^"}\n]|' + _QUOTED + rb")*)\}[ \t]*"
-_REST = rb"(?:(?:" + _LABELS + rb"|[ \t]+)([^\s{}\"#]+)(?=[ \t\n]|\Z)|([ \t{][^\n]*|(?=\n|\Z)))"
+_QUOTED = rb'"[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+"'
+_LABELS = rb'[ \t]*+\{([^"}\n]*+(?:' + _QUOTED + rb'[^"}\n]*+)*+)\}[ \t]*+'
+_VALUE = rb'([^\s{}"#_]++)(?=[ \t\n]|\Z)'
+_SAMPLE = rb"(?:" + _LABELS + rb"|[ \t]++)" + _VALUE
+_NO_SAMPLE = rb"([ \t{][^\n]*+|(?=\n|\Z))"
 _LABEL = re.compile(rb"([a-zA-Z_][a-zA-Z0-9_]*)[ \t]*=[ \t]*(" + _QUOTED + rb")")
 _ESCAPE = re.compile(r"\\([\\n\"])")
 _ANY_SAMPLE = re.compile(rb"(?m)^[ \t]*[a-zA-Z_:][a-zA-Z0-9_:]*(?:[ \t]*\{.*\}[ \t]*|[ \t]+)[-+0-9.NnIi]")
@@ -43,8 +46,8 @@ class PageReader:
 
     def __init__(self, names: Iterable[str]) -> None:
         """`names` as they stand on the page, e.g. `vllm:time_to_first_token_seconds_sum`."""
-        alternatives = b"|".join(re.escape(name.encode()) for name in sorted(set(names)))
-        self._pattern = re.compile(rb"\n(" + alternatives + rb")" + _REST)
+        wanted = _any_of(sorted({name.encode() for name in names}))
+        self._pattern = re.compile(rb"\n(" + wanted + rb")(?:" + _SAMPLE + rb"|" + _NO_SAMPLE + rb")")
 
     def read(self, page: bytes) -> dict[bytes, list[Sample]]:
         """The samples by name, in the page's order; a name that is not there is absent.
@@ -55,9 +58,10 @@ class PageReader:
         # What precedes the first line is like what precedes the others, so that the pattern's fixed beginning
         # is as long as can be: that is what makes the search fast.
         for name, raw_labels, value, rest in self._pattern.findall(b"\n" + page):
-            if not value:
-                raise ValueError(f"'{_shown(name + rest)}' is not a sample")
-            sample = Sample(raw_labels, _number(value))
+            try:
+                sample = Sample(raw_labels, float(value))
+            except ValueError:
+                raise ValueError(f"'{_shown(name + (rest or value))}' is not a sample") from None
             if name in found:
                 found[name].append(sample)
             else:
@@ -67,8 +71,9 @@ class PageReader:
         return found
 
 
-def labels(raw_labels: bytes) -> dict[str, str]:
-    """A sample's labels, decoded."""
+@lru_cache(maxsize=1024)
+def labels(raw_labels: bytes) -> Mapping[str, str]:
+    """A sample's labels, decoded. They are the same from page to page, so the last ones are remembered."""
     return {
         name.decode(): _ESCAPE.sub(_unescaped, value[1:-1].decode(errors="replace"))
         for name, value in _LABEL.findall(raw_labels)
@@ -79,13 +84,30 @@ def _unescaped(match: re.Match[str]) -> str:
     return "\n" if match[1] == "n" else match[1]
 
 
-def _number(text: bytes) -> float:
-    if b"_" in text:  # Python would read 1_000
-        raise ValueError(f"'{_shown(text)}' is not a number")
-    try:
-        return float(text)
-    except ValueError:
-        raise ValueError(f"'{_shown(text)}' is not a number") from None
+def _any_of(words: Sequence[bytes]) -> bytes:
+    """A pattern for any of `words`, which are sorted: beginnings that they share are tried once."""
+    groups: dict[bytes, list[bytes]] = {}
+    for word in words:
+        groups.setdefault(word[:1], []).append(word)
+    ends = bool(groups.pop(b"", None))
+    branches = []
+    for group in groups.values():
+        shared = _beginning(group[0], group[-1])
+        branches.append(re.escape(shared) + _any_of([word[len(shared) :] for word in group]))
+    if not branches:
+        return b""
+    pattern = b"|".join(branches)
+    if ends or len(branches) > 1:
+        pattern = b"(?:" + pattern + b")"
+    return pattern + b"?" if ends else pattern
+
+
+def _beginning(first: bytes, last: bytes) -> bytes:
+    """What two words begin with alike, and so all that are sorted between them."""
+    alike = 0
+    while alike < len(first) and first[alike : alike + 1] == last[alike : alike + 1]:
+        alike += 1
+    return first[:alike]
 
 
 def _shown(text: bytes) -> str:

@@ -44,6 +44,7 @@ class VllmAdapter(OpenAICompatibleAdapter):
         ratio("kv_used_ratio", "vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
         gauge("kv_blocks", "vllm:cache_config_info", label="num_gpu_blocks"),
         ratio("kv_block_tokens", "vllm:cache_config_info", label="block_size"),
+        gauge("kv_capacity_tokens", "vllm:cache_config_info", label="kv_cache_size_tokens"),
         counter("prefix_queried_tokens", "vllm:prefix_cache_queries", "vllm:gpu_prefix_cache_queries"),
         counter("prefix_hit_tokens", "vllm:prefix_cache_hits", "vllm:gpu_prefix_cache_hits"),
         counter("preemptions", "vllm:num_preemptions"),
