@@ -31,6 +31,7 @@ from sluice_bench.commands.prompts_command import prompts_command
 from sluice_bench.commands.quality_command import quality_command
 from sluice_bench.commands.report_command import report_command
 from sluice_bench.commands.run_command import run_command
+from sluice_bench.commands.scrape_cost_command import scrape_cost_command
 from sluice_bench.commands.search_command import search_command
 from sluice_bench.commands.server_address import target_of
 from sluice_bench.commands.verify_command import verify_command
@@ -222,6 +223,7 @@ app.command("speculative")(speculative_command)
 app.command("prompts")(prompts_command)
 app.command("quality")(quality_command)
 app.command("report")(report_command)
+app.command("scrape-cost")(scrape_cost_command)
 app.command("verify")(verify_command)
 
 

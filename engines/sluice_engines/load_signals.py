@@ -13,8 +13,8 @@ What an engine calls its gauges is data of its adapter. The rules are the same f
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Iterable
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -23,6 +23,9 @@ from sluice_router.types import QUANTS, EngineLoad
 
 Combine = Literal["sum", "mean", "newest"]
 Reading = float | str
+
+_REMEMBERED = 256
+"""Sets of labels of one signal whose meaning is kept."""
 
 
 class Signal(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,13 +83,11 @@ class SignalTable:
 
     def __init__(self, signals: Iterable[Signal]) -> None:
         """Raises `ValueError` for a signal whose field there is not."""
-        self._signals = [
-            (signal, tuple(name.encode() for name in signal.wire_names), _plain(signal)) for signal in signals
-        ]
-        unknown = {signal.field for signal, _, _ in self._signals} - _FIELDS
+        self._lookups = [_Lookup(signal) for signal in signals]
+        unknown = {lookup.field for lookup in self._lookups} - _FIELDS
         if unknown:
             raise ValueError(f"EngineLoad has no field '{min(unknown)}'.")
-        self._reader = PageReader(name.decode() for _, names, _ in self._signals for name in names)
+        self._reader = PageReader(name.decode() for lookup in self._lookups for name in lookup.names)
 
     def read(self, page: bytes) -> EngineLoad:
         """The load on a page. Raises `ValueError` when it is not in Prometheus' text format."""
@@ -103,18 +104,87 @@ class SignalTable:
     def _found(self, page: bytes) -> dict[str, tuple[bytes, Reading]]:
         samples = self._reader.read(page)
         found: dict[str, tuple[bytes, Reading]] = {}
-        for signal, names, plain in self._signals:
-            if signal.field in found:
+        for lookup in self._lookups:
+            if lookup.field in found:
                 continue
-            for name in names:
-                series = samples.get(name)
-                if series is None:
-                    continue
-                value = series[0].value if plain and len(series) == 1 else _combined(signal, series)
-                if value is not None and (isinstance(value, str) or math.isfinite(value)):
-                    found[signal.field] = (name, value)
-                    break
+            for name in lookup.names:
+                if name in samples:
+                    value = lookup.value(samples[name])
+                    if value is not None and (isinstance(value, str) or math.isfinite(value)):
+                        found[lookup.field] = (name, value)
+                        break
         return found
+
+
+class _Series(NamedTuple):
+    """What a series' labels mean to a signal."""
+
+    counts: bool
+    """It has the labels that it must have."""
+    group: str | None
+    """Series of one group say the same; `None`: it is by itself."""
+    labelled: Reading | None
+    """The reading that stands in its labels, for signals that ask for it."""
+
+
+class _Lookup:
+    """Makes one reading of the series that a signal names. Labels hardly ever change, so that what they mean
+    is worked out once."""
+
+    __slots__ = ("_combine", "_plain", "_signal", "_understood", "field", "names")
+
+    def __init__(self, signal: Signal) -> None:
+        self.field = signal.field
+        self.names = tuple(name.encode() for name in signal.wire_names)
+        self._signal = signal
+        self._combine = signal.combine
+        self._plain = not signal.where and signal.label is None
+        self._understood: dict[bytes, _Series] = {}
+
+    def value(self, samples: list[Sample]) -> Reading | None:
+        """The reading; `None` when no series counts, or what counts is unknown."""
+        if self._plain:
+            if len(samples) == 1:
+                return samples[0][1]
+            if self._signal.per is None:
+                return self._joined([value for _, value in samples])
+        chosen = self._chosen(samples)
+        if not chosen:
+            return None
+        if self._signal.label is None:
+            return self._joined([value for _, value in chosen])
+        if self._combine == "newest":
+            return max(chosen, key=lambda pair: pair[1])[0].labelled
+        said = [series.labelled for series, _ in chosen]
+        numbers = [value for value in said if isinstance(value, float)]
+        return self._joined(numbers) if len(numbers) == len(said) else said[0]
+
+    def _joined(self, values: list[float]) -> float:
+        return math.fsum(values) / (len(values) if self._combine == "mean" else 1)
+
+    def _chosen(self, samples: list[Sample]) -> list[tuple[_Series, float]]:
+        """The series that count, the largest of each group."""
+        chosen: dict[object, tuple[_Series, float]] = {}
+        for index, (raw_labels, value) in enumerate(samples):
+            series = self._understood.get(raw_labels) or self._understand(raw_labels)
+            if not series.counts:
+                continue
+            key = index if series.group is None else series.group
+            if key not in chosen or chosen[key][1] < value:
+                chosen[key] = (series, value)
+        return list(chosen.values())
+
+    def _understand(self, raw_labels: bytes) -> _Series:
+        signal, decoded = self._signal, labels(raw_labels)
+        series = _Series(
+            counts=all(decoded.get(name, "") == value for name, value in signal.where),
+            group=None if signal.per is None else decoded.get(signal.per, ""),
+            labelled=None if signal.label is None else _labelled(signal, decoded.get(signal.label)),
+        )
+        if len(self._understood) >= _REMEMBERED:
+            self._understood.clear()
+        self._understood[raw_labels] = series
+        return series
 
 
 def load_from(readings: dict[str, Reading]) -> EngineLoad:
@@ -157,48 +227,8 @@ def _derive(readings: dict[str, Reading], known: dict[str, Any]) -> None:
         known["loras"] = tuple(name for name in str(readings["loras"]).split(",") if name)
 
 
-def _plain(signal: Signal) -> bool:
-    """Whether a single series is the reading, without a look at its labels."""
-    return not signal.where and signal.label is None
-
-
-def _combined(signal: Signal, series: list[Sample]) -> Reading | None:
-    chosen = _chosen(signal, series)
-    if not chosen:
-        return None
-    if signal.combine == "newest":
-        newest = max(chosen, key=lambda pair: pair[1])[0]
-        return _labelled(signal, newest)
-    values: list[float] = []
-    for decoded, value in chosen:
-        if signal.label is None:
-            values.append(value)
-            continue
-        said = _labelled(signal, decoded)
-        if not isinstance(said, float):
-            return said
-        values.append(said)
-    return math.fsum(values) / (len(values) if signal.combine == "mean" else 1)
-
-
-def _chosen(signal: Signal, series: list[Sample]) -> list[tuple[Mapping[str, str], float]]:
-    """The series that count, with their labels."""
-    if _plain(signal) and signal.per is None:
-        return [({}, sample.value) for sample in series]
-    chosen: dict[object, tuple[Mapping[str, str], float]] = {}
-    for index, sample in enumerate(series):
-        decoded = labels(sample.raw_labels)
-        if any(decoded.get(name, "") != value for name, value in signal.where):
-            continue
-        key: object = index if signal.per is None else decoded.get(signal.per, "")
-        if key not in chosen or chosen[key][1] < sample.value:
-            chosen[key] = (decoded, sample.value)
-    return list(chosen.values())
-
-
-def _labelled(signal: Signal, decoded: Mapping[str, str]) -> Reading | None:
+def _labelled(signal: Signal, text: str | None) -> Reading | None:
     """A label's value: a number where the field is one; `None` when it is not there, or no number."""
-    text = decoded.get(signal.label or "")
     if text is None or signal.field in ("quant", "loras"):
         return text
     try:

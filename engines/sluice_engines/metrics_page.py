@@ -21,7 +21,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import lru_cache
-from typing import NamedTuple
 
 _QUOTED = rb'"[^"\\\n]*+(?:\\[^\n][^"\\\n]*+)*+"'
 _LABELS = rb'[ \t]*+\{([^"}\n]*+(?:' + _QUOTED + rb'[^"}\n]*+)*+)\}[ \t]*+'
@@ -33,12 +32,8 @@ _ESCAPE = re.compile(r"\\([\\n\"])")
 _ANY_SAMPLE = re.compile(rb"(?m)^[ \t]*[a-zA-Z_:][a-zA-Z0-9_:]*(?:[ \t]*\{.*\}[ \t]*|[ \t]+)[-+0-9.NnIi]")
 
 
-class Sample(NamedTuple):
-    """One line of a page."""
-
-    raw_labels: bytes
-    """As written, between the braces; `labels` decodes them."""
-    value: float
+Sample = tuple[bytes, float]
+"""One line of a page: its labels as written, between the braces (`labels` decodes them), and its value."""
 
 
 class PageReader:
@@ -59,7 +54,7 @@ class PageReader:
         # is as long as can be: that is what makes the search fast.
         for name, raw_labels, value, rest in self._pattern.findall(b"\n" + page):
             try:
-                sample = Sample(raw_labels, float(value))
+                sample = (raw_labels, float(value))
             except ValueError:
                 raise ValueError(f"'{_shown(name + (rest or value))}' is not a sample") from None
             if name in found:

@@ -51,6 +51,29 @@ def test_the_worker_at_rest_and_at_work():
     }
 
 
+def test_vllm_at_rest_and_at_work():
+    idle, busy = known(VllmAdapter(), "vllm"), known(VllmAdapter(), "vllm", busy=True)
+
+    assert (idle["running"], idle["waiting"], idle["kv_used_ratio"], idle["ttft_count"]) == (0, 0, 0, 1)
+    assert busy == {
+        "running": 2,
+        "waiting": 3,
+        "kv_used_ratio": 0.004886988393402514,
+        "kv_block_tokens": 128,
+        "kv_capacity_tokens": 209_664,
+        "prefix_queried_tokens": 313,
+        "prefix_hit_tokens": 0,
+        "preemptions": 0,
+        "prompt_tokens": 313,
+        "generation_tokens": 478,
+        "ttft_sum_s": 0.13697409629821777,
+        "ttft_count": 3,
+        "queue_time_sum_s": 3.1646999559598044e-05,
+        "queue_time_count": 1,
+        "asleep": False,
+    }
+
+
 def test_llama_cpp_at_rest_and_at_work():
     idle, busy = known(LlamaCppAdapter(), "llamacpp"), known(LlamaCppAdapter(), "llamacpp", busy=True)
 

@@ -28,6 +28,7 @@ OPENAI = {"/v1/models": Page(200, b'{"object": "list", "data": [{"id": "gpt", "o
             ("sluice-tiny.gguf",),
             {"max_model_len": 1024, "max_running": 2},
         ),
+        ("vllm", "vllm", "0.32.0", ("sluice-tiny",), {"max_model_len": 1024}),
         ("sglang", "sglang", "0.5.9", ("meta-llama/Llama-3.1-8B-Instruct",), {"kv_capacity_tokens": 440_383}),
         ("trt", "trt", "1.2.1", ("TinyLlama-1.1B-Chat-v1.0",), {}),
         ("tgi-3", "tgi", "3.3.7", ("HuggingFaceH4/zephyr-7b-beta",), {"max_input_tokens": 4095}),
@@ -80,7 +81,7 @@ def test_pages_that_were_refused_are_no_clues():
 
 
 def test_no_fingerprint_fits_another_engines_pages_as_well():
-    for folder in ("worker", "llamacpp", "sglang", "trt", "tgi-3", "ollama", "lmstudio"):
+    for folder in ("worker", "vllm", "llamacpp", "sglang", "trt", "tgi-3", "ollama", "lmstudio"):
         found = judge(answers(folder))
         others = tuple(f for f in FINGERPRINTS if f.name != found.engine)
         pages = answers(folder)

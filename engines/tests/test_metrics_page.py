@@ -28,7 +28,7 @@ def bits(value: float) -> bytes:
 
 def fast(page: str, names: set[str]) -> Found:
     found = PageReader(names).read(page.encode())
-    return {n.decode(): [(labels(s.raw_labels), bits(s.value)) for s in found[n]] for n in found}
+    return {n.decode(): [(labels(raw), bits(value)) for raw, value in found[n]] for n in found}
 
 
 def slow(page: str, names: set[str], parse=parse_text) -> Found:
@@ -153,7 +153,7 @@ def test_nothing_but_a_value_error_comes_of_nonsense(text: str):
 
 def read(page: str, *names: str) -> dict[str, list[float]]:
     found = PageReader(names).read(page.encode())
-    return {name.decode(): [sample.value for sample in found[name]] for name in found}
+    return {name.decode(): [value for _, value in found[name]] for name in found}
 
 
 def test_a_name_is_matched_whole():
@@ -169,8 +169,8 @@ def test_a_name_may_be_the_beginning_of_another_one():
 def test_label_values_may_hold_what_looks_like_the_end_of_the_line():
     found = PageReader(["q"]).read(b'q{a="} 5 # {",b="\\\\\\"\\n,"} 1\n')
 
-    [sample] = found[b"q"]
-    assert (sample.value, labels(sample.raw_labels)) == (1.0, {"a": "} 5 # {", "b": '\\"\n,'})
+    [(raw_labels, value)] = found[b"q"]
+    assert (value, labels(raw_labels)) == (1.0, {"a": "} 5 # {", "b": '\\"\n,'})
 
 
 def test_the_last_line_may_end_with_the_page():

@@ -1,0 +1,40 @@
+"""Where engines are not as one would think, seen through the gateway."""
+
+from __future__ import annotations
+
+from .conftest import StartEngine
+from .scripted_engine import Call, plain
+from .serving import chat, serving, settings_of
+
+FULL = {"error": {"message": "The queue is full.", "type": "ServiceUnavailable", "param": None, "code": 503}}
+
+
+async def test_vllm_with_a_full_queue_means_the_next_replica_not_a_failure(start_engine: StartEngine) -> None:
+    """vLLM answers 503 past --max-num-queued-reqs and --max-num-queued-tokens."""
+
+    async def full(call: Call) -> None:
+        await call.answer(503, FULL)
+
+    busy, free = await start_engine(full), await start_engine(plain)
+    backend = {"name": "vllm", "adapter": "vllm", "url": [busy.url, free.url]}
+    async with serving(settings_of(backends=[backend])) as served:
+        await served.gateway.health.wait_until_looked()
+        answers = [await served.http.post("/v1/chat/completions", json=chat()) for _ in range(6)]
+        replicas = {r.endpoint.id: r for r in served.gateway.router.snapshot().replicas}
+
+    assert [answer.status_code for answer in answers] == [200] * 6
+    assert busy.calls
+    assert (replicas["vllm-0"].failures, replicas["vllm-0"].breaker) == (0, "closed")
+
+
+async def test_when_every_queue_is_full_the_client_is_told_to_come_again(start_engine: StartEngine) -> None:
+    async def full(call: Call) -> None:
+        await call.answer(503, FULL)
+
+    engine = await start_engine(full)
+    backend = {"name": "vllm", "adapter": "vllm", "url": engine.url}
+    async with serving(settings_of(backends=[backend])) as served:
+        answer = await served.http.post("/v1/chat/completions", json=chat())
+
+    assert (answer.status_code, answer.json()["error"]["message"]) == (503, "The queue is full.")
+    assert int(answer.headers["retry-after"]) >= 1
