@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -142,8 +144,9 @@ def test_ports_are_those_of_the_port_map(adapter: type[EngineAdapter], port: int
 
 
 @pytest.mark.parametrize("adapter", [VllmAdapter, SglangAdapter, TrtllmAdapter, LlamaCppAdapter])
-def test_quirks_say_where_they_are_from(adapter: type[EngineAdapter]):
+def test_quirks_are_in_the_guide_with_where_they_are_from(adapter: type[EngineAdapter]):
+    guide = " ".join((Path(__file__).parents[2] / "docs" / "engines.md").read_text().split())
+
     assert adapter.quirks
     for quirk in adapter.quirks:
-        assert quirk.about.endswith(".")
-        assert quirk.source
+        assert f"- {quirk.about} ({quirk.source})" in guide
