@@ -80,6 +80,9 @@ class LoadReader:
             load = self._adapter.parse_load(bodies) if bodies else None
         except ValueError as error:
             problems.append(f"{' or '.join(bodies)} cannot be read: {error}")
+        except Exception as error:  # an adapter of somebody else may fail in any way; the engine is well
+            what = f"{type(error).__name__}: {error}"
+            problems.append(f"adapter '{self._adapter.name}' fails at {' or '.join(bodies)}: {what}")
         return LoadReading(load=load, problem="; ".join(problems) or None)
 
     async def _fetch(self, page: _Page, now_s: float) -> None:

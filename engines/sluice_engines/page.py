@@ -9,7 +9,16 @@ import msgspec
 
 from sluice_engines.base_url import join_base_url
 from sluice_engines.http_headers import bearer
-from sluice_engines.transport import Deadlines, Transport, UpstreamRequest
+from sluice_engines.transport import (
+    Deadlines,
+    ProtocolViolation,
+    Transport,
+    UpstreamRequest,
+    UpstreamResponse,
+)
+
+MAX_PAGE_BYTES = 16 << 20
+"""No page that an engine tells about itself comes near; what does is something else."""
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -42,9 +51,19 @@ class PageRequest:
         wire."""
         response = await transport.send(self._request, self._deadlines)
         try:
-            return Page(response.status, b"".join([chunk async for chunk in response]))
+            return Page(response.status, await _whole(response))
         finally:
             await response.aclose()
+
+
+async def _whole(response: UpstreamResponse) -> bytes:
+    chunks, size = [], 0
+    async for chunk in response:
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > MAX_PAGE_BYTES:
+            raise ProtocolViolation(f"the page has more than {MAX_PAGE_BYTES >> 20} MiB")
+    return b"".join(chunks)
 
 
 async def get_page(

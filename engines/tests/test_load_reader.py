@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from sluice_engines.adapter import LoadPage
 from sluice_engines.load_reader import LoadReader
 from sluice_engines.openai_compatible import OpenAICompatibleAdapter
+from sluice_engines.page import MAX_PAGE_BYTES
 from sluice_router.types import EngineLoad
 
 from .page_server import Engine, serving
@@ -111,6 +112,26 @@ async def test_a_page_that_cannot_be_understood_is_named():
 
     assert reading.load is None
     assert reading.problem.startswith("/oven or /oven-size cannot be read: ")
+
+
+async def test_an_adapter_that_fails_costs_only_the_load():
+    class Broken(Baker):
+        def parse_load(self, pages: Mapping[str, bytes]) -> EngineLoad:
+            return EngineLoad(running=pages["/not-there"])
+
+    async with serving(Engine({"/oven": (200, "1"), "/oven-size": (200, "8")})) as url:
+        reading = await LoadReader(SimpleTransport(), Broken(), url, clock=Clock()).read()
+
+    assert reading.load is None
+    assert "fails at /oven or /oven-size: KeyError: '/not-there'" in reading.problem
+
+
+async def test_a_page_without_an_end_is_given_up():
+    async with serving(Engine({"/oven": (200, "1" * (MAX_PAGE_BYTES + 1)), "/oven-size": (200, "8")})) as url:
+        reading = await reader_of(url, Clock(), timeout_s=20).read()
+
+    assert reading.load == EngineLoad(max_running=8)
+    assert reading.problem == "/oven: the page has more than 16 MiB"
 
 
 async def test_an_engine_that_is_gone_is_a_reading_too(unused_tcp_port):

@@ -61,13 +61,15 @@ class HealthMonitor:
 
     async def start(self) -> None:
         """Begin to probe. Engines inside this process can serve when it returns."""
-        for probed in self._probed.values():
+        for index, probed in enumerate(self._probed.values()):
             if probed.engine.in_process:
                 self._apply(probed, await probed.look())
                 continue
             self._tasks.append(asyncio.create_task(self._watch(probed)))
             if probed.loads.has_pages:
-                self._tasks.append(asyncio.create_task(self._follow(probed)))
+                # Evenly spread: a hundred pages at once would make every request wait for them.
+                first_s = probed.load_interval_s * (index + 1) / len(self._probed)
+                self._tasks.append(asyncio.create_task(self._follow(probed, first_s)))
 
     def adopt(self, before: HealthMonitor) -> None:
         """Believe what another monitor knows of the engines that both have, until a probe says otherwise.
@@ -155,12 +157,13 @@ class HealthMonitor:
             except TimeoutError:
                 continue
 
-    async def _follow(self, probed: _Probed) -> None:
-        """Read the load for ever, while the engine can serve."""
+    async def _follow(self, probed: _Probed, first_s: float) -> None:
+        """Read the load for ever, for the first time in `first_s`, while the engine can serve."""
+        await asyncio.sleep(first_s)
         while True:
-            await asyncio.sleep(probed.load_interval_s)
             if probed.healthy:
                 self._apply_load(probed, await probed.loads.read())
+            await asyncio.sleep(probed.load_interval_s)
 
     def _apply_load(self, probed: _Probed, reading: LoadReading) -> None:
         endpoint = probed.engine.endpoint
@@ -232,7 +235,7 @@ class _Probed:
             self.engine.endpoint.url,
             self.engine.api_key,
             timeout_s=self._timeout_s,
-            ask_version=not self.healthy or self.version is None,
+            ask_version=not self.healthy,
         )
 
     def note_failure(self) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import httpx
+
 from .conftest import StartEngine
 from .scripted_engine import Call, plain
-from .serving import chat, serving, settings_of
+from .serving import Served, chat, serving, settings_of
 
 FULL = {"error": {"message": "The queue is full.", "type": "ServiceUnavailable", "param": None, "code": 503}}
 
@@ -38,3 +40,25 @@ async def test_when_every_queue_is_full_the_client_is_told_to_come_again(start_e
 
     assert (answer.status_code, answer.json()["error"]["message"]) == (503, "The queue is full.")
     assert int(answer.headers["retry-after"]) >= 1
+
+
+async def test_backends_of_one_adapter_are_told_apart_by_name(start_engine: StartEngine) -> None:
+    full, small = await start_engine(plain), await start_engine(plain)
+    backends = [
+        {"name": "vllm", "adapter": "vllm", "url": full.url},
+        {"name": "vllm-quant", "adapter": "vllm", "url": small.url, "quant": "awq"},
+    ]
+    async with serving(settings_of(backends=backends)) as served:
+        await served.gateway.health.wait_until_looked()
+        by_name = await ask(served, {"x-backend": "vllm-quant"})
+        by_quant = await ask(served, {"x-quant": "awq"})
+        unknown = await ask(served, {"x-backend": "tgi"})
+
+    assert (by_name.status_code, by_quant.status_code) == (200, 200)
+    assert (len(full.calls), len(small.calls)) == (0, 2)
+    assert unknown.status_code == 400
+    assert "vllm, vllm-quant" in unknown.json()["error"]["message"]
+
+
+async def ask(served: Served, headers: dict[str, str]) -> httpx.Response:
+    return await served.http.post("/v1/chat/completions", json=chat(), headers=headers)
