@@ -100,7 +100,9 @@ def test_sglang_as_documented():
     assert known(SglangAdapter(), "sglang") == {
         "running": 12,
         "waiting": 3,
-        "kv_used_ratio": 0.28125,
+        "waiting_uncached_tokens": 5120,
+        "max_running": 2048,
+        "kv_used_ratio": 0.2812,
         "kv_block_tokens": 1,
         "kv_capacity_tokens": 440_383,
         "prefix_hit_ratio": 0.4375,

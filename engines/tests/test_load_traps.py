@@ -187,6 +187,32 @@ def test_sglangs_page_size_as_a_gauge_and_as_a_label():
     assert sglang("sglang:page_size 1\nsglang:num_pages 100\n").kv_capacity_tokens == 100
 
 
+def test_sglang_tells_its_load_without_metrics_too():
+    ranks = [
+        '{"dp_rank": 0, "num_running_reqs": 3, "num_waiting_uncached_tokens": 70, "token_usage": 0.25}',
+        '{"dp_rank": 1, "num_running_reqs": 5, "num_waiting_uncached_tokens": 30, "token_usage": 0.75}',
+    ]
+    page = f'{{"loads": [{", ".join(ranks)}]}}'.encode()
+
+    load = SglangAdapter().parse_load({"/v1/loads": page})
+
+    assert load == EngineLoad(running=8, waiting_uncached_tokens=100, kv_used_ratio=0.5)
+
+
+def test_what_one_of_sglangs_ranks_does_not_tell_is_unknown():
+    page = b'{"loads": [{"num_running_reqs": 3, "num_waiting_reqs": 1}, {"num_running_reqs": 5}]}'
+
+    load = SglangAdapter().parse_load({"/v1/loads": page, "/metrics": b"sglang:num_queue_reqs 7\n"})
+
+    assert (load.running, load.waiting) == (8, 7)
+
+
+@pytest.mark.parametrize("page", [b"[]", b"{}", b"no", b'{"loads": [{"num_running_reqs": "3"}]}'])
+def test_loads_that_are_none_are_an_error(page: bytes):
+    with pytest.raises(ValueError, match=r".+"):
+        SglangAdapter().parse_load({"/v1/loads": page})
+
+
 # The newest of several series
 
 
