@@ -17,6 +17,8 @@ from sluice_router.types import EngineLoad
 
 from .recorded import load_pages
 
+GUIDE = Path(__file__).parents[2] / "docs" / "engines.md"
+
 
 def known(adapter: EngineAdapter, folder: str, *, busy: bool = False) -> dict[str, object]:
     """The fields that are not unknown."""
@@ -147,8 +149,29 @@ def test_ports_are_those_of_the_port_map(adapter: type[EngineAdapter], port: int
 
 @pytest.mark.parametrize("adapter", [VllmAdapter, SglangAdapter, TrtllmAdapter, LlamaCppAdapter])
 def test_quirks_are_in_the_guide_with_where_they_are_from(adapter: type[EngineAdapter]):
-    guide = " ".join((Path(__file__).parents[2] / "docs" / "engines.md").read_text().split())
+    guide = " ".join(GUIDE.read_text().split())
 
     assert adapter.quirks
     for quirk in adapter.quirks:
         assert f"- {quirk.about} ({quirk.source})" in guide
+
+
+def test_what_an_engine_tells_is_in_the_guides_table():
+    rows = [
+        ([*(cell.strip() for cell in line.strip("|").split("|"))])
+        for line in GUIDE.read_text().splitlines()
+        if line.startswith("| `")
+    ]
+    engines = {"worker": WorkerAdapter(), "vllm": VllmAdapter(), "sglang": SglangAdapter()}
+    engines |= {"trt": TrtllmAdapter(), "llamacpp": LlamaCppAdapter()}
+    for column, (folder, adapter) in enumerate(engines.items(), start=2):
+        told = {field for row in rows if row[column] for field in row[0].replace("`", "").split(", ")}
+
+        assert set(known(adapter, folder, busy=True)) - told <= {"quant"}, folder
+
+
+def test_all_fields_of_a_load_are_in_the_guide():
+    guide = GUIDE.read_text()
+
+    for field in msgspec.structs.fields(EngineLoad):
+        assert f"`{field.name}`" in guide or field.name == "quant"

@@ -106,7 +106,7 @@ def test_list_shows_adapters_and_backends_as_they_are(config) -> None:
     found = words(result)
     assert any(line.startswith("llamacpp llama.cpp 8007 ") for line in found)
     assert f"gpu-0 vllm {url} ready 0.32.0 tiny 3 running, 1 waiting, KV 25%" in found
-    assert any(line.startswith("gpu-1 vllm http://127.0.0.1:9 not ready") for line in found)
+    assert any(line.startswith("gpu-1 vllm http://127.0.0.1:9 not ready /health: ") for line in found)
     assert any(line.startswith("say echo inside the gateway ready") for line in found)
 
 

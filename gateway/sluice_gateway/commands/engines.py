@@ -49,7 +49,7 @@ def list_engines(config_file: ConfigFile = None, timeout_s: Timeout = 2.0, as_js
     )
     typer.echo()
     print_table(
-        ("backend", "adapter", "at", "state", "version", "models", "load"),
+        ("backend", "adapter", "at", "state", "version", "models", "load, or what is wrong"),
         ((x.id, x.adapter, x.url, x.state, x.version or "", ", ".join(x.models), _load(x)) for x in looks),
     )
 
@@ -136,6 +136,8 @@ def _probe_lines(
 
 def _load(look: Look) -> str:
     load = look.load
+    if look.problem is not None:
+        return look.problem
     if load is None:
         return look.load_problem or ""
     words = [
