@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
+from urllib.parse import quote
 
 import msgspec
 import yaml
@@ -142,20 +143,43 @@ def for_application(environment: Mapping[str, str]) -> Settings:
 
 
 def with_environment(settings: Settings, environment: Mapping[str, str]) -> Settings:
-    """`SLUICE_HOST`, `SLUICE_PORT` and `SLUICE_STORE_URL` win over the file.
+    """`SLUICE_HOST`, `SLUICE_PORT`, `SLUICE_STORE_URL` and `SLUICE_OTLP_ENDPOINT` win over the file, and
+    `SLUICE_STORE_PASSWORD_FILE` over the store's URL.
 
-    Raises `ConfigError` on a port that is none.
+    Raises `ConfigError` on a port or an address that is none, and on a file that cannot be read.
     """
     host = environment.get("SLUICE_HOST") or settings.server.host
     port = environment.get("SLUICE_PORT") or str(settings.server.port)
     if not port.isdigit() or not 1 <= int(port) <= 65535:
         raise ConfigError(f"SLUICE_PORT is '{port}'; it must be a number from 1 to 65535.")
     url = environment.get("SLUICE_STORE_URL") or settings.store.url
+    url = _with_password(url, environment.get("SLUICE_STORE_PASSWORD_FILE"))
+    traces = environment.get("SLUICE_OTLP_ENDPOINT") or settings.tracing.otlp_endpoint
+    if traces and not traces.startswith(("http://", "https://")):
+        raise ConfigError(f"SLUICE_OTLP_ENDPOINT is '{traces}'; it must be like http://localhost:4318.")
     return msgspec.structs.replace(
         settings,
         server=msgspec.structs.replace(settings.server, host=host, port=int(port)),
         store=msgspec.structs.replace(settings.store, url=url),
+        tracing=msgspec.structs.replace(settings.tracing, otlp_endpoint=traces),
     )
+
+
+def _with_password(url: str, file: str | None) -> str:
+    """The URL of a server with the password that a file holds; an empty file holds none."""
+    scheme, separator, rest = url.partition("://")
+    if not file or scheme == "sqlite":
+        return url
+    try:
+        password = Path(file).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"Cannot read SLUICE_STORE_PASSWORD_FILE {file}: {error}.") from error
+    authority, slash, path = rest.partition("/")
+    credentials, at, host = authority.rpartition("@")
+    if not password or not at:
+        return url
+    user = credentials.partition(":")[0]
+    return f"{scheme}{separator}{user}:{quote(password, safe='')}@{host}{slash}{path}"
 
 
 # Checks that concern more than one value

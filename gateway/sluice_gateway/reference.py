@@ -31,9 +31,14 @@ _VARIABLES = (
     ("`SLUICE_PORT`", "wins over `server.port`"),
     ("`SLUICE_STORE_URL`", "wins over `store.url`"),
     (
+        "`SLUICE_STORE_PASSWORD_FILE`",
+        "a file with the password of the user that the store's URL names, wins over one in it; empty: none",
+    ),
+    ("`SLUICE_OTLP_ENDPOINT`", "wins over `tracing.otlp_endpoint`"),
+    (
         "`SLUICE_BOOTSTRAP_KEY_FILE`",
-        "a file with the secret of the first key, which may do everything; a file that is not there, or"
-        " empty, gets a new secret",
+        "a file with the secret of the first key, which may do everything; while there is no key, a file that"
+        " is not there, or empty, gets a new secret",
     ),
 )
 

@@ -119,6 +119,35 @@ def test_a_port_that_is_none_is_refused(port: str, tmp_path: Path) -> None:
         config.for_application({"SLUICE_PORT": port})
 
 
+@pytest.mark.parametrize(
+    ("url", "password", "opened"),
+    [
+        ("postgresql://me@db/x", "p@ss/word\n", "postgresql://me:p%40ss%2Fword@db/x"),
+        ("postgresql://me:old@db:5433/x?ssl=require", "new", "postgresql://me:new@db:5433/x?ssl=require"),
+        ("postgresql://me:old@db/x", "", "postgresql://me:old@db/x"),
+        ("sqlite:///a.db", "secret", "sqlite:///a.db"),
+    ],
+)
+def test_a_password_comes_from_a_file(url: str, password: str, opened: str, tmp_path: Path) -> None:
+    file = tmp_path / "password"
+    file.write_text(password)
+    environment = {"SLUICE_STORE_URL": url, "SLUICE_STORE_PASSWORD_FILE": str(file)}
+    assert config.for_application(environment).store.url == opened
+
+
+def test_a_password_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    environment = {"SLUICE_STORE_URL": "postgresql://me@db/x", "SLUICE_STORE_PASSWORD_FILE": "/none"}
+    with pytest.raises(ConfigError, match="SLUICE_STORE_PASSWORD_FILE /none"):
+        config.for_application(environment)
+
+
+def test_the_environment_says_where_traces_go() -> None:
+    settings = config.for_application({"SLUICE_OTLP_ENDPOINT": "http://otel:4318"})
+    assert settings.tracing.otlp_endpoint == "http://otel:4318"
+    with pytest.raises(ConfigError, match="SLUICE_OTLP_ENDPOINT"):
+        config.for_application({"SLUICE_OTLP_ENDPOINT": "otel:4318"})
+
+
 def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Cannot read"):
         config.for_serving(tmp_path / "none.yaml", {})

@@ -1,11 +1,14 @@
 """`sluice keys`: API keys in the store, and the entries of those in the configuration file.
 
 Works on the store directly, with the same rules and the same audit log as the admin API; a gateway that runs
-sees a change within a second. Secrets go to standard output once, and nowhere else.
+sees a change within a second. Secrets go to standard output once, and nowhere else; that of the first key of a
+container is in a file, and shown as often as one asks.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import sys
 import time
 from typing import Annotated, Any
@@ -27,7 +30,7 @@ from sluice_gateway.commands.options import (
     seconds,
     without,
 )
-from sluice_gateway.commands.storing import ACTOR, with_service
+from sluice_gateway.commands.storing import ACTOR, with_database, with_service
 
 app = typer.Typer(help="Make, change and revoke API keys.", no_args_is_help=True)
 
@@ -84,8 +87,23 @@ def list_keys(
 
 
 @app.command("show")
-def show(key_id: KeyId, config_file: ConfigFile = None, as_json: Json = False) -> None:
-    """Show everything about one key but its secret."""
+def show(
+    key_id: Annotated[str | None, typer.Argument(help="The key's id.")] = None,
+    bootstrap: Annotated[
+        bool, typer.Option("--bootstrap", help="Print the secret of the first key, and nothing else.")
+    ] = False,
+    config_file: ConfigFile = None,
+    as_json: Json = False,
+) -> None:
+    """Show everything about one key but its secret; or the secret of the first key of a container."""
+    if bootstrap == (key_id is not None):
+        raise typer.BadParameter("name a key, or say --bootstrap", param_hint="KEY_ID")
+    if key_id is None:
+        from sluice_gateway.keys.bootstrap import reveal
+
+        secret = with_database(config_file, lambda database: reveal(database, os.environ))
+        typer.echo(json.dumps({"secret": secret}) if as_json else secret)
+        return
     printout.show_record(with_service(config_file, lambda service: service.key(key_id)), as_json)
 
 

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, TypeVar
 from sluice_gateway import config
 from sluice_gateway.config import ConfigError
 from sluice_gateway.keys.records import Actor, Refused
+from sluice_gateway.settings import Settings
 
 if TYPE_CHECKING:
     from sluice_gateway.keys.service import KeyService
+    from sluice_gateway.store.database import Database
 
 Result = TypeVar("Result")
 
@@ -25,15 +27,25 @@ def with_service(config_file: Path | None, action: Callable[[KeyService], Awaita
     # SQLAlchemy takes a while to import; `--help` does not need it.
     from sluice_gateway.keys.service import KeyService
     from sluice_gateway.keys.snapshot import FileKeys
-    from sluice_gateway.store.database import Database, StoreError
 
     settings = config.for_serving(config_file, os.environ)
+    file_keys = FileKeys(settings.keys, settings.tenants)
+    return _with_store(settings, lambda database: action(KeyService(database, file_keys)))
+
+
+def with_database(config_file: Path | None, action: Callable[[Database], Awaitable[Result]]) -> Result:
+    """What an action on the configured store returns. Raises `ConfigError` in one sentence."""
+    return _with_store(config.for_serving(config_file, os.environ), action)
+
+
+def _with_store(settings: Settings, action: Callable[[Database], Awaitable[Result]]) -> Result:
+    from sluice_gateway.store.database import Database, StoreError
 
     async def run() -> Result:
         database = Database(settings.store.url)
         try:
             await database.migrate()
-            return await action(KeyService(database, FileKeys(settings.keys, settings.tenants)))
+            return await action(database)
         finally:
             await database.aclose()
 

@@ -1,13 +1,19 @@
 """Before the server listens: the first key of a container, and whether an address may be listened on at all.
 
 `SLUICE_BOOTSTRAP_KEY_FILE` names a file. What is in it becomes the secret of the key `bootstrap`, which may
-do everything; a file that is not there, or empty, gets a new secret, readable by its owner only. When that
-secret is in the store already, nothing is done, so the variable can stay set.
+do everything. A file that is not there, or empty, gets a new secret, readable by its owner only, while there
+is no key at all: who has lost the file of a gateway with keys makes another key by command, and nothing is
+let in by itself. When the secret is in the store already, nothing is done, so the variable can stay set.
+
+Several gateways that start at once on one file and one store make one secret and one key: whoever locks the
+file first writes it, the others read what they find. The secret is in the file and in what `reveal` returns,
+never in a message or a log.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import os
 import time
 from collections.abc import Mapping
@@ -53,10 +59,35 @@ def require_safe_address(
         asyncio.run(_require_key(settings, patience_s))
 
 
+async def reveal(database: Database, environment: Mapping[str, str]) -> str:
+    """The secret of the first key, for whoever may read its file. Raises `ConfigError` when it is of no use."""
+    if not environment.get(VARIABLE):
+        raise ConfigError(
+            f"{VARIABLE} is not set, so there is no first key here; ask where the gateway runs, or make a key"
+            " with sluice keys create --admin."
+        )
+    file = Path(environment[VARIABLE])
+    secret = read(file)
+    if not secret:
+        raise ConfigError(f"There is no secret in {file}: the gateway writes it at its first start.")
+    async with database.read() as connection:
+        valid = any(row.sha256 == digest(secret) for row in await repository.valid_secrets(connection))
+    if not valid:
+        raise ConfigError(
+            f"The secret in {file} opens nothing any more: its key was rotated or revoked, or the gateway has"
+            " another store."
+        )
+    return secret
+
+
 async def _bootstrap(settings: Settings, file: Path, patience_s: float) -> None:
-    secret = read_or_make(file)
+    secret = read(file)
     database = await _open(settings, patience_s)
     try:
+        if not secret:
+            if settings.keys or await _is_keyed(database):
+                return
+            secret = make(file)
         service = KeyService(database, FileKeys(settings.keys, settings.tenants))
         if not await _is_known(database, secret):
             await _create(database, service, secret)
@@ -82,17 +113,15 @@ async def _is_known(database: Database, secret: str) -> bool:
         return await repository.has_secret(connection, digest(secret))
 
 
-def read_or_make(file: Path) -> str:
-    """The secret in a file; a new one, if there is none. Raises `ConfigError`."""
+def read(file: Path) -> str:
+    """The secret in a file, or nothing when it is empty or not there. Raises `ConfigError`."""
     try:
-        secret = file.read_text(encoding="utf-8").strip() if file.exists() else ""
-        if not secret:
-            secret = new_secret()
-            file.parent.mkdir(parents=True, exist_ok=True)
-            _write_private(file, secret)
+        secret = file.read_text(encoding="utf-8").strip()
+    except FileNotFoundError:
+        return ""
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"Cannot use {VARIABLE} {file}: {error}.") from error
-    if len(secret) < _SHORTEST or not secret.isascii() or not secret.isprintable() or " " in secret:
+        raise _unusable(file, error) from error
+    if secret and not _can_be_secret(secret):
         raise ConfigError(
             f"The secret in {file} must be one word of {_SHORTEST} or more ASCII characters;"
             " empty the file to get one."
@@ -100,18 +129,42 @@ def read_or_make(file: Path) -> str:
     return secret
 
 
-def _write_private(file: Path, secret: str) -> None:
-    descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as opened:
-        os.fchmod(descriptor, 0o600)  # before there is anything to read: the file may have been there
-        opened.write(secret + "\n")
+def make(file: Path) -> str:
+    """Write a new secret into a file, unless somebody else has just done so. Raises `ConfigError`."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT, 0o600), "r+", encoding="utf-8") as opened:
+            fcntl.flock(opened, fcntl.LOCK_EX)  # until it is closed
+            if not opened.read().strip():
+                os.fchmod(opened.fileno(), 0o600)  # before there is anything to read: it may have been there
+                opened.seek(0)
+                opened.write(new_secret() + "\n")
+                opened.truncate()
+                opened.flush()
+                os.fsync(opened.fileno())  # the store must not know a secret that a power cut takes back
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unusable(file, error) from error
+    return read(file)
+
+
+def _can_be_secret(word: str) -> bool:
+    return len(word) >= _SHORTEST and word.isascii() and word.isprintable() and " " not in word
+
+
+def _unusable(file: Path, error: Exception) -> ConfigError:
+    return ConfigError(f"Cannot use {VARIABLE} {file}: {error}.")
+
+
+async def _is_keyed(database: Database) -> bool:
+    """Whether there is a key in the store, or was one."""
+    async with database.read() as connection:
+        return (await repository.version(connection)).keyed
 
 
 async def _require_key(settings: Settings, patience_s: float) -> None:
     database = await _open(settings, patience_s)
     try:
-        async with database.read() as connection:
-            keyed = (await repository.version(connection)).keyed
+        keyed = await _is_keyed(database)
     finally:
         await database.aclose()
     if not keyed:

@@ -65,6 +65,55 @@ def test_a_secret_that_is_there_is_used_once(tmp_path: Path) -> None:
     assert len(keys_of(found)) == 2
 
 
+def test_a_gateway_that_has_keys_is_not_given_another_one(tmp_path: Path) -> None:
+    found, file = settings(tmp_path), tmp_path / "key"
+    bootstrap.prepare(found, {bootstrap.VARIABLE: str(file)})
+    file.unlink()
+    bootstrap.prepare(found, {bootstrap.VARIABLE: str(file)})
+    assert list(keys_of(found)) == ["bootstrap"]
+    assert not file.exists()
+
+
+def test_a_key_in_the_configuration_file_is_a_key(tmp_path: Path) -> None:
+    found, file = settings(tmp_path, keys=[{"id": "a", "sha256": "0" * 64}]), tmp_path / "key"
+    bootstrap.prepare(found, {bootstrap.VARIABLE: str(file)})
+    assert not file.exists()
+
+
+def test_whoever_comes_second_uses_the_secret_of_the_first(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    first = bootstrap.make(file)
+    assert bootstrap.make(file) == first == bootstrap.read(file)
+
+
+def shown(found: Settings, environment: dict[str, str]) -> str:
+    async def ask() -> str:
+        database = Database(found.store.url)
+        try:
+            await database.migrate()
+            return await bootstrap.reveal(database, environment)
+        finally:
+            await database.aclose()
+
+    return asyncio.run(ask())
+
+
+def test_the_first_key_is_shown_until_it_opens_nothing(tmp_path: Path) -> None:
+    found, file = settings(tmp_path), tmp_path / "key"
+    environment = {bootstrap.VARIABLE: str(file)}
+    with pytest.raises(ConfigError, match="at its first start"):
+        shown(found, environment)
+    assert not file.exists()
+    bootstrap.prepare(found, environment)
+    assert shown(found, environment) == file.read_text().strip()
+    test_a_revoked_first_key_does_not_come_back(tmp_path)
+    with pytest.raises(ConfigError, match="rotated or revoked") as raised:
+        shown(found, environment)
+    assert file.read_text().strip() not in str(raised.value)
+    with pytest.raises(ConfigError, match="is not set"):
+        shown(found, {})
+
+
 def test_a_revoked_first_key_does_not_come_back(tmp_path: Path) -> None:
     found, file = settings(tmp_path), tmp_path / "key"
     bootstrap.prepare(found, {bootstrap.VARIABLE: str(file)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from sluice_gateway.config import ConfigError
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    for name in ("SLUICE_CONFIG", "SLUICE_STORE_URL", "SLUICE_HOST", "SLUICE_PORT"):
+    for name in [name for name in os.environ if name.startswith("SLUICE_")]:
         monkeypatch.delenv(name, raising=False)
 
 
@@ -123,6 +124,7 @@ def test_what_cannot_be_is_one_sentence(line: str, words: str) -> None:
 @pytest.mark.parametrize(
     "line",
     [
+        *("keys show", "keys show bob --bootstrap"),
         *("keys create --expires soon", "keys rotate bob --overlap long", "keys create --concurrent 0"),
         *("keys update bob --unset colour", "tenants update t --unset model", "audit --count 0"),
     ],
