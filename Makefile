@@ -7,7 +7,7 @@ VENV ?= .venv
 SETUP := VENV=$(VENV) ops/dev/setup.sh
 SOURCES := router engines gateway worker-core bench tests ops
 PACKAGES := router/sluice_router engines/sluice_engines gateway/sluice_gateway \
-            worker-core/sluice_worker worker-core/training bench/sluice_bench bench/locustfile.py
+            worker-core/sluice_worker worker-core/training bench/sluice_bench bench/locustfile.py ops/stack
 TESTS ?=
 VARIANT ?=
 ARGS ?=
@@ -19,7 +19,8 @@ TIME = 30s
 # Tests and servers are hundreds of processes: each would compile the sources again where byte code is not kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help run test compile torture fuzz lint format prompts bench bench-client bench-gateway bench-parity bench-worker load lock clean
+.PHONY: help run test compile torture fuzz lint format prompts bench bench-client bench-gateway bench-parity bench-worker load \
+        docker dash stack-local lock clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -74,6 +75,15 @@ bench-client:  ## Measure what the load client itself costs, write docs/reports/
 
 load:  ## User journeys with Locust, at URL= or a gateway of its own (USERS=4 TIME=30s ARGS="--shape spike").
 	@$(SETUP) test && $(VENV)/bin/python -m sluice_bench.journeys --url $(URL) --users $(USERS) --time $(TIME) $(ARGS)
+
+docker:  ## Build Sluice's images with Docker (ARGS="gateway"; PLATFORMS=linux/amd64,linux/arm64 PUSH=1 for a registry).
+	@ops/docker/build.sh $(ARGS)
+
+dash:  ## Open Grafana's overview of a running stack, or say where it is.
+	@ops/grafana/open.sh
+
+stack-local:  ## What Compose runs, without Docker: gateway, worker, Redis, Prometheus; its quick start is tested (ARGS=--once).
+	@$(SETUP) test && exec $(VENV)/bin/python ops/stack/stack_local.py $(ARGS)
 
 lock:  ## Write constraints.txt from what is installed.
 	@$(SETUP) test && $(VENV)/bin/python ops/dev/lock.py

@@ -1,8 +1,8 @@
 """`sluice keys`: API keys in the store, and the entries of those in the configuration file.
 
 Works on the store directly, with the same rules and the same audit log as the admin API; a gateway that runs
-sees a change within a second. Secrets go to standard output once, and nowhere else; that of the first key of a
-container is in a file, and shown as often as one asks.
+sees a change within a second. Secrets go to standard output once, and nowhere else; that of the first key of
+a container is in a file, and shown as often as one asks.
 """
 
 from __future__ import annotations

@@ -60,7 +60,10 @@ def require_safe_address(
 
 
 async def reveal(database: Database, environment: Mapping[str, str]) -> str:
-    """The secret of the first key, for whoever may read its file. Raises `ConfigError` when it is of no use."""
+    """The secret of the first key, for whoever may read its file.
+
+    Raises `ConfigError` when there is none, or when it opens nothing.
+    """
     if not environment.get(VARIABLE):
         raise ConfigError(
             f"{VARIABLE} is not set, so there is no first key here; ask where the gateway runs, or make a key"

@@ -1,4 +1,4 @@
-"""The first start of a container: several gateways at once, one volume, one key, and nobody else learns it."""
+"""The first start of a container: several gateways at once, one volume, one key that nobody else learns."""
 
 from __future__ import annotations
 

@@ -13,6 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from sluice_gateway import cli, config
+from sluice_gateway.keys import bootstrap
 
 from ..serving import ECHO, Served, serving, settings_of
 
@@ -29,7 +30,10 @@ async def test_every_command_works(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.chdir(tmp_path)
     lines = [line for block in blocks("sh") for line in block.splitlines()]
     admin_key = ""
-    async with serving(settings_of(backends=[ECHO], store={"url": store})) as served:
+    settings = settings_of(backends=[ECHO], store={"url": store})
+    monkeypatch.setenv(bootstrap.VARIABLE, str(tmp_path / "first.key"))
+    await asyncio.to_thread(bootstrap.prepare, settings, os.environ)
+    async with serving(settings) as served:
         for line in lines:
             if line.startswith("sluice "):
                 printed = await asyncio.to_thread(run, line)
