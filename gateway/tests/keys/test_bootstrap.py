@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +86,19 @@ def test_whoever_comes_second_uses_the_secret_of_the_first(tmp_path: Path) -> No
     file = tmp_path / "key"
     first = bootstrap.make(file)
     assert bootstrap.make(file) == first == bootstrap.read(file)
+
+
+def test_of_many_who_find_no_secret_all_get_the_same(tmp_path: Path) -> None:
+    together = threading.Barrier(8)
+
+    def first_start(file: Path) -> str:
+        together.wait()
+        return bootstrap.make(file)
+
+    with ThreadPoolExecutor(8) as starting:
+        for number in range(25):
+            secrets = set(starting.map(first_start, [tmp_path / f"key-{number}"] * 8))
+            assert secrets == {bootstrap.read(tmp_path / f"key-{number}")}
 
 
 def shown(found: Settings, environment: dict[str, str]) -> str:
