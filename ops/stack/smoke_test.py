@@ -116,6 +116,15 @@ def _secrecy(stack: LocalStack, key: str) -> str:
     return "the key is in no log"
 
 
+def ask(stack: LocalStack) -> None:
+    """Have one question answered as a stream, with the first key."""
+    key = Path(stack.services["gateway"].environment["SLUICE_BOOTSTRAP_KEY_FILE"]).read_text(encoding="utf-8")
+    messages: Any = [{"role": "user", "content": _QUESTION}]
+    client = _client(stack, key.strip())
+    for _ in client.chat.completions.create(model=MODEL, messages=messages, max_tokens=8, stream=True):
+        pass
+
+
 def query_prometheus(stack: LocalStack, query: str) -> list[Any]:
     """The series that a PromQL expression has now. Raises `StackError` when it is not one."""
     url = f"{stack.url('prometheus')}/api/v1/query?{urllib.parse.urlencode({'query': query})}"
