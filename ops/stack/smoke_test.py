@@ -11,6 +11,7 @@ import time
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +106,7 @@ def _metrics(stack: LocalStack) -> str:
         'sluice:gateway_tokens:rate1m{backend="worker"}',
         'sluice_gateway_limiter_mode{mode="redis"} == 1',
     ):
-        _until(lambda query=query: query_prometheus(stack, query), f"Prometheus has nothing for {query}")
+        _until(partial(query_prometheus, stack, query), f"Prometheus has nothing for {query}")
     return "Prometheus scrapes gateway and worker, and its rules give them common names"
 
 
