@@ -20,7 +20,6 @@ from typing import Any
 import yaml
 from compose_file import ComposeError, Project, Service
 from service_facts import (
-    LISTENING,
     Mount,
     command,
     dockerfile,
@@ -150,17 +149,18 @@ class _Translation:
             text = re.sub(pattern, lambda match: str(self._paths[match[1]]), text)
         for (name, port), here in self._addresses.items():
             text = re.sub(rf"(?<![\w.-]){re.escape(name)}:{port}(?!\d)", f"{_LOOPBACK}:{here}", text)
-        text = text.replace(_EVERYWHERE, _LOOPBACK)
         if own_ports:
-            text = LISTENING.sub(lambda m: m[0].replace(m[1], str(self._here(int(m[1])))), text)
-        return text
+            text = self._on_own_port(text)
+        return text.replace(_EVERYWHERE, _LOOPBACK)
 
     def _here(self, port: int) -> int:
         return self._addresses.get((self._name, port), port)
 
     def _on_own_port(self, text: str) -> str:
-        text = re.sub(rf"{_LOOPBACK}:(\d+)", lambda m: f"{_LOOPBACK}:{self._here(int(m[1]))}", text)
-        return LISTENING.sub(lambda m: m[0].replace(m[1], str(self._here(int(m[1])))), text)
+        """A port that it listens on, alone or after an option or its own address, becomes the one here."""
+        own = "|".join(str(port) for port in listens_on(self._service))
+        pattern = rf"(^|port=|{re.escape(_EVERYWHERE)}:|{re.escape(_LOOPBACK)}:)({own})(?!\d)"
+        return re.sub(pattern, lambda match: f"{match[1]}{self._here(int(match[2]))}", text)
 
     def _host_path(self, mount: Mount) -> Path:
         if mount.kind != "volume":

@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -135,21 +135,32 @@ def mapped_port(published: int | None) -> int:
         try:
             probe.bind(("127.0.0.1", published))
         except OSError as error:
-            raise StackError(f"Port {published} is in use; stop what listens there.") from error
+            raise StackError(
+                f"Port {published} is in use; stop what listens there, or choose another: .env.example names"
+                " the variable."
+            ) from error
     return published
 
 
 @contextlib.contextmanager
 def running(
-    state: Path, choose_port: Callable[[int | None], int], scrape_interval_s: float | None = None
+    state: Path,
+    choose_port: Callable[[int | None], int],
+    scrape_interval_s: float | None = None,
+    variables: Mapping[str, str] | None = None,
 ) -> Iterator[LocalStack]:
-    """The stack, with its files in `state`. Raises `StackError` and `ComposeError`."""
+    """The stack, with its files in `state`; `variables` are Compose's.
+
+    Raises `StackError` and `ComposeError`.
+    """
     require_programs()
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     place = Place(state, Path(sys.executable).parent, cache, choose_port, scrape_interval_s)
     stack = LocalStack()
     try:
-        for service in local_services(load(ROOT / "docker-compose.yml", {}), list(SERVICES), place):
+        for service in local_services(
+            load(ROOT / "docker-compose.yml", variables or {}), list(SERVICES), place
+        ):
             stack.start(service)
         yield stack
     finally:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ from compose_file import ComposeError, Service
 
 _DURATION = re.compile(r"(?:(\d+)m)?(?:(\d+)s)?")
 _PORT = re.compile(r"(?:(?P<address>[\d.]+):)?(?P<host>\d+):(?P<container>\d+)")
-LISTENING = re.compile(r"(?:^|[:=])(\d{2,5})$")
-"""A port at the end of a word of a command: `8000`, `--port=8000`, `0.0.0.0:9090`."""
+_PORT_OPTION = re.compile(r"-{1,2}[\w-]*port")
+_PORT_AT_END = re.compile(r"(?:port=|0\.0\.0\.0:)(\d+)")
+"""`--port=8000`, `--web.listen-address=0.0.0.0:9090`."""
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,12 @@ def command(service: Service) -> list[str]:
 
 
 def listens_on(service: Service) -> set[int]:
-    """Ports that the command names."""
-    return {int(match[1]) for word in command(service) if (match := LISTENING.search(word))}
+    """Ports that the command names as its own."""
+    words = command(service)
+    named = {
+        int(word) for option, word in pairwise(words) if _PORT_OPTION.fullmatch(option) and word.isdigit()
+    }
+    return named | {int(port) for word in words for port in _PORT_AT_END.findall(word)}
 
 
 def dependencies(service: Service) -> dict[str, tuple[str, bool]]:

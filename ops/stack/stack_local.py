@@ -7,6 +7,7 @@ State is a new folder each time: every start is a first start.
 from __future__ import annotations
 
 import argparse
+import os
 import signal
 import sys
 import tempfile
@@ -14,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 
-from compose_file import ComposeError
-from local_stack import SERVICES, LocalStack, StackError, mapped_port, running
+from compose_file import ComposeError, parse_variables
+from local_stack import ROOT, SERVICES, LocalStack, StackError, mapped_port, running
 from smoke_test import smoke_test
 
 
@@ -38,13 +39,20 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run(state: Path, once: bool) -> None:
     _say(f"Starting {', '.join(SERVICES)} as docker-compose.yml says ...")
-    with running(state, mapped_port) as stack:
+    with running(state, mapped_port, variables=_variables()) as stack:
         for line in smoke_test(stack):
             _say(f"  ok: {line}")
         _say("The quick start works.")
         if not once:
             _say(_greeting(stack))
             signal.pause()
+
+
+def _variables() -> dict[str, str]:
+    """As Compose reads them: `.env` beside its file, and the environment, which wins."""
+    file = ROOT / ".env"
+    written = parse_variables(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    return {**written, **os.environ}
 
 
 def _greeting(stack: LocalStack) -> str:
