@@ -9,8 +9,9 @@ import pytest
 
 from sluice_engines.adapter import ClientRequest
 from sluice_engines.registry import create_adapter, load_adapters
+from sluice_engines.stop_strings import first_stop, held_back
 from sluice_engines.tgi import TgiAdapter
-from sluice_engines.tgi_native.answers import ChoiceStream, first_stop, held_back
+from sluice_engines.tgi_native.answers import ChoiceStream
 from sluice_engines.tgi_native.chat import ChatEvents, chat_body, repaired_answer
 from sluice_engines.tgi_native.client import LineSaver
 from sluice_engines.tgi_native.completions import read_completion

@@ -101,7 +101,9 @@ class Managed(Section, frozen=True, kw_only=True):
         Meta(
             description="Program and arguments. `{port}` is replaced by the port of the backend's `url`,"
             " or by a"
-            " free one. Adapter `worker` has a default: the bundled `sluice-worker serve`."
+            " free one. Adapter `worker` has a default, the bundled `sluice-worker serve`, and so have"
+            " `llamacpp` (`llama-server`), `vllm` (`vllm serve`), `transformers` and `onnx`, which want their"
+            " model in `args`."
         ),
     ] = ()
     args: Annotated[
@@ -123,10 +125,11 @@ class Backend(Section, frozen=True, kw_only=True):
         str,
         Meta(
             description="The engine's dialect: `worker` (the bundled engine), `vllm`, `sglang`, `trt`"
-            " (TensorRT-LLM), `llamacpp`, `echo` (answers in process with what it was asked, for front-end"
-            " work), `openai_compatible` (anything that speaks OpenAI's API), or one that an installed"
-            " package registers. `sluice engines list` names them, `sluice engines probe URL` says which one"
-            " a server needs."
+            " (TensorRT-LLM), `tgi` (Text Generation Inference), `llamacpp`, `transformers` and `onnx` (plain"
+            " local servers to compare with), `echo` (answers in process with what it was asked, for"
+            " front-end work), `openai_compatible` (anything that speaks OpenAI's API), or one that an"
+            " installed package registers. `sluice engines list` names them, `sluice engines probe URL` says"
+            " which one a server needs."
         ),
     ]
     url: Annotated[

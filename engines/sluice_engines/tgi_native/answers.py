@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from sluice_engines.stop_strings import first_stop, held_back
 from sluice_engines.tgi_native.completions import Asked
 
 FINISH_REASONS: Mapping[str, str] = {"length": "length", "eos_token": "stop", "stop_sequence": "stop"}
@@ -51,22 +52,6 @@ class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """With `echo` and `logprobs`."""
     tokens: tuple[Scored, ...] = ()
     usage: Usage
-
-
-def first_stop(text: str, stops: Iterable[str]) -> int | None:
-    """Where the first stop string begins, if there is one."""
-    return min((at for stop in stops if (at := text.find(stop)) >= 0), default=None)
-
-
-def held_back(text: str, stops: Iterable[str]) -> int:
-    """How many characters at the end of `text` may be the beginning of a stop string."""
-    most = 0
-    for stop in stops:
-        for length in range(min(len(stop) - 1, len(text)), most, -1):
-            if text.endswith(stop[:length]):
-                most = length
-                break
-    return most
 
 
 def scored(token: Token, top: Sequence[Token | dict[str, Any]] | None) -> Scored:
