@@ -40,6 +40,10 @@ from sluice_engines.transport import (
 
 Sleep = Callable[[float], Awaitable[None]]
 Clock = Callable[[], float]
+Random = Callable[[], float]
+"""Uniform in [0, 1)."""
+
+_TOLD_TO_FAIL = "The echo engine was told to fail."
 
 
 class Pace(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,6 +57,10 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True):
     """Answer with this error instead."""
     lose_after: Annotated[int, Meta(ge=0)] | None = None
     """Lose the connection after so many tokens of each choice."""
+    fail_after: Annotated[int, Meta(ge=0)] | None = None
+    """End a stream with an error event after so many tokens of each choice; else answer with a 500."""
+    fault_rate: Annotated[float, Meta(ge=0, le=1)] = 1.0
+    """Share of requests that meet the faults above."""
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -95,13 +103,20 @@ class EchoTransport:
     """Answers requests in process."""
 
     def __init__(
-        self, settings: EchoSettings, *, sleep: Sleep, clock: Clock, new_id: Callable[[], str]
+        self,
+        settings: EchoSettings,
+        *,
+        sleep: Sleep,
+        clock: Clock,
+        new_id: Callable[[], str],
+        random: Random,
     ) -> None:
-        """`clock` gives Unix time, seconds, for `created`."""
+        """`clock` gives Unix time, seconds, for `created`; `random` decides who meets a fault."""
         self._settings = settings
         self._sleep = sleep
         self._clock = clock
         self._new_id = new_id
+        self._random = random
         self.in_flight = 0
         """Requests whose answer is neither read to its end nor closed."""
 
@@ -149,12 +164,16 @@ class EchoTransport:
     ) -> EchoResponse:
         self._check_model(body.model)
         pace = overridden(self._settings, headers, body.x_echo)
+        if pace.fault_rate < 1 and self._random() >= pace.fault_rate:
+            pace = msgspec.structs.replace(pace, status=None, lose_after=None, fail_after=None)
         if pace.status is not None:
-            return self._error("The echo engine was told to fail.", pace.status)
+            return self._error(_TOLD_TO_FAIL, pace.status)
         answer = self._answer(body)
         if body.stream:
             return EchoResponse(200, _STREAM_HEADERS, _parts(answer, pace), waits, self._finished)
         await _think(answer, pace, waits)
+        if pace.fail_after is not None and pace.fail_after < answer.num_steps:
+            return self._error(_TOLD_TO_FAIL, 500)
         return self._json(200, full_body(answer))
 
     def _answer(self, body: ChatBody | CompletionBody) -> Answer:
@@ -219,6 +238,9 @@ def _parts(answer: Answer, pace: Pace) -> Iterator[Part]:
     for step in stream_steps(answer):
         if step.tokens:
             _maybe_lose(pace, told)
+            if pace.fail_after is not None and told >= pace.fail_after:
+                yield Part(wait_s, b"data: " + error_body(_TOLD_TO_FAIL, 500) + b"\n\n")
+                return
             if told and pace.tokens_per_s is not None:
                 wait_s = 1 / pace.tokens_per_s
             told += 1
@@ -228,7 +250,8 @@ def _parts(answer: Answer, pace: Pace) -> Iterator[Part]:
 
 async def _think(answer: Answer, pace: Pace, waits: Waits) -> None:
     """What an answer that is not streamed takes."""
-    thought = answer.num_steps if pace.lose_after is None else min(answer.num_steps, pace.lose_after)
+    limits = (limit for limit in (pace.lose_after, pace.fail_after) if limit is not None)
+    thought = min(answer.num_steps, *limits, answer.num_steps)
     steps_s = max(0, thought - 1) / pace.tokens_per_s if pace.tokens_per_s is not None else 0.0
     await waits.before_head(pace.delay_s + steps_s)
     if thought < answer.num_steps:

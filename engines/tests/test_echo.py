@@ -247,6 +247,38 @@ async def test_a_lost_connection_can_be_ordered():
         await send(adapter, CHAT | {"x_echo": {"lose_after": 2}})
 
 
+async def test_a_stream_can_be_ordered_to_end_with_an_error():
+    adapter = echo(tokens_per_s=4)
+    response = await send(adapter, CHAT | {"stream": True}, **{"x-echo-fail-after": "2"})
+    received = (await read(response)).decode()
+
+    last = json.loads(received.strip().split("\n\n")[-1].removeprefix("data: "))
+    assert "two" in received and "three" not in received
+    assert (last["error"]["message"], last["error"]["type"]) == (
+        "The echo engine was told to fail.",
+        "server_error",
+    )
+    assert "[DONE]" not in received
+    assert adapter.transport().in_flight == 0
+
+
+async def test_the_same_order_is_a_500_where_nothing_is_streamed():
+    adapter = echo(tokens_per_s=4, fail_after=2)
+
+    status, body = await answer(adapter, CHAT)
+    assert (status, body["error"]["type"]) == (500, "server_error")
+    assert adapter.transport()._sleep.asked == [0.25]  # the second token came, and then it failed
+    assert (await answer(adapter, CHAT | {"x_echo": {"fail_after": 99}}))[0] == 200
+
+
+async def test_faults_can_meet_some_requests_only():
+    dice = iter([0.1, 0.3, 0.25, 0.24])
+    adapter = EchoAdapter({"status": 503, "fault_rate": 0.25}, sleep=Sleeps(), random=lambda: next(dice))
+
+    assert [(await answer(adapter, CHAT))[0] for _ in range(4)] == [503, 200, 200, 503]
+    assert (await answer(adapter, CHAT | {"x_echo": {"fault_rate": 1}}))[0] == 503  # no dice are cast
+
+
 @pytest.mark.parametrize(
     ("deadlines", "phase", "slept"),
     [

@@ -1,74 +1,102 @@
-"""A worked example: how another package adds an engine.
-
-The engine, "Parrot", has its own path for chat and calls its gauges by its own names. Everything else it does
-as OpenAI does, so its adapter says only what differs. In the package's `pyproject.toml`:
-
-    [project.entry-points."sluice.engines"]
-    parrot = "parrot_sluice:ParrotAdapter"
-"""
+"""Another package adds an engine: the worked example in `engines/examples/parrot`, installed and used."""
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
-import msgspec
 import pytest
 
 from sluice_engines.adapter import ClientRequest, EngineAdapter
-from sluice_engines.load_signals import gauge
-from sluice_engines.openai_compatible import OpenAICompatibleAdapter
-from sluice_engines.registry import create_adapter, load_adapters
-from sluice_engines.transport import UpstreamRequest
-from sluice_router.types import Capabilities, EngineLoad
+from sluice_engines.load_reader import LoadReader
+from sluice_engines.probe import probe
+from sluice_engines.registry import adapter_names, create_adapter, load_adapters
+from sluice_router.types import EngineLoad
+
+from .page_server import Engine, serving
+from .simple_transport import SimpleTransport
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "engines" / "examples" / "parrot"
+
+PAGES = {
+    "/healthz": (200, "{}"),
+    "/about": (200, '{"version": "3.1"}'),
+    "/v1/models": (200, '{"data": [{"id": "polly"}]}'),
+    "/metrics": (200, "parrot_talking 2\nparrot_queue 5\n"),
+}
 
 
-class ParrotAdapter(OpenAICompatibleAdapter):
-    """Parrot's dialect."""
-
-    name = "parrot"
-    title = "Parrot"
-    default_port = 9000
-    capabilities = Capabilities(endpoints=frozenset({"chat"}), logprobs=False)
-    health_path = "/healthz"
-    ready_path = "/healthz"
-    metrics_path = "/metrics"
-    signals = (gauge("running", "parrot_talking"), gauge("waiting", "parrot_queue"))
-
-    def prepare(self, request: ClientRequest, base_url: str, api_key: str | None) -> UpstreamRequest:
-        """Parrot listens on `/talk`."""
-        prepared = super().prepare(request, base_url, api_key)
-        return msgspec.structs.replace(prepared, path="/talk")
-
-
-@pytest.fixture
-def parrot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> EngineAdapter:
+def create() -> EngineAdapter:
     """The adapter, found and made as the gateway does it."""
-    info = tmp_path / "parrot_sluice-1.0.dist-info"
-    info.mkdir()
-    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: parrot-sluice\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[sluice.engines]\nparrot = parrot_sluice:ParrotAdapter\n")
-    (tmp_path / "parrot_sluice.py").write_text("ParrotAdapter = None\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    import parrot_sluice
-
-    monkeypatch.setattr(parrot_sluice, "ParrotAdapter", ParrotAdapter)
     return create_adapter(load_adapters(["parrot"])["parrot"])
 
 
-def test_the_gateway_finds_it_by_its_name(parrot: EngineAdapter):
-    assert isinstance(parrot, ParrotAdapter)
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that pip has installed the example to, with its entry point."""
+    folder = tmp_path_factory.mktemp("site")
+    options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--target", str(folder)]
+    command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", *options, str(EXAMPLE)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=False, env={**os.environ, "PIP_USER": "0"}
+    )
+    assert done.returncode == 0, done.stderr
+    return folder
 
 
-def test_requests_reach_it_in_its_dialect(parrot: EngineAdapter):
+def test_the_gateway_finds_it_by_its_name(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = adapter_names()
+    monkeypatch.syspath_prepend(installed)
+
+    assert set(adapter_names()) - set(before) == {"parrot"}
+    assert create().title == "Parrot"
+
+
+async def test_it_is_probed_and_its_load_is_read_over_a_socket(
+    installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(installed)
+    adapter, http = create(), SimpleTransport()
+    async with serving(Engine(PAGES)) as url:
+        reading = await probe(http, adapter, url, ask_version=True)
+        load = await LoadReader(http, adapter, url, clock=lambda: 0.0).read()
+
+    assert (reading.ready, reading.models, reading.version) == (True, ("polly",), "3.1")
+    assert (load.load, load.problem) == (EngineLoad(running=2, waiting=5), None)
+
+
+async def test_what_is_missing_is_said_in_its_own_words(
+    installed: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(installed)
+    adapter, http = create(), SimpleTransport()
+    async with serving(Engine({})) as url:
+        load = await LoadReader(http, adapter, url, clock=lambda: 0.0).read()
+
+    assert load.problem == "/metrics answered 404 (start it with --gauges)"
+
+
+def test_requests_reach_it_in_its_dialect(installed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(installed)
     request = ClientRequest(kind="chat", path="/v1/chat/completions", body=b"{}")
 
-    prepared = parrot.prepare(request, "http://127.0.0.1:9000", "secret")
+    prepared = create().prepare(request, "http://127.0.0.1:9000", "secret")
 
     assert (prepared.base_url, prepared.path) == ("http://127.0.0.1:9000", "/talk")
     assert prepared.headers == ((b"authorization", b"Bearer secret"),)
 
 
-def test_its_load_is_read_from_its_gauges(parrot: EngineAdapter):
-    assert parrot.parse_load({"/metrics": b"parrot_talking 2\nparrot_queue 5\n"}) == EngineLoad(
-        running=2, waiting=5
-    )
+def test_the_guide_shows_the_example_as_it_is() -> None:
+    """All of the code, in no more lines than it promises."""
+    guide = (ROOT / "docs" / "engines.md").read_text()
+    section = guide.partition("## Add your own engine in 40 lines")[2]
+    shown = re.findall(r"^```(?:python|toml)\n(.*?)^```", section, re.DOTALL | re.MULTILINE)
+    code = (EXAMPLE / "parrot_sluice.py").read_text()
+
+    assert shown[0] == code
+    assert len(code.splitlines()) <= 40
+    assert shown[1] in (EXAMPLE / "pyproject.toml").read_text()
