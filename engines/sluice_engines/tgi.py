@@ -69,13 +69,19 @@ class TgiAdapter(OpenAICompatibleAdapter):
         ),
         Quirk(
             about="It leaves the stop string in its text, and stops only when one ends a token's text; the"
-            " adapter cuts before the first, wherever it is.",
+            " adapter cuts before the first, wherever it is. Where it has to cut inside a token, a stream"
+            " ends without its usage.",
             source="huggingface/text-generation-inference, server/text_generation_server/utils/tokens.py",
         ),
         Quirk(
             about="A `presence_penalty` p in chat becomes a repetition penalty of 2 + p, 0 included; the"
             " adapter leaves 0 out and refuses others.",
             source="huggingface/text-generation-inference, router/src/lib.rs at v3.3.7",
+        ),
+        Quirk(
+            about="A temperature of 0, a `top_p` of 1 and `max_tokens: 0` are errors there; the adapter says"
+            " the same in its words.",
+            source="huggingface/text-generation-inference, router/src/validation.rs at v3.3.7",
         ),
         Quirk(
             about="`n`, `logit_bias` and parameters that it does not know are ignored without a word; the"

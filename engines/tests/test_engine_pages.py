@@ -8,8 +8,10 @@ import msgspec
 import pytest
 
 from sluice_engines.adapter import EngineAdapter
+from sluice_engines.baseline_adapters import OnnxAdapter, TransformersAdapter
 from sluice_engines.llamacpp import LlamaCppAdapter
 from sluice_engines.sglang import SglangAdapter
+from sluice_engines.tgi import TgiAdapter
 from sluice_engines.trtllm import TrtllmAdapter
 from sluice_engines.vllm import VllmAdapter
 from sluice_engines.worker import WorkerAdapter
@@ -147,7 +149,18 @@ def test_ports_are_those_of_the_port_map(adapter: type[EngineAdapter], port: int
     assert adapter.default_port == port
 
 
-@pytest.mark.parametrize("adapter", [VllmAdapter, SglangAdapter, TrtllmAdapter, LlamaCppAdapter])
+@pytest.mark.parametrize(
+    "adapter",
+    [
+        VllmAdapter,
+        SglangAdapter,
+        TrtllmAdapter,
+        LlamaCppAdapter,
+        TgiAdapter,
+        TransformersAdapter,
+        OnnxAdapter,
+    ],
+)
 def test_quirks_are_in_the_guide_with_where_they_are_from(adapter: type[EngineAdapter]):
     guide = " ".join(GUIDE.read_text().split())
 
@@ -160,10 +173,10 @@ def test_what_an_engine_tells_is_in_the_guides_table():
     rows = [
         ([*(cell.strip() for cell in line.strip("|").split("|"))])
         for line in GUIDE.read_text().splitlines()
-        if line.startswith("| `")
+        if line.startswith("| `") and line.count("|") > 5
     ]
     engines = {"worker": WorkerAdapter(), "vllm": VllmAdapter(), "sglang": SglangAdapter()}
-    engines |= {"trt": TrtllmAdapter(), "llamacpp": LlamaCppAdapter()}
+    engines |= {"trt": TrtllmAdapter(), "llamacpp": LlamaCppAdapter(), "tgi-1": TgiAdapter()}
     for column, (folder, adapter) in enumerate(engines.items(), start=2):
         told = {field for row in rows if row[column] for field in row[0].replace("`", "").split(", ")}
 
