@@ -24,11 +24,11 @@ import msgspec
 from sluice_engines.managed import ManagedProcess, ProcessEvent, ProcessSpec, ProcessState
 from sluice_engines.registry import AdapterError, create_adapter, load_adapters
 from sluice_gateway.config import ConfigError
-from sluice_gateway.managed_commands import MANAGED_COMMANDS
 from sluice_gateway.managed_ports import ManagedPorts
 from sluice_gateway.settings import Backend
 from sluice_gateway.upstream import HttpTransport
 
+WORKER_COMMAND = ("sluice-worker", "serve", "--host", "127.0.0.1", "--port", "{port}")
 _STOP_GRACE_S = 4.0
 """With the drain before it, within the ten seconds that a supervisor usually gives."""
 _log = logging.getLogger("sluice")
@@ -165,7 +165,7 @@ def _spec(backend: Backend, url: str, ready_path: str) -> ProcessSpec:
     managed = backend.managed
     assert managed is not None
     port = str(urlsplit(url).port)
-    words = (*(managed.command or MANAGED_COMMANDS[backend.adapter]), *managed.args)
+    words = (*(managed.command or WORKER_COMMAND), *managed.args)
     argv = tuple(word.replace("{port}", port) for word in words)
     return ProcessSpec(
         name=backend.name,

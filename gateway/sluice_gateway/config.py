@@ -19,7 +19,6 @@ from sluice_engines.base_url import join_base_url
 from sluice_engines.registry import AdapterError, adapter_names, create_adapter, load_adapters
 from sluice_engines.transport import UpstreamError
 from sluice_gateway import routing_settings
-from sluice_gateway.managed_commands import MANAGED_COMMANDS
 from sluice_gateway.settings import BUNDLED_WORKER, ECHO, Backend, Settings
 from sluice_gateway.upstream.origin import parse_origin
 
@@ -207,9 +206,8 @@ def _backend_mistakes(backend: Backend, environment: Mapping[str, str]) -> list[
         mistakes.append(("adapter", "the echo engine runs inside the gateway; remove 'url' and 'managed'"))
     elif backend.adapter != "echo" and not backend.url and managed is None:
         mistakes.append(("url", "is missing; give the engine's base URL, or 'managed' to start it here"))
-    if managed and not managed.command and backend.adapter not in MANAGED_COMMANDS:
-        having = ", ".join(sorted(MANAGED_COMMANDS))
-        mistakes.append(("managed", f"'command' is missing; adapters that have a default: {having}"))
+    if managed and not managed.command and backend.adapter != "worker":
+        mistakes.append(("managed", "'command' is missing; only adapter 'worker' has a default"))
     if managed and backend.url and not (len(backend.urls) == 1 and _LOCAL_URL.match(backend.urls[0])):
         mistakes.append(("url", "of a managed engine must be one http://127.0.0.1:PORT; or leave it out"))
     for url in backend.urls:

@@ -101,9 +101,7 @@ class Managed(Section, frozen=True, kw_only=True):
         Meta(
             description="Program and arguments. `{port}` is replaced by the port of the backend's `url`,"
             " or by a"
-            " free one. Adapter `worker` has a default, the bundled `sluice-worker serve`, and so have"
-            " `llamacpp` (`llama-server`), `vllm` (`vllm serve`), `transformers` and `onnx`, which want their"
-            " model in `args`."
+            " free one. Adapter `worker` has a default: the bundled `sluice-worker serve`."
         ),
     ] = ()
     args: Annotated[

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sluice_engines.registry import adapter_names
 from sluice_gateway import config
 from sluice_gateway.auth import digest
 from sluice_gateway.config import ConfigError
-from sluice_gateway.managed_commands import MANAGED_COMMANDS
 
 DIGEST = digest("sk-a")
 
@@ -153,13 +151,3 @@ def test_the_environment_says_where_traces_go() -> None:
 def test_a_file_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="Cannot read"):
         config.for_serving(tmp_path / "none.yaml", {})
-
-
-@pytest.mark.parametrize("adapter", sorted(MANAGED_COMMANDS))
-def test_an_adapter_with_a_command_of_its_own_needs_none(adapter: str) -> None:
-    command = MANAGED_COMMANDS[adapter]
-
-    assert adapter in adapter_names()
-    assert "127.0.0.1" in command and "{port}" in command
-    text = f"backends:\n  - name: a\n    adapter: {adapter}\n    managed: {{args: [--model, x]}}\n"
-    assert config.parse("sluice.yaml", text, {}).backends[0].managed is not None
