@@ -12,8 +12,10 @@ import httpx
 import openai
 import pytest
 
+from sluice_engines.adapter import ClientRequest
 from sluice_engines.probe import probe
 from sluice_engines.tgi import TgiAdapter
+from sluice_engines.transport import Deadlines
 from sluice_gateway.upstream import HttpTransport
 
 from .conftest import StartEngine
@@ -239,6 +241,35 @@ async def test_a_client_that_leaves_ends_the_generation(start_engine: StartEngin
             assert "The" in first
         await asyncio.wait_for(engine.calls[0].left.wait(), PATIENCE_S)
         await served.until_idle()
+
+
+async def test_a_stop_string_inside_a_token_ends_the_generation_too(start_engine: StartEngine) -> None:
+    native = NativeTgi("The quick brown", " fox")
+    native.pause.clear()
+    engine = await start_engine(native)
+    async with behind_the_gateway(engine) as served:
+        answer = await complete(served, stream=True, stop="uic")
+        await asyncio.wait_for(engine.calls[0].left.wait(), PATIENCE_S)
+
+    assert streamed_text(answer) == "The q"
+
+
+async def test_an_answer_that_is_closed_unread_closes_its_call(start_engine: StartEngine) -> None:
+    native = NativeTgi()
+    native.pause.clear()
+    engine = await start_engine(native)
+    http, adapter = HttpTransport(), TgiAdapter()
+    try:
+        body = json.dumps(completion(stream=True)).encode()
+        asked = ClientRequest(kind="completions", path="/v1/completions", body=body)
+        response = await adapter.over(http).send(adapter.prepare(asked, engine.url, None), Deadlines())
+        assert b"The" in await anext(aiter(response))
+        await response.aclose()
+        await response.aclose()
+        await asyncio.wait_for(engine.calls[0].left.wait(), PATIENCE_S)
+        assert [chunk async for chunk in response] == []
+    finally:
+        await http.aclose()
 
 
 async def test_a_silent_engine_meets_the_deadline_of_the_first_token(start_engine: StartEngine) -> None:
