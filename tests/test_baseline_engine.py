@@ -5,6 +5,7 @@ ONNX Runtime is tried where it is installed, or, with SLUICE_REQUIRE_ENGINES=1, 
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -127,6 +128,23 @@ def test_a_client_that_leaves_frees_the_engine(stack: Stack) -> None:
     after = complete(stack, "transformers", PROMPTS[0], max_tokens=1)
 
     assert texts(after)[0][1] == "length"
+
+
+def test_a_look_tells_what_it_is(stack: Stack) -> None:
+    listed = httpx.get(f"{stack.url}/admin/v1/engines").json()["data"]
+    (url,) = [
+        r["url"] for engine in listed if engine["adapter"] == "transformers" for r in engine["replicas"]
+    ]
+    sluice = str(Path(sys.executable).parent / "sluice")
+    said = subprocess.run([sluice, "engines", "probe", url, "--json"], capture_output=True, check=True)
+
+    found = json.loads(said.stdout)["identity"]
+    assert (found["engine"], found["adapter"], found["models"]) == (
+        "transformers",
+        "transformers",
+        ["sluice-tiny"],
+    )
+    assert found["limits"] == {"max_model_len": 1024}
 
 
 def test_what_it_lacks_is_a_400_that_names_who_has_it(stack: Stack) -> None:

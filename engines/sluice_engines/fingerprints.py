@@ -56,6 +56,18 @@ def _owner(owner: str) -> Clue:
     return Clue(path=MODELS_PATH, weight=WEAK, says=(("data/0/owned_by", owner),))
 
 
+def _baseline(name: str, title: str) -> Fingerprint:
+    """The baseline server of this distribution, around one runtime."""
+    return Fingerprint(
+        name=name,
+        title=title,
+        adapter=name,
+        clues=(Clue(path=MODELS_PATH, says=(("data/0/owned_by", f"sluice-baseline-{name}"),)),),
+        limits=(Limit(name="max_model_len", path=MODELS_PATH, place="data/0/max_model_len"),),
+        source="engines/sluice_engines/baseline/app.py",
+    )
+
+
 FINGERPRINTS: tuple[Fingerprint, ...] = (
     Fingerprint(
         name="worker",
@@ -78,6 +90,8 @@ FINGERPRINTS: tuple[Fingerprint, ...] = (
         clues=(Clue(path=MODELS_PATH, has=("data/0/display_name",), says=(("data/0/owned_by", "sluice"),)),),
         source="recorded",
     ),
+    _baseline("transformers", "transformers"),
+    _baseline("onnx", "ONNX Runtime"),
     Fingerprint(
         name="vllm",
         title="vLLM",

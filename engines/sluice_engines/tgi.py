@@ -18,7 +18,7 @@ import msgspec
 from sluice_engines.adapter import ClientRequest, LoadPage, Quirk, VersionPage
 from sluice_engines.openai_compatible import OpenAICompatibleAdapter
 from sluice_engines.options import convert_options
-from sluice_engines.tgi_load import INFO_PATH, METRICS_PATH, TGI_LOAD_PAGES, TgiLoad
+from sluice_engines.tgi_load import INFO_PATH, METRICS_PATH, TGI_LOAD_PAGES, TGI_SIGNALS, TgiLoad
 from sluice_engines.transport import Transport, UpstreamRequest
 from sluice_router.types import Capabilities, EngineLoad
 
@@ -55,6 +55,7 @@ class TgiAdapter(OpenAICompatibleAdapter):
     health_path = "/health"
     ready_path = "/health"
     metrics_path = METRICS_PATH
+    signals = TGI_SIGNALS
     version = VersionPage(path=INFO_PATH, field="version")
     quirks = (
         Quirk(
