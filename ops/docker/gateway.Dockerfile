@@ -15,7 +15,9 @@ ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONDONTWRITEBYTECODE=1
 RUN python3 -m venv /opt/build /opt/sluice \
     && /opt/build/bin/pip install -c constraints.txt hatchling \
     && /opt/build/bin/pip wheel --no-deps --no-build-isolation -w /wheels ./router ./engines ./gateway \
-    && /opt/sluice/bin/pip install --no-compile -c constraints.txt /wheels/*.whl asyncpg
+    && /opt/sluice/bin/pip install --no-compile -c constraints.txt /wheels/*.whl asyncpg huggingface-hub \
+    && /opt/sluice/bin/pip uninstall -y hf-xet
+# TGI's adapter takes huggingface-hub's client; hf-xet only speeds up downloads of models, which are not made here.
 # The request path as machine code; what that needs goes again.
 RUN /opt/sluice/bin/pip freeze >runtime.txt \
     && /opt/sluice/bin/pip install --no-compile -c constraints.txt mypy setuptools \
