@@ -1,4 +1,4 @@
-"""The command line: `sluice-worker serve`, `quantize`, `quality` and `bench-kernels`.
+"""The command line: `sluice-worker serve`, `stage`, `quantize`, `quality` and `bench-kernels`.
 
 Every option can also be set by an environment variable, named in `--help`. Mistakes end with one line on
 standard error and status 1 (2 for options that do not exist). Nothing heavy is imported before it is needed.
@@ -25,6 +25,7 @@ import typer
 from sluice_worker import cli_options as options
 from sluice_worker.batching import BatchingMode
 from sluice_worker.config import (
+    ConversionName,
     DeviceName,
     DTypeName,
     EngineConfig,
@@ -196,15 +197,52 @@ def quantize(
     to: options.To,
     force: options.Force = False,
 ) -> None:
-    """Quantize a model ahead, into a folder that loads without doing it again.
+    """Convert a model ahead: into a folder of quantized weights, or into a GGUF file.
 
-    The folder gives the same tokens as `serve --quantization`.
+    int8 and int4 give the same tokens as `serve --quantization`, without quantizing at each start. A
+    GGUF file runs in llama.cpp too.
     """
     from sluice_worker.quantize_command import run_quantize
 
     with _mistakes_in_one_line():
-        wanted = _one_of("--to", to, get_args(QuantizationName)[1:])
+        wanted = _one_of("--to", to, get_args(ConversionName))
         typer.echo(run_quantize(model, Path(out), wanted, replace=force))
+
+
+@app.command()
+def stage(
+    model: options.StageSource,
+    out: options.StageOut,
+    to: options.StageTo = None,
+    revision: options.StageRevision = None,
+    include: options.StageInclude = None,
+    exclude: options.StageExclude = None,
+    rehash: options.StageRehash = False,
+    verify_only: options.StageVerifyOnly = False,
+) -> None:
+    """Put a model on a shared volume, whole or not at all, for engines that wait for it.
+
+    Files are fetched, checked against the source's checksums, converted if --to says so, and appear in OUT
+    by a rename at the end, with a manifest (sluice-stage.json). Until then OUT is absent, or what it was
+    before. A run that was cut goes on where it stopped; one with nothing to do ends at once; of several at
+    the same time one works and the others wait.
+
+    The Hub's token is read from HF_TOKEN, or from the file that HF_TOKEN_PATH names; HF_ENDPOINT is the
+    address of another Hub. Status 1 and one line on standard error when the model is not there in the end.
+    """
+    from sluice_worker.stage_command import run_stage
+    from sluice_worker.staging.manifest import Request
+
+    with _mistakes_in_one_line():
+        wanted = None if to is None else _one_of("--to", to, get_args(ConversionName))
+        request = Request(
+            source=model,
+            revision=revision,
+            to=wanted,
+            include=tuple(include or ()),
+            exclude=tuple(exclude or ()),
+        )
+        typer.echo(run_stage(request, out, rehash=rehash, verify_only=verify_only))
 
 
 def _packed_cache(text: str | None) -> str | None:

@@ -205,5 +205,66 @@ ModelArgument = Annotated[
     str, typer.Argument(metavar="MODEL", help="A Hugging Face model folder, a Hub name, or a bundled model.")
 ]
 Out = Annotated[str, typer.Argument(metavar="OUT", help="The folder to write; it must not exist.")]
-To = Annotated[str, typer.Option(metavar="int8|int4", help="As `serve --quantization`.")]
+To = Annotated[
+    str,
+    typer.Option(
+        metavar="int8|int4|gguf[-f16|-bf16|-q8_0|-q4_0]",
+        help="int8, int4: as `serve --quantization`. gguf: one file, model.gguf, in the type of the "
+        "checkpoint's floats, or another one.",
+    ),
+]
+StageSource = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL", help="A Hub name such as Qwen/Qwen3-0.6B, a bundled model, a folder or a GGUF file."
+    ),
+]
+StageOut = Annotated[
+    Path,
+    typer.Argument(metavar="OUT", help="The folder to stage into, such as /models/vllm."),
+]
+StageTo = Annotated[
+    str | None,
+    typer.Option(
+        "--to",
+        envvar="SLUICE_WORKER_STAGE_TO",
+        metavar="int8|int4|gguf[-f16|-bf16|-q8_0|-q4_0]",
+        help="Convert on the way, as `quantize`. [default: leave it as it is]",
+    ),
+]
+StageRevision = Annotated[
+    str | None,
+    typer.Option(
+        "--revision",
+        envvar="SLUICE_WORKER_STAGE_REVISION",
+        help="Branch, tag or commit of a Hub repository. Once it is staged, nobody asks whether a branch has "
+        "moved: name another commit to change it.",
+    ),
+]
+StageInclude = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--include",
+        metavar="PATTERN",
+        help="Stage only such files, e.g. '*q4_k_m.gguf'; repeat for more. [default: safetensors weights and "
+        "what engines read beside them; of a folder, everything]",
+    ),
+]
+StageExclude = Annotated[
+    list[str] | None,
+    typer.Option("--exclude", metavar="PATTERN", help="Leave such files out; repeat for more."),
+]
+StageRehash = Annotated[
+    bool,
+    typer.Option(
+        "--rehash",
+        help="Hash everything that is there, and fetch again what differs, whatever times and sizes say.",
+    ),
+]
+StageVerifyOnly = Annotated[
+    bool,
+    typer.Option(
+        "--verify-only", help="Hash everything that is there and change nothing; status 1 if it differs."
+    ),
+]
 Force = Annotated[bool, typer.Option("--force", help="Replace OUT if it exists.")]

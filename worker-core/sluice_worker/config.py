@@ -17,6 +17,9 @@ from sluice_worker.kv_allocation import KVMode
 DTypeName = Literal["auto", "float32", "bfloat16"]
 KernelsName = Literal["auto", "reference", "cpu"]
 QuantizationName = Literal["none", "int8", "int4"]
+ConversionName = Literal["int8", "int4", "gguf", "gguf-f16", "gguf-bf16", "gguf-q8_0", "gguf-q4_0"]
+"""What a model can be converted to ahead; plain `gguf` keeps the type of its floats."""
+
 KVCacheDTypeName = Literal["auto", "int8"]
 DeviceName = Literal["auto", "cpu", "cuda", "mps"]
 

@@ -7,6 +7,7 @@
     │   ├── UnsupportedModelError  architecture, option or dtype outside what the decoder implements
     │   ├── CheckpointError      a file or a tensor is missing, broken, or of the wrong shape
     │   └── NotEnoughMemoryError weights and cache do not fit
+    ├── StagingError             a model could not be put where it was to go
     ├── RequestError             the caller's fault: an HTTP 400
     │   └── RequestTooLongError
     └── IntegrityError           a broken invariant: a bug of ours
@@ -43,6 +44,10 @@ class CheckpointError(ModelLoadError):
 
 class NotEnoughMemoryError(ModelLoadError):
     """Weights and KV cache do not fit into the device's free memory."""
+
+
+class StagingError(WorkerError):
+    """A model could not be fetched, checked, converted or written; what was there before is untouched."""
 
 
 class RequestError(WorkerError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import msgspec
 import torch
 from torch import Tensor
 
@@ -18,6 +19,13 @@ def rope_table(rope: RopeConfig, head_dim: int, num_positions: int, device: torc
     """float32 [positions, head_dim]: cosines of the head_dim / 2 frequencies, then their sines."""
     angles = torch.outer(torch.arange(num_positions, dtype=torch.float32), _frequencies(rope, head_dim))
     return torch.cat((angles.cos(), angles.sin()), dim=-1).to(device)
+
+
+def rope_divisors(rope: RopeConfig, head_dim: int) -> Tensor:
+    """float32 [head_dim / 2]: what scaling divides each frequency by."""
+    return _frequencies(msgspec.structs.replace(rope, kind="default"), head_dim) / _frequencies(
+        rope, head_dim
+    )
 
 
 def _frequencies(rope: RopeConfig, head_dim: int) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import msgspec
@@ -24,12 +24,13 @@ from sluice_worker.loading.model_folder import ModelFolder
 from sluice_worker.loading.safetensors_source import SafetensorsSource
 from sluice_worker.loading.tensor_source import EMBEDDING, HEAD
 from sluice_worker.quant.recipe import Quantizer, quantize
+from sluice_worker.staging.manifest import MANIFEST
 
 FILE_BYTES = 2**30
 """A file of the result is closed when it holds this much."""
 
 _COPIED = ("*.json", "*.jinja", "*.md", "*.txt", "*.model", "LICENSE*")
-_NOT_COPIED = ("config.json", "model.safetensors.index.json")
+_NOT_COPIED = ("config.json", "model.safetensors.index.json", MANIFEST)
 
 Progress = Callable[[int, int], None]
 """Told how many tensors of how many are done."""
@@ -49,16 +50,31 @@ def write_quantized(
     Raises `ConfigError` when `out` exists and is not to be replaced, or when the model is quantized already;
     `ModelLoadError` when it cannot be read.
     """
-    if out.exists() and not replace:
-        raise ConfigError(f"{out} exists. Choose another folder, or replace it with --force.")
+    refuse_quantized(folder)
+    tied = read_model_config(folder).tie_word_embeddings
+    with whole_folder(out, replace) as partial:
+        _write_weights(folder, partial, tied, quantization, quantizer, progress)
+        _write_rest(folder, partial, quantization)
+
+
+def refuse_quantized(folder: ModelFolder) -> None:
+    """Raises `ConfigError` for a model whose weights are no floats any more."""
     if folder.gguf is not None or read_quantization_config(folder):
         raise ConfigError(f"{folder.path} is quantized already, and is served as it is.")
-    tied = read_model_config(folder).tie_word_embeddings
+
+
+@contextmanager
+def whole_folder(out: Path, replace: bool) -> Iterator[Path]:
+    """A folder to fill, which becomes `out` at the end, or goes when that fails.
+
+    Raises `ConfigError` when `out` exists and is not to be replaced.
+    """
+    if out.exists() and not replace:
+        raise ConfigError(f"{out} exists. Choose another folder, or replace it with --force.")
     out.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     try:
-        _write_weights(folder, partial, tied, quantization, quantizer, progress)
-        _write_rest(folder, partial, quantization)
+        yield partial
         partial.chmod(0o755)
         _put_in_place(partial, out)
     finally:
@@ -120,6 +136,13 @@ def _write_rest(folder: ModelFolder, out: Path, quantization: QuantizationName) 
 def _small_files(folder: Path) -> Iterator[Path]:
     found = {path for pattern in _COPIED for path in folder.glob(pattern) if path.is_file()}
     return (path for path in sorted(found) if path.name not in _NOT_COPIED)
+
+
+def copy_papers(folder: ModelFolder, out: Path) -> None:
+    """Licence and description go with the weights, in whatever format."""
+    for path in _small_files(folder.path):
+        if path.suffix == ".md" or path.name.startswith("LICENSE"):
+            shutil.copyfile(path, out / path.name)
 
 
 def _put_in_place(partial: Path, out: Path) -> None:

@@ -22,8 +22,8 @@ from sluice_worker.loading.pages import drop_pages
 from sluice_worker.loading.tensor_source import EMBEDDING, HEAD, StoredTensor
 from sluice_worker.quant.weights import QuantizedWeight
 
-_TABLES = {"token_embd.weight": EMBEDDING, "output.weight": HEAD, "output_norm.weight": "model.norm.weight"}
-_PARTS = {
+TABLES = {"token_embd.weight": EMBEDDING, "output.weight": HEAD, "output_norm.weight": "model.norm.weight"}
+PARTS = {
     "attn_norm": "input_layernorm",
     "ffn_norm": "post_attention_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -131,9 +131,9 @@ class GgufSource:
 def our_name(name: str) -> str:
     """What Hugging Face's models call the tensor; its own name if it is none of theirs."""
     layer = _LAYER.fullmatch(name)
-    if layer is None or layer[2] not in _PARTS:
-        return _TABLES.get(name, name)
-    return f"model.layers.{layer[1]}.{_PARTS[layer[2]]}.{layer[3]}"
+    if layer is None or layer[2] not in PARTS:
+        return TABLES.get(name, name)
+    return f"model.layers.{layer[1]}.{PARTS[layer[2]]}.{layer[3]}"
 
 
 def rotated_heads(file: GgufFile) -> dict[str, int] | None:

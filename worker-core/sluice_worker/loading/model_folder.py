@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 
 from sluice_worker.errors import CheckpointError, ModelNotFoundError
+from sluice_worker.staging.manifest import refuse_unfinished
 
 _SPLIT = re.compile(r"-\d{5}-of-\d{5}\.gguf$")
 
@@ -55,16 +56,18 @@ def resolve_model(name: str) -> ModelFolder:
     """
     path = Path(name).expanduser()
     if path.is_file() and path.suffix == ".gguf":
+        refuse_unfinished(path.parent)
         return _open_gguf(path)
     if path.is_dir():
         return open_folder(path, name=path.resolve().name)
     if name in BUNDLED_MODELS:
-        return open_folder(_bundled_path(name), name=name)
+        return open_folder(bundled_path(name), name=name)
     return open_folder(_download(name), name=name)
 
 
 def open_folder(path: Path, name: str) -> ModelFolder:
     """List the files of the model in `path`. Raises `CheckpointError` naming the file that is missing."""
+    refuse_unfinished(path)
     config = path / "config.json"
     if not config.is_file() and (files := sorted(path.glob("*.gguf"))):
         return _open_gguf(_the_only(files))
@@ -149,8 +152,11 @@ def _indexed_files(path: Path, index: Path) -> tuple[Path, ...]:
     return tuple(path / name for name in sorted(names))
 
 
-def _bundled_path(name: str) -> Path:
-    """In a wheel the models are package data; in a checkout they lie beside the package."""
+def bundled_path(name: str) -> Path:
+    """The folder of a model that ships with the package. Raises `ModelNotFoundError`.
+
+    In a wheel the models are package data; in a checkout they lie beside the package.
+    """
     package = Path(__file__).resolve().parent.parent
     candidates = (package / "bundled_models" / name, package.parent / "models" / name)
     for candidate in candidates:
@@ -161,8 +167,18 @@ def _bundled_path(name: str) -> Path:
     )
 
 
+def is_path(name: str) -> bool:
+    """Whether a name can only be meant as a path, not as a repository of the Hub."""
+    return name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
 def _download(name: str) -> Path:
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+    if is_path(name):
+        path = Path(name).expanduser()
+        if path.with_name(f".{path.name}.staging").exists():
+            raise ModelNotFoundError(
+                f"{path} is not staged to its end. Wait for sluice-worker stage, or run it again."
+            )
         raise ModelNotFoundError(f"There is no model folder {name}. Give a folder that has a config.json.")
     from huggingface_hub import snapshot_download  # a slow import, needed by few
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError

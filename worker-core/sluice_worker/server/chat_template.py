@@ -102,7 +102,7 @@ def load_chat_template(
 
     `chat_template.jinja` wins over `tokenizer_config.json`. Raises `CheckpointError` for a syntax error.
     """
-    source = _source(folder, tokenizer)
+    source = template_source(folder, tokenizer)
     if source is None:
         return None
     try:
@@ -113,7 +113,8 @@ def load_chat_template(
         ) from error
 
 
-def _source(folder: ModelFolder, tokenizer: Tokenizer) -> str | None:
+def template_source(folder: ModelFolder, tokenizer: Tokenizer) -> str | None:
+    """The text of the template that is used for chats, unless the model has none."""
     if folder.chat_template is not None:
         return folder.chat_template.read_text(encoding="utf-8")
     template = tokenizer.chat_template

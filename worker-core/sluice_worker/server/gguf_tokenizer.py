@@ -23,6 +23,9 @@ from tokenizers import (
 from sluice_worker.errors import CheckpointError, UnsupportedModelError
 from sluice_worker.loading.gguf_file import GgufFile
 
+WHOLE_TOKENIZER = "tokenizer.huggingface.json"
+"""The metadata key of a whole `tokenizer.json`, where a file has it; it needs nothing of this module."""
+
 _CONTROL, _USER_DEFINED = 3, 4
 """`tokenizer.ggml.token_type` of tokens that are added beside the vocabulary."""
 

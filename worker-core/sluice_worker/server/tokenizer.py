@@ -23,7 +23,7 @@ import tokenizers
 from sluice_worker.errors import CheckpointError, UnsupportedModelError
 from sluice_worker.loading.gguf_file import read_gguf
 from sluice_worker.loading.model_folder import ModelFolder
-from sluice_worker.server.gguf_tokenizer import adds_bos, build_tokenizer, special_tokens
+from sluice_worker.server.gguf_tokenizer import WHOLE_TOKENIZER, adds_bos, build_tokenizer, special_tokens
 
 _BYTE_TOKEN = re.compile(r"^<0x([0-9A-Fa-f]{2})>$")
 _SPACE = "\u2581"
@@ -112,6 +112,8 @@ def _load_from_gguf(folder: ModelFolder, path: Path) -> Tokenizer:
             add_bos_token=adds_bos(file.metadata),
             special_tokens=special_tokens(file.metadata),
         )
+        if (own := file.metadata.get(WHOLE_TOKENIZER)) is not None:
+            return Tokenizer(_parsed(path, own), config)
         return Tokenizer(build_tokenizer(file), config)
     except KeyError as error:
         raise CheckpointError(f"{path} has no tokenizer: its metadata lack {error}.") from error
@@ -128,12 +130,20 @@ def _load_from_files(folder: ModelFolder) -> Tokenizer:
             "AutoTokenizer.from_pretrained(...).save_pretrained(...)."
         )
     try:
-        tokenizer = tokenizers.Tokenizer.from_file(str(folder.tokenizer))
-    except Exception as error:  # the library raises bare Exception
+        text = folder.tokenizer.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise CheckpointError(f"{folder.tokenizer} is not a readable tokenizer: {error}.") from error
+    return Tokenizer(_parsed(folder.tokenizer, text), _read_config(folder))
+
+
+def _parsed(path: Path, text: str) -> tokenizers.Tokenizer:
+    try:
+        tokenizer = tokenizers.Tokenizer.from_str(text)
+    except Exception as error:  # the library raises bare Exception
+        raise CheckpointError(f"{path} is not a readable tokenizer: {error}.") from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    return Tokenizer(tokenizer, _read_config(folder))
+    return tokenizer
 
 
 def _read_config(folder: ModelFolder) -> TokenizerConfig:

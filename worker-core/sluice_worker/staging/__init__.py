@@ -1,0 +1,1 @@
+"""Putting a model on a shared volume, whole or not at all: `sluice-worker stage`."""
