@@ -26,6 +26,7 @@ _TRICKY = (
     "def f(x):\n    return x[1:] + 'quoted'\n",
     "1234567 -12.5e3 100%",
     "Grüße, мир, 你好, \u00e9\u0301 \U0001f600!",
+    "He said 'tell me' and 'really', \t'then' left.",
     "(brackets)[x]{y} a/b\\c a_b --option=1 ...!?",
 )
 """Texts beside the corpus on which a pattern of words is tried."""

@@ -126,4 +126,4 @@ def test_the_command_writes_a_folder_with_all_that_serving_needs(tmp_path: Path)
         assert (out / name).read_bytes() == (BUNDLED / name).read_bytes()
     again = run("quantize", "sluice-tiny", str(out), "--to", "int4")
     assert (again.returncode, again.stderr.splitlines()[0][:15]) == (1, "sluice-worker: ")
-    assert "--to is 'int2'; choose int8 or int4." in run("quantize", "m", "o", "--to", "int2").stderr
+    assert "--to is 'int2'; choose int8, int4, gguf," in run("quantize", "m", "o", "--to", "int2").stderr

@@ -39,8 +39,9 @@ EXCLUDED = ("original/*", "consolidated*", "onnx/*", "openvino/*", ".*", "*/.*")
 class HubSource:
     """A repository of models."""
 
-    def __init__(self, request: Request) -> None:
-        self._request = request
+    def __init__(self, request: Request, endpoint: str | None = None) -> None:
+        """`endpoint` is the address of the Hub; the library knows it otherwise."""
+        self._request, self._endpoint = request, endpoint
         self._commit = ""
 
     def listing(self) -> Listing:
@@ -49,7 +50,9 @@ class HubSource:
 
         request = self._request
         with _failures_in_one_sentence(request):
-            info = HfApi().model_info(request.source, revision=request.revision, files_metadata=True)
+            info = HfApi(self._endpoint).model_info(
+                request.source, revision=request.revision, files_metadata=True
+            )
         files = tuple(_file(sibling) for sibling in info.siblings or () if self._wanted(sibling.rfilename))
         if not files or info.sha is None:
             raise StagingError(
@@ -73,7 +76,7 @@ class HubSource:
             part.unlink()
             reporter.advance(-there)
             there = 0
-        url = hf_hub_url(self._request.source, file.name, revision=self._commit)
+        url = hf_hub_url(self._request.source, file.name, revision=self._commit, endpoint=self._endpoint)
         with _failures_in_one_sentence(self._request), part.open("r+b" if there else "wb") as target:
             target.seek(there)
             http_get(
