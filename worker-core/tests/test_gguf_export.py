@@ -111,7 +111,7 @@ def test_the_bundled_model_speaks_the_same(tmp_path: Path) -> None:
     convert(open_folder(BUNDLED, "sluice-tiny"), tmp_path / "g", "gguf", replace=False, say=lambda _: None)
     folder = resolve_model(str(tmp_path / "g"))
     ours, theirs = load_tokenizer(open_folder(BUNDLED, "m")), load_tokenizer(folder)
-    text = "He said 'really', and\n\nleft at 12:30."
+    text = "(He said) 'then', and\n\nleft at 12:30."
     assert theirs.encode_prompt(text) == ours.encode_prompt(text)
     assert theirs.special_tokens["eos_token"] == "<|im_end|>"
     assert template_source(folder, theirs) == template_source(open_folder(BUNDLED, "m"), ours)
@@ -122,11 +122,11 @@ def test_the_bundled_model_speaks_the_same(tmp_path: Path) -> None:
 
 def test_the_nearest_named_pattern_is_taken_and_its_agreement_told() -> None:
     folder = open_folder(BUNDLED, "sluice-tiny")
-    assert gguf_vocabulary(folder, ["Once upon a time."] * 19 + ["'really'"]).agreement == 0.95
+    assert gguf_vocabulary(folder, ["Once upon a time."] * 19 + ["'tell'"]).agreement == 0.95
     found = gguf_vocabulary(folder, ["one\n\ntwo", "A story of 12 foxes."])
     assert (found.pattern, found.agreement) == ("qwen2", 1.0)
     with pytest.raises(UnsupportedModelError, match="splits text in a way that has no name in GGUF"):
-        gguf_vocabulary(folder, ["'really'"])
+        gguf_vocabulary(folder, ["'tell'"])
 
 
 def test_other_tokenizers_and_architectures_are_refused(save_model: SaveModel, tmp_path: Path) -> None:
