@@ -13,8 +13,8 @@ import pytest
 import torch
 from parrot import byte_tokenizer
 from safetensors.torch import load_file
+from staging_tools import stage
 from test_cli import run
-from test_staging import stage
 from tiny_models import VOCAB_SIZE, SaveModel
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers import models
@@ -111,7 +111,7 @@ def test_the_bundled_model_speaks_the_same(tmp_path: Path) -> None:
     convert(open_folder(BUNDLED, "sluice-tiny"), tmp_path / "g", "gguf", replace=False, say=lambda _: None)
     folder = resolve_model(str(tmp_path / "g"))
     ours, theirs = load_tokenizer(open_folder(BUNDLED, "m")), load_tokenizer(folder)
-    text = "(He said) 'then', and\n\nleft at 12:30."
+    text = "'then' he left, and\n\n'tell' at 12:30."
     assert theirs.encode_prompt(text) == ours.encode_prompt(text)
     assert theirs.special_tokens["eos_token"] == "<|im_end|>"
     assert template_source(folder, theirs) == template_source(open_folder(BUNDLED, "m"), ours)

@@ -1,4 +1,4 @@
-"""Staging a folder: whole or not at all, whenever the process dies, whatever the disk does."""
+"""Staging a folder: what comes of it, damage, full disks, several stagers, and engines that wait."""
 
 from __future__ import annotations
 
@@ -12,113 +12,21 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from staging_tools import FILES, Deadly, Silent, content, in_child, is_whole, make_model, stage, verify
 from test_cli import run
 
 from sluice_worker.errors import CheckpointError, ConfigError, ModelNotFoundError, StagingError, WorkerError
 from sluice_worker.loading.model_folder import resolve_model
-from sluice_worker.stage_command import make_stager
 from sluice_worker.staging import source as source_module
 from sluice_worker.staging.checksum import sha256_of
-from sluice_worker.staging.manifest import MANIFEST, Request, read_manifest, write_manifest
+from sluice_worker.staging.manifest import MANIFEST, read_manifest, write_manifest
 from sluice_worker.staging.reporter import ConsoleReporter
 from sluice_worker.staging.stager import Outcome
 from sluice_worker.staging.workplace import Workplace
-
-FILES = {
-    "config.json": b'{"architectures": ["LlamaForCausalLM"]}',
-    "model.safetensors": bytes(range(256)) * 12_000,
-    "sub/notes.txt": b"beside the model",
-}
-
-
-class Silent:
-    """Says nothing, and remembers the steps."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-        self.steps: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-    def step(self, name: str) -> None:
-        self.steps.append(name)
-
-    def begin(self, what: str, total: int, done: int) -> None: ...
-
-    def advance(self, num_bytes: int) -> None: ...
-
-    def end(self) -> None: ...
-
-
-class Deadly(Silent):
-    """Ends the process, as `kill -9` does, when it is told something for the n-th time."""
-
-    def __init__(self, after: int) -> None:
-        super().__init__()
-        self._left = after
-
-    def __getattribute__(self, name: str) -> object:
-        if name in ("say", "step", "begin", "advance", "end"):
-            self._left -= 1
-            if self._left < 0:
-                os._exit(9)
-        return super().__getattribute__(name)
-
-
-def make_model(folder: Path, files: dict[str, bytes] = FILES) -> Path:
-    for name, data in files.items():
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(data)
-    return folder
-
-
-def stage(
-    model: Path | str, out: Path, reporter: Silent | None = None, *, rehash: bool = False, **request: object
-) -> Outcome:
-    wanted = Request(source=str(model), **request)  # type: ignore[arg-type]
-    stager, _ = make_stager(wanted, out, reporter or Silent())
-    return stager.run(rehash=rehash)
-
-
-def verify(model: Path | str, out: Path) -> Outcome:
-    return make_stager(Request(source=str(model)), out, Silent())[0].verify()
-
-
-def content(folder: Path) -> dict[str, bytes]:
-    """Of all files but the manifest."""
-    paths = (path for path in folder.rglob("*") if path.is_file() and path.name != MANIFEST)
-    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
-
-
-def in_child(act: Callable[[], object]) -> int:
-    """The exit status of a process of its own that does so."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            act()
-            status = 0
-        finally:
-            os._exit(status)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def is_whole(out: Path) -> bool:
-    manifest = read_manifest(out)
-    return (
-        manifest is not None
-        and manifest.finished
-        and all(sha256_of(out / file.name) == file.sha256 for file in manifest.files)
-    )
-
 
 # ---- what comes of it -------------------------------------------------------------------------------------
 
@@ -240,84 +148,6 @@ def test_a_staged_source_that_is_damaged_is_not_copied_on(tmp_path: Path) -> Non
     with pytest.raises(StagingError, match=r"is not what sluice-stage\.json beside it records"):
         stage(out, tmp_path / "again")
     assert not (tmp_path / "again").exists()
-
-
-# ---- a process that dies ----------------------------------------------------------------------------------
-
-
-def test_killed_anywhere_the_folder_is_absent_or_whole_and_the_next_run_ends_the_same(tmp_path: Path) -> None:
-    model = make_model(tmp_path / "m")
-    for after in range(100):
-        out = tmp_path / f"v{after}" / "out"
-        status = in_child(lambda: stage(model, out, Deadly(after)))  # noqa: B023
-        assert status in (0, 9)
-        assert not out.exists() or is_whole(out)
-        stage(model, out)
-        assert content(out) == FILES and is_whole(out)
-        assert sorted(path.name for path in out.parent.iterdir()) == [".out.lock", "out"]
-        if status == 0:
-            break
-    assert 20 < after < 99
-
-
-def test_killed_while_replacing_the_folder_is_the_old_or_the_new_one(tmp_path: Path) -> None:
-    old, new = make_model(tmp_path / "old"), make_model(tmp_path / "new", {**FILES, "config.json": b"{}"})
-    moments = set()
-    for after in range(100):
-        out = tmp_path / f"v{after}" / "out"
-        stage(old, out)
-        status = in_child(lambda: stage(new, out, Deadly(after)))  # noqa: B023
-        moments.add(content(out).get("config.json") if out.exists() else None)
-        assert not out.exists() or is_whole(out)
-        stage(new, out)
-        assert content(out) == {**FILES, "config.json": b"{}"} and is_whole(out)
-        if status == 0:
-            break
-    assert moments == {FILES["config.json"], None, b"{}"}  # None: between two renames
-
-
-def test_between_the_renames_even_a_run_that_fails_puts_the_finished_folder_in_place(tmp_path: Path) -> None:
-    old, new, out = make_model(tmp_path / "old"), make_model(tmp_path / "new"), tmp_path / "out"
-    stage(old, out)
-    for after in range(100):
-        assert in_child(lambda: stage(new, out, Deadly(after))) == 9  # noqa: B023
-        if not out.exists():
-            break
-    with pytest.raises(StagingError, match="There is no model folder"):
-        stage(tmp_path / "gone", out)
-    manifest = read_manifest(out)
-    assert manifest is not None and manifest.request.source == str(new) and is_whole(out)
-
-
-@settings(max_examples=15, deadline=None)
-@given(deaths=st.lists(st.integers(0, 30), min_size=1, max_size=4))
-def test_any_number_of_deaths(deaths: list[int], tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.mktemp("deaths")
-    model, out = make_model(folder / "m"), folder / "v" / "out"
-    for after in deaths:
-        in_child(lambda: stage(model, out, Deadly(after)))  # noqa: B023
-        assert not out.exists() or is_whole(out)
-    stage(model, out)
-    assert content(out) == FILES
-    assert sorted(path.name for path in out.parent.iterdir()) == [".out.lock", "out"]
-    shutil.rmtree(folder)
-
-
-def test_what_came_before_a_death_is_not_fetched_again(tmp_path: Path) -> None:
-    model, out, counted = make_model(tmp_path / "m"), tmp_path / "out", Silent()
-    stage(model, tmp_path / "whole", counted)
-    noted = counted.steps.index("note model.safetensors")
-    assert noted > 0
-
-    class DiesAtNotes(Silent):
-        def step(self, name: str) -> None:
-            if name == "note sub/notes.txt":
-                os._exit(9)
-
-    assert in_child(lambda: stage(model, out, DiesAtNotes())) == 9
-    reporter = Silent()
-    stage(model, out, reporter)
-    assert [step for step in reporter.steps if step.startswith("fetch")] == ["fetch sub/notes.txt"]
 
 
 # ---- several at once --------------------------------------------------------------------------------------

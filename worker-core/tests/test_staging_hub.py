@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from fake_hub import COMMIT, NAME, SIGNATURE, Hub, running_hub
-from test_staging import FILES, Deadly, Silent, content, in_child, is_whole
+from staging_tools import FILES, Deadly, Silent, content, in_child, is_whole
 
 from sluice_worker.errors import StagingError
 from sluice_worker.staging.hub import HubSource
