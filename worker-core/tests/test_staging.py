@@ -165,7 +165,8 @@ def test_of_several_stagers_one_works_and_the_others_wait(tmp_path: Path) -> Non
         ]
         for thread in threads:
             thread.start()
-        while not all(reporter.lines for reporter in reporters):
+        deadline = time.monotonic() + 30
+        while not all(reporter.lines for reporter in reporters) and time.monotonic() < deadline:
             time.sleep(0.01)
         assert not out.exists() and outcomes == []
     for thread in threads:
