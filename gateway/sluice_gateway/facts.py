@@ -7,6 +7,7 @@ never heard of. `null` counts as absent, as in OpenAI's API. The body itself is 
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import msgspec
@@ -46,6 +47,10 @@ class _ResponseFormat(msgspec.Struct):
     type: str | None = None
 
 
+class _ToolChoice(msgspec.Struct):
+    type: str | None = None
+
+
 class _Head(msgspec.Struct):
     """What every kind has."""
 
@@ -64,7 +69,9 @@ class _Body(_Head):
     max_completion_tokens: int | None = None
     n: int | None = None
     logprobs: bool | int | None = None
+    echo: bool | None = None
     tools: list[msgspec.Raw] | None = None
+    tool_choice: msgspec.Raw = _ABSENT
     response_format: _ResponseFormat | None = None
     prompt_cache_key: str | None = None
 
@@ -130,8 +137,13 @@ _SHAPES: dict[Kind, _Shape] = {
 """The kinds whose bodies are JSON; the others are `multipart`'s to read."""
 
 _NO_NEEDS: frozenset[str] = frozenset()
-_ARRAY, _NULL = b"[n"
+_ARRAY, _NULL, _OBJECT = b"[n{"
 _AS_EVENTS = msgspec.Raw(b'"sse"')
+_REQUIRED = msgspec.Raw(b'"required"')
+_IMAGE = b'"image_url"'
+_IMAGE_PART = re.compile(rb'"type"\s*:\s*"image_url"')
+"""Quotes inside a JSON string are escaped: text that merely speaks of images does not look like one."""
+_NAMED_TOOLS = ("function", "custom")
 
 NO_MODEL = problem(
     Failure.INVALID_REQUEST,
@@ -205,14 +217,35 @@ def _facts(fields: _Body, prompt_tokens: int) -> BodyFacts | Problem:
 
 
 def _needs(fields: _Body) -> frozenset[str]:
+    logprobs = fields.logprobs is not None and fields.logprobs is not False
     wanted: dict[str, Any] = {
-        "logprobs": fields.logprobs is not None and fields.logprobs is not False,
+        "logprobs": logprobs,
+        "prompt_logprobs": logprobs and fields.echo,
         "tools": fields.tools,
+        "tool_calls": fields.tools and must_call(fields.tool_choice),
+        "images": _has_image(fields.messages),
         "json_schema": fields.response_format is not None and fields.response_format.type == "json_schema",
         "multiple_choices": fields.n is not None and fields.n > 1,
     }
     needs = [name for name, used in wanted.items() if used]
     return frozenset(needs) if needs else _NO_NEEDS
+
+
+def must_call(choice: msgspec.Raw) -> bool:
+    """Whether the answer has to call a tool: any, or the one that is named."""
+    if choice == _REQUIRED:
+        return True
+    if memoryview(choice)[0] != _OBJECT:
+        return False
+    try:
+        return msgspec.json.decode(choice, type=_ToolChoice).type in _NAMED_TOOLS
+    except msgspec.ValidationError:
+        return False
+
+
+def _has_image(messages: msgspec.Raw) -> bool:
+    """The first look is fast, and enough for most."""
+    return _IMAGE in bytes(messages) and _IMAGE_PART.search(memoryview(messages)) is not None
 
 
 def _wrong_type(detail: str) -> Problem:

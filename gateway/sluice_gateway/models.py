@@ -34,10 +34,21 @@ _FIELDS = {
 }
 _NEEDED_PARAM = {
     "logprobs": "logprobs",
+    "prompt_logprobs": "echo",
     "tools": "tools",
+    "tool_calls": "tool_choice",
     "json_schema": "response_format",
+    "images": "messages",
     "multiple_choices": "n",
 }
+_PARAM_IN_DIALECT = {
+    ("responses", "logprobs"): "include",
+    ("responses", "json_schema"): "text.format",
+    ("responses", "images"): "input",
+    ("messages", "json_schema"): "output_config.format",
+    ("count_tokens", "json_schema"): "output_config.format",
+}
+"""By (kind, feature), where another dialect has another name for what uses the feature."""
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,7 +144,8 @@ class Catalog:
             return None
         failure, param = _FIELDS[found.field]
         if found.field == "needs":
-            param = _NEEDED_PARAM.get(found.valid[0])
+            lacking = found.valid[0]
+            param = _PARAM_IN_DIALECT.get((facts.kind, lacking), _NEEDED_PARAM.get(lacking))
         return problem(failure, found.message, param=param)
 
 

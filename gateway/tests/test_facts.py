@@ -24,7 +24,7 @@ VALUES = st.recursive(
 )
 ROUTING = {
     "model", "messages", "prompt", "input", "stream", "stream_options", "max_tokens",
-    "max_completion_tokens", "n", "logprobs", "tools", "response_format",
+    "max_completion_tokens", "n", "logprobs", "echo", "tools", "tool_choice", "response_format",
 }  # fmt: skip
 
 
@@ -51,9 +51,35 @@ def test_what_a_request_uses_is_what_it_needs() -> None:
     assert found.needs == {"logprobs", "tools", "multiple_choices", "json_schema"}
 
 
-def test_asking_for_none_of_a_feature_is_not_using_it() -> None:
-    found = facts(logprobs=False, tools=[], n=1, response_format={"type": "text"})
-    assert found.needs == frozenset()
+TOOLS = [{"type": "function", "function": {"name": "f"}}]
+IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "needs"),
+    [
+        ({"logprobs": False, "tools": [], "n": 1, "response_format": {"type": "text"}}, set()),
+        ({"tools": TOOLS, "tool_choice": "auto"}, {"tools"}),
+        ({"tools": TOOLS, "tool_choice": None}, {"tools"}),
+        ({"tools": TOOLS, "tool_choice": "required"}, {"tools", "tool_calls"}),
+        ({"tools": TOOLS, "tool_choice": TOOLS[0]}, {"tools", "tool_calls"}),
+        ({"tools": TOOLS, "tool_choice": {"type": 7}}, {"tools"}),
+        ({"tools": TOOLS, "tool_choice": {"type": "allowed_tools", "tools": TOOLS}}, {"tools"}),
+        ({"tool_choice": "required"}, set()),
+        ({"messages": [{"role": "user", "content": [{"type": "text", "text": "Hi"}, IMAGE]}]}, {"images"}),
+        ({"messages": [{"role": "user", "content": "image_url"}]}, set()),
+        ({"messages": [{"role": "user", "content": '{"type": "image_url"}'}]}, set()),
+    ],
+)
+def test_only_what_is_used_is_needed(fields: dict[str, Any], needs: set[str]) -> None:
+    assert facts(**fields).needs == needs
+    spaced = json.dumps({"model": "m", "messages": MESSAGES, **fields}, indent=1).encode()
+    assert getattr(decode("chat", spaced), "needs", None) == needs
+
+
+def test_an_echo_with_logprobs_needs_those_of_the_prompt() -> None:
+    assert facts("completions", prompt="x", echo=True).needs == frozenset()
+    assert facts("completions", prompt="x", echo=True, logprobs=0).needs == {"logprobs", "prompt_logprobs"}
 
 
 def test_legacy_logprobs_are_a_number() -> None:

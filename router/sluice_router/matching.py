@@ -24,7 +24,10 @@ class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
     message: str
     """One sentence for the user, naming what would be accepted."""
     valid: tuple[str, ...]
-    """Accepted values; for `needs`, the features asked for, which no endpoint has together."""
+    """Accepted values; for `needs`, the features to blame: those that no endpoint has, or all, when each is
+    somewhere but nowhere together."""
+    able: tuple[str, ...] = ()
+    """For `kind` and `needs`, the backends, of those that the key may use, that could serve it."""
 
 
 def serves_backend(endpoint: Endpoint, facts: RequestFacts) -> bool:
@@ -103,18 +106,29 @@ def _conflict(facts: RequestFacts) -> Mismatch:
     return Mismatch(field="quant", message=text, valid=quants)
 
 
-def _first_mismatch(endpoints: Iterable[Endpoint], facts: RequestFacts) -> Mismatch | None:
+def _first_mismatch(endpoints: Sequence[Endpoint], facts: RequestFacts) -> Mismatch | None:
     """The first rule that leaves no endpoint."""
     remaining = list(endpoints)
     for field, rule in RULES:
         kept = [e for e in remaining if rule(e, facts)]
         if not kept:
-            return _describe(field, remaining, facts)
+            able = _able(endpoints, facts) if field in ("kind", "needs") else ()
+            return _describe(field, remaining, facts, able)
         remaining = kept
     return None
 
 
-def _describe(field: str, remaining: Sequence[Endpoint], facts: RequestFacts) -> Mismatch:
+def _able(endpoints: Iterable[Endpoint], facts: RequestFacts) -> tuple[Endpoint, ...]:
+    """Endpoints that the caller may use and that can do it; those that have the model, if any do."""
+    anywhere = msgspec.structs.replace(facts, backend=None, quant=None)
+    rules = (serves_backend, serves_quant, serves_kind, serves_needs)
+    able = [e for e in endpoints if all(rule(e, anywhere) for rule in rules)]
+    return tuple([e for e in able if serves_model(e, facts)] or able)
+
+
+def _describe(
+    field: str, remaining: Sequence[Endpoint], facts: RequestFacts, able: Sequence[Endpoint]
+) -> Mismatch:
     where = f" on backend '{facts.backend}'" if facts.backend and field != "backend" else ""
     if field == "backend":
         valid = unique(e.backend for e in remaining)
@@ -127,15 +141,38 @@ def _describe(field: str, remaining: Sequence[Endpoint], facts: RequestFacts) ->
         valid = unique(kind for e in remaining for kind in sorted(e.capabilities.endpoints))
         message = (
             f"'{facts.kind}' is not offered{where} for model '{facts.model}'; offered: {', '.join(valid)}."
+            f"{_pointer(able, facts)}"
         )
     elif field == "quant":
         valid = unique(e.quant for e in remaining)
         what = f"Quantization '{facts.quant}'" if facts.quant else "No quantization that the key may use"
         message = f"{what} is {'not ' if facts.quant else ''}served{where}; available: {', '.join(valid)}."
     else:
-        valid = tuple(sorted(facts.needs))
-        message = f"No endpoint{where} for model '{facts.model}' supports all of: {', '.join(valid)}."
-    return Mismatch(field=field, message=message, valid=valid)
+        valid = _lacking(remaining, facts)
+        what = f"'{valid[0]}'" if len(valid) == 1 else f"all of {', '.join(valid)}"
+        message = (
+            f"No engine{where} for model '{facts.model}' supports {what}."
+            f"{_pointer(able, facts) or ' Neither does any other backend.'}"
+        )
+    return Mismatch(field=field, message=message, valid=valid, able=unique(e.backend for e in able))
+
+
+def _lacking(remaining: Sequence[Endpoint], facts: RequestFacts) -> tuple[str, ...]:
+    """The features that nobody has; all of them when it is only that nobody has them together."""
+    needs = sorted(facts.needs)
+    nowhere = [n for n in needs if not any(getattr(e.capabilities, n) for e in remaining)]
+    return tuple(nowhere or needs)
+
+
+def _pointer(able: Sequence[Endpoint], facts: RequestFacts) -> str:
+    """Where to go instead, as a further sentence; empty when there is nowhere."""
+    if not able:
+        return ""
+    names = ", ".join(unique(e.backend for e in able))
+    if any(serves_model(e, facts) for e in able):
+        return f" Backends that can: {names}."
+    models = ", ".join(unique(model for e in able for model in e.models))
+    return f" Backends that can, with other models ({models}): {names}."
 
 
 def unique(values: Iterable[str]) -> tuple[str, ...]:

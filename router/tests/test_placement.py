@@ -8,6 +8,7 @@ from sluice_router.breaker import Breaker
 from sluice_router.matching import candidates, mismatch
 from sluice_router.placement import estimate_wait_s, least_loaded
 from sluice_router.replica import Replica
+from sluice_router.router import Router
 from sluice_router.types import Capabilities, Endpoint, RequestFacts
 
 FACTS = RequestFacts(request_id="r", kind="chat", model="tiny")
@@ -71,6 +72,80 @@ def test_a_mismatch_names_what_to_change_and_what_would_do(changes, field, names
     assert found.field == field
     assert found.valid == names
     assert all(name in found.message for name in names)
+
+
+PLAIN = Capabilities(endpoints=frozenset({"chat"}), logprobs=False)
+SEEING = Capabilities(endpoints=frozenset({"chat"}), logprobs=False, images=True)
+CALLING = Capabilities(endpoints=frozenset({"chat"}), tools=True)
+SKILLED = (
+    Endpoint(id="p", backend="plain", url="http://p", models=("m",), capabilities=PLAIN),
+    Endpoint(id="s", backend="seeing", url="http://s", models=("m",), capabilities=SEEING),
+    Endpoint(id="c", backend="calling", url="http://c", models=("m",), capabilities=CALLING),
+    Endpoint(id="v", backend="vision", url="http://v", models=("v",), capabilities=SEEING, quant="int4"),
+)
+
+
+@pytest.mark.parametrize(
+    ("changes", "blamed", "able", "words"),
+    [
+        ({"backend": "plain", "needs": {"tools"}}, ("tools",), ("calling",), "Backends that can: calling."),
+        ({"backend": "plain", "needs": {"images"}}, ("images",), ("seeing",), "on backend 'plain'"),
+        ({"backend": "seeing", "needs": {"images", "tools"}}, ("tools",), (), "Neither does any other"),
+        ({"needs": {"images", "logprobs"}}, ("images", "logprobs"), (), "all of images, logprobs"),
+        ({"backend": "calling", "needs": {"tools", "json_schema"}}, ("json_schema",), (), "'json_schema'"),
+        (
+            {"backend": "plain", "needs": {"images"}, "allowed_backends": frozenset({"plain", "vision"})},
+            ("images",),
+            ("vision",),
+            "with other models (v): vision.",
+        ),
+        (
+            {"needs": {"images"}, "allowed_backends": frozenset({"plain"})},
+            ("images",),
+            (),
+            "Neither does any other",
+        ),
+        (
+            {"backend": "plain", "needs": {"images"}, "allowed_quants": frozenset({"none"})},
+            ("images",),
+            ("seeing",),
+            "Backends that can: seeing.",
+        ),
+    ],
+)
+def test_who_lacks_a_feature_is_told_who_has_it(changes, blamed, able, words):
+    needs = frozenset(changes.pop("needs"))
+    facts = RequestFacts(request_id="r", kind="chat", model="m", needs=needs, **changes)
+
+    found = mismatch(SKILLED, facts)
+
+    assert found is not None
+    assert (found.field, found.valid, found.able) == ("needs", blamed, able)
+    assert words in found.message
+
+
+def test_who_lacks_an_endpoint_is_told_who_has_it():
+    facts = RequestFacts(request_id="r", kind="embeddings", model="tiny", backend="worker")
+
+    found = mismatch(ALL, facts)
+
+    assert found is not None
+    assert found.able == ("embedder",)
+    assert found.message.endswith(
+        "offered: chat, completions. Backends that can, with other models (vec): embedder."
+    )
+
+
+def test_who_only_prefers_a_backend_is_served_where_the_feature_is():
+    wish = RequestFacts(
+        request_id="r", kind="chat", model="m", backend="plain", prefer=True, needs=frozenset({"tools"})
+    )
+
+    assert mismatch(SKILLED, wish) is None
+    ticket = Router(SKILLED, max_queue=1, queue_timeout_s=1.0).admit(wish, 0.0, lambda: None)
+    assert ticket.endpoint is not None
+    assert ticket.endpoint.backend == "calling"
+    assert "reason=relaxed" in ticket.route
 
 
 def test_a_router_without_endpoints_still_gives_a_reason():

@@ -28,11 +28,16 @@ class _OutputConfig(msgspec.Struct):
     format: _Format | None = None
 
 
+class _ToolChoice(msgspec.Struct):
+    type: str | None = None
+
+
 class _Body(msgspec.Struct):
     model: str | None = None
     messages: msgspec.Raw = _ABSENT
     system: msgspec.Raw = _ABSENT
     tools: list[msgspec.Raw] | None = None
+    tool_choice: _ToolChoice | None = None
     max_tokens: int | None = None
     stream: bool | None = None
     output_config: _OutputConfig | None = None
@@ -83,10 +88,11 @@ def _decode(body: bytes) -> BodyFacts | Problem:
 
 
 def _needs(fields: _Body, images: int) -> frozenset[str]:
-    config = fields.output_config
+    config, choice = fields.output_config, fields.tool_choice
     shape = (config.format if config is not None else None) or fields.output_format
     wanted = {
         "tools": bool(fields.tools),
+        "tool_calls": bool(fields.tools) and choice is not None and choice.type in ("any", "tool"),
         "images": images > 0,
         "json_schema": shape is not None and shape.type == "json_schema",
     }

@@ -10,7 +10,7 @@ import msgspec
 
 from sluice_gateway.dialects.responses.problems import NO_MODEL, not_json, wrong_type
 from sluice_gateway.errors import Failure, Problem, problem
-from sluice_gateway.facts import BodyFacts
+from sluice_gateway.facts import BodyFacts, must_call
 
 BYTES_PER_TOKEN = 4
 """English text; good enough to weigh requests against each other."""
@@ -37,6 +37,7 @@ class _Body(msgspec.Struct):
     stream: bool | None = None
     max_output_tokens: int | None = None
     tools: list[msgspec.Raw] | None = None
+    tool_choice: msgspec.Raw = _ABSENT
     text: _Text | None = None
     include: list[str] | None = None
 
@@ -70,6 +71,7 @@ def _needs(fields: _Body) -> frozenset[str]:
     text_format = fields.text.format if fields.text is not None else None
     wanted = {
         "tools": bool(fields.tools),
+        "tool_calls": bool(fields.tools) and must_call(fields.tool_choice),
         "json_schema": text_format is not None and text_format.type == "json_schema",
         "images": _IMAGE in bytes(fields.input),
         "logprobs": LOGPROBS in (fields.include or ()),
