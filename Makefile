@@ -9,6 +9,8 @@ SOURCES := router engines gateway worker-core bench tests ops
 PACKAGES := router/sluice_router engines/sluice_engines gateway/sluice_gateway \
             worker-core/sluice_worker worker-core/training bench/sluice_bench bench/locustfile.py ops/stack
 TESTS ?=
+ENGINES ?= llamacpp vllm
+REPORT ?=
 VARIANT ?=
 ARGS ?=
 # Of `make load`; not from the environment, where TIME and USERS may mean something else.
@@ -19,8 +21,8 @@ TIME = 30s
 # Tests and servers are hundreds of processes: each would compile the sources again where byte code is not kept.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help run test compile torture fuzz lint format prompts bench bench-client bench-gateway bench-parity bench-worker load \
-        docker dash stack-local lock clean
+.PHONY: help run test test-engines compile torture fuzz lint format prompts bench bench-client bench-gateway bench-parity bench-worker \
+        load docker dash stack-local lock clean
 
 help:  ## List the targets.
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -30,6 +32,12 @@ run:  ## Install what is missing, then start gateway and worker (SLUICE_PORT=800
 
 test:  ## Install what is missing, then run every test (TESTS=router/tests for a part).
 	@$(SETUP) test && $(VENV)/bin/pytest $(TESTS) $(ARGS)
+
+test-engines:  ## Install llama.cpp and vLLM for CPUs, and drive both and the worker (ENGINES=llamacpp, REPORT=FILE).
+	@$(SETUP) test && for engine in $(ENGINES); do \
+		$(VENV)/bin/python ops/engines/install.py $$engine || exit $$?; done
+	@SLUICE_REQUIRE_ENGINES="$(ENGINES)" SLUICE_LIVE_REPORT="$(REPORT)" \
+		$(VENV)/bin/pytest tests/engines_live $(ARGS)
 
 compile:  ## Compile the gateway's request path after a change; tests and `make run` then use it.
 	@$(SETUP) test && $(VENV)/bin/sluice compile

@@ -67,7 +67,7 @@ def write_gguf(checkpoint: Path, target: Path) -> None:
         raise ValueError(f"{checkpoint} is a {config.get('model_type')} model; only llama is written as GGUF")
     weights = checkpoint / "model.safetensors"
     tensors = _tensors(weights)
-    metadata = [*_model_metadata(config), *_tokenizer_metadata(config, tokenizer)]
+    metadata = [*_model_metadata(config), *_tokenizer_metadata(config, tokenizer), *_template(checkpoint)]
     with weights.open("rb") as source, target.open("wb") as file:
         file.write(_MAGIC + struct.pack("<IQQ", _VERSION, len(tensors), len(metadata)))
         file.write(b"".join(metadata))
@@ -185,6 +185,15 @@ def _tokenizer_metadata(config: Mapping[str, Any], tokenizer: Mapping[str, Any])
         *([] if end is None else [_integer("tokenizer.ggml.eos_token_id", end)]),
         _pair("tokenizer.ggml.add_bos_token", _BOOL, b"\0"),
     ]
+
+
+def _template(checkpoint: Path) -> list[bytes]:
+    """The chat template, where the checkpoint has one."""
+    settings = checkpoint / "tokenizer_config.json"
+    if not settings.is_file():
+        return []
+    template = msgspec.json.decode(settings.read_bytes()).get("chat_template")
+    return [_text("tokenizer.chat_template", template)] if isinstance(template, str) else []
 
 
 def _string(text: str) -> bytes:

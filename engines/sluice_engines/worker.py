@@ -8,6 +8,7 @@ from __future__ import annotations
 from sluice_engines.adapter import VersionPage
 from sluice_engines.load_signals import Signal, counter, gauge, histogram, ratio
 from sluice_engines.openai_compatible import OpenAICompatibleAdapter
+from sluice_engines.start_command import StartCommand
 from sluice_router.types import Capabilities
 
 _OURS = "sluice_worker_"
@@ -28,6 +29,11 @@ class WorkerAdapter(OpenAICompatibleAdapter):
     ready_path = "/ready"
     metrics_path = "/metrics"
     version: VersionPage | None = None
+    start = StartCommand(
+        program="sluice-worker",
+        arguments=("serve", "--host", "127.0.0.1", "--port", "{port}"),
+        install="it comes with the distribution sluice-worker",
+    )
     signals = (
         gauge("running", _OURS + "requests_running"),
         gauge("waiting", _OURS + "requests_waiting"),

@@ -11,24 +11,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import shutil
-import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
 
+from sluice_engines.adapter import EngineAdapter
 from sluice_engines.managed import ManagedProcess, ProcessEvent, ProcessSpec, ProcessState
 from sluice_engines.registry import AdapterError, create_adapter, load_adapters
+from sluice_engines.start_command import NotInstalledError, StartCommand, command_line, start_command
 from sluice_gateway.config import ConfigError
 from sluice_gateway.managed_ports import ManagedPorts
-from sluice_gateway.settings import Backend
+from sluice_gateway.settings import Backend, Managed
 from sluice_gateway.upstream import HttpTransport
 
-WORKER_COMMAND = ("sluice-worker", "serve", "--host", "127.0.0.1", "--port", "{port}")
 _STOP_GRACE_S = 4.0
 """With the drain before it, within the ten seconds that a supervisor usually gives."""
 _log = logging.getLogger("sluice")
@@ -120,7 +118,7 @@ class Children:
         port = 0 if url else self._ports.choose(adapter.default_port)
         url = url or f"http://127.0.0.1:{port}"
         try:
-            return _Child(backend, url, port, _spec(backend, url, adapter.ready_path))
+            return _Child(backend, url, port, _spec(backend, url, adapter))
         except ConfigError:
             self._ports.release(port)
             raise
@@ -161,27 +159,28 @@ def _obituary(event: ProcessEvent) -> str:
     return f"its process ended{code}; next start in {event.restart_in_s or 0:.1f} s"
 
 
-def _spec(backend: Backend, url: str, ready_path: str) -> ProcessSpec:
+def _spec(backend: Backend, url: str, adapter: EngineAdapter) -> ProcessSpec:
     managed = backend.managed
     assert managed is not None
     port = str(urlsplit(url).port)
-    words = (*(managed.command or WORKER_COMMAND), *managed.args)
-    argv = tuple(word.replace("{port}", port) for word in words)
+    words = (*_command(backend, managed, adapter), *managed.args)
     return ProcessSpec(
         name=backend.name,
-        argv=(_program(argv[0], backend.name), *argv[1:]),
+        argv=tuple(word.replace("{port}", port) for word in words),
         base_url=url,
-        ready_path=ready_path,
+        ready_path=adapter.ready_path,
         ready_timeout_s=managed.start_timeout_s,
         stop_grace_s=_STOP_GRACE_S,
     )
 
 
-def _program(name: str, backend: str) -> str:
-    """The program's path. One installed beside this Python wins: a virtual environment need not be
-    activated."""
-    beside = Path(sys.executable).parent / name
-    found = str(beside) if beside.is_file() else shutil.which(name)
-    if found is None:
-        raise ConfigError(f"Backend '{backend}': the program '{name}' is not installed, or not on PATH.")
-    return found
+def _command(backend: Backend, managed: Managed, adapter: EngineAdapter) -> tuple[str, ...]:
+    """The configuration's command, or what the adapter knows. Raises `ConfigError` without a program."""
+    known = start_command(adapter)
+    if managed.command:
+        known = StartCommand(program=managed.command[0], arguments=managed.command[1:])
+    assert known is not None, "the configuration is checked"
+    try:
+        return command_line(known)
+    except NotInstalledError as error:
+        raise ConfigError(f"Backend '{backend.name}': {error}") from error

@@ -17,9 +17,10 @@ import yaml
 
 from sluice_engines.base_url import join_base_url
 from sluice_engines.registry import AdapterError, adapter_names, create_adapter, load_adapters
+from sluice_engines.start_command import start_command
 from sluice_engines.transport import UpstreamError
 from sluice_gateway import routing_settings
-from sluice_gateway.settings import BUNDLED_WORKER, ECHO, Backend, Settings
+from sluice_gateway.settings import BUNDLED_WORKER, ECHO, Backend, Managed, Settings
 from sluice_gateway.upstream.origin import parse_origin
 
 CONFIG_VARIABLE = "SLUICE_CONFIG"
@@ -206,8 +207,8 @@ def _backend_mistakes(backend: Backend, environment: Mapping[str, str]) -> list[
         mistakes.append(("adapter", "the echo engine runs inside the gateway; remove 'url' and 'managed'"))
     elif backend.adapter != "echo" and not backend.url and managed is None:
         mistakes.append(("url", "is missing; give the engine's base URL, or 'managed' to start it here"))
-    if managed and not managed.command and backend.adapter != "worker":
-        mistakes.append(("managed", "'command' is missing; only adapter 'worker' has a default"))
+    if managed and not managed.command and not mistakes:
+        mistakes.extend(("managed", text) for text in _start_mistakes(backend, managed))
     if managed and backend.url and not (len(backend.urls) == 1 and _LOCAL_URL.match(backend.urls[0])):
         mistakes.append(("url", "of a managed engine must be one http://127.0.0.1:PORT; or leave it out"))
     for url in backend.urls:
@@ -230,6 +231,17 @@ def _option_mistake(backend: Backend) -> str | None:
     except AdapterError as error:
         return str(error)
     return None
+
+
+def _start_mistakes(backend: Backend, managed: Managed) -> list[str]:
+    """What is missing where the engine is to be started as its adapter knows."""
+    adapter = create_adapter(load_adapters([backend.adapter])[backend.adapter], backend.options)
+    known = start_command(adapter)
+    if known is None:
+        return [f"'command' is missing; adapter '{backend.adapter}' does not know how its engine is started"]
+    if known.needs_args and not managed.args:
+        return [f"'args' has to say what to serve: args: {known.needs_args}"]
+    return []
 
 
 def _check_keys(document: Document, settings: Settings) -> None:

@@ -100,13 +100,16 @@ class Managed(Section, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(
             description="Program and arguments. `{port}` is replaced by the port of the backend's `url`,"
-            " or by a"
-            " free one. Adapter `worker` has a default: the bundled `sluice-worker serve`."
+            " or by a free one. Some adapters have a default: `worker` the bundled `sluice-worker serve`,"
+            " `llamacpp` a `llama-server --metrics` on PATH, `vllm` a `vllm serve` that is installed."
         ),
     ] = ()
     args: Annotated[
         tuple[str, ...],
-        Meta(description="Further arguments, e.g. `[--model, FOLDER_OR_HUB_NAME]`."),
+        Meta(
+            description="Further arguments, e.g. `[--model, FOLDER_OR_HUB_NAME]`; for `llamacpp` at least"
+            " `[--model, FILE.gguf]`, for `vllm` `[MODEL]`."
+        ),
     ] = ()
     start_timeout_s: Annotated[
         Seconds, Meta(description="A child that is not ready after this long is killed and started again.")

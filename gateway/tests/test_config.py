@@ -42,6 +42,13 @@ def mistake(text: str, **environment: str) -> str:
         ("backends:\n  - name: a\n    adapter: echo\n    url: http://x\n", 3, ("inside the gateway",)),
         ("backends:\n  - name: a\n    adapter: openai_compatible\n    managed: {}\n", 4, ("command",)),
         ("backends:\n  - name: w\n    adapter: worker\n    managed: {model: x}\n", 4, ("model", "args")),
+        ("backends:\n  - name: l\n    adapter: llamacpp\n    managed: {}\n", 4, ("--model, FILE.gguf",)),
+        ("backends:\n  - name: v\n    adapter: vllm\n    managed: {}\n", 4, ("args: [MODEL]",)),
+        (
+            "backends:\n  - name: s\n    adapter: sglang\n    managed: {args: [x]}\n",
+            4,
+            ("'command'", "sglang"),
+        ),
         (f"keys:\n  - id: a\n    sha256: {DIGEST}\n    backends: [gpu]\n", 4, ("gpu", "worker")),
         (f"keys:\n  - id: a\n    sha256: {DIGEST.upper()}\n", 3, ("sha256", "64 lower-case")),
         ("backends:\n  - name: a\n    adapter: worker\n    url: [x]\n", 4, ("url", "http://host:port")),

@@ -261,6 +261,18 @@ def test_a_program_that_is_not_installed_is_one_sentence(tmp_path: Path) -> None
     assert "no-such-engine" in complaint("serve", "--port", str(free_port()), cwd=tmp_path)
 
 
+def test_a_managed_engine_that_is_not_installed_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    (tmp_path / "sluice.yaml").write_text(
+        "backends: [{name: x, adapter: llamacpp, managed: {args: [--model, x.gguf]}}]"
+    )
+    text = complaint("serve", "--port", str(free_port()), cwd=tmp_path)
+    assert "'llama-server' is not installed" in text
+    assert "'command'" in text
+
+
 def said(*arguments: str, cwd: Path, stdin: str = "") -> str:
     ended = subprocess.run(
         [SLUICE, *arguments], cwd=cwd, input=stdin, capture_output=True, text=True, timeout=30

@@ -1,0 +1,35 @@
+"""`kill -9` of each engine in turn, under load: no request fails of which the client had nothing yet."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .fleet import Fleet, eventually
+from .streams import Load, on
+
+USERS = 6
+ENGINES = ("llamacpp", "worker", "vllm")
+
+
+def test_only_streams_that_had_begun_end_with_an_error(
+    fleet: Fleet, engine: str, figure: Callable[[str, str], None]
+) -> None:
+    fleet.wait_until_ready()
+    with Load(fleet, on(engine, prefer=True), USERS) as load:
+        assert load.first_content.wait(60)
+        eventually(lambda: fleet.view(engine)["in_flight"] >= USERS - 1)
+        before = len(load.endings)
+        fleet.kill(engine)
+        eventually(lambda: len(load.endings) >= before + 3 * USERS)
+    others = {e.backend for e in load.endings[before:] if e.error is None} - {engine}
+    fleet.restart(engine)
+
+    failed = [ending for ending in load.endings if ending.error is not None]
+    assert [ending for ending in failed if not ending.began] == []
+    assert len(failed) <= USERS
+    assert others or len(fleet.engines) == 1, "another engine took over"
+    figure(
+        f"SIGKILL of {engine} with {USERS} users",
+        f"{len(load.endings)} requests, none failed before its first byte,"
+        f" {len(failed)} streams were cut after it",
+    )
