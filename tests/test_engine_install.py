@@ -1,4 +1,4 @@
-"""`ops/engines`: what is installed for the tests against real engines, as far as it goes without installing."""
+"""`ops/engines`: what is installed for tests against real engines, as far as it goes without installing."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 from repository import ROOT
+
 from sluice_bench.peer_packages import PeerUnavailable
 from sluice_engines.llamacpp import LlamaCppAdapter
 

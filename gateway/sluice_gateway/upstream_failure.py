@@ -9,6 +9,7 @@ not.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import msgspec
@@ -26,6 +27,12 @@ _MAX_MESSAGE = 2000
 _UNAVAILABLE = frozenset({429, 502, 503, 504, 529})
 _CREDENTIAL = frozenset({401, 403})
 _NO_SUCH_THING = frozenset({404, 405})
+_TOO_LONG = re.compile(
+    r"maximum context length|available context size|exceed_context_size|model's context length"
+    r"|must have less than \d+ tokens|must be <= \d+\. Given|max_seq_len|max_num_tokens",
+    re.IGNORECASE,
+)
+"""How engines say that a prompt does not fit: vLLM, llama.cpp (twice), SGLang, TGI (twice), TensorRT-LLM."""
 
 
 def from_exception(error: UpstreamError, backend: str) -> Problem:
@@ -102,6 +109,8 @@ def _merge(failure: Failure, said: dict[str, Any], otherwise: str) -> Problem:
     found = problem(failure, said.get("message") or otherwise, param=said.get("param"))
     if failure is not Failure.UPSTREAM_REFUSED:
         return found
+    if _TOO_LONG.search(f"{said.get('type')} {said.get('message')}"):
+        return msgspec.structs.replace(found, code="context_length_exceeded")
     return msgspec.structs.replace(found, type=said.get("type") or found.type, code=said.get("code"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import httpx
+import pytest
 
 from .conftest import StartEngine
 from .scripted_engine import Call, plain
@@ -58,6 +59,45 @@ async def test_backends_of_one_adapter_are_told_apart_by_name(start_engine: Star
     assert (len(full.calls), len(small.calls)) == (0, 2)
     assert unknown.status_code == 400
     assert "vllm, vllm-quant" in unknown.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {
+            "message": "This model's maximum context length is 1024 tokens. Your prompt contains 15050"
+            " characters.",
+            "type": "BadRequestError",
+            "param": "input_text",
+            "code": 400,
+        },
+        {
+            "message": "request (3010 tokens) exceeds the available context size (1024 tokens)",
+            "type": "exceed_context_size_error",
+            "code": 400,
+        },
+        {"message": "The input (3010 tokens) is longer than the model's context length (1024 tokens)."},
+        {"message": "Input validation error: `inputs` must have less than 1024 tokens. Given: 3010"},
+        {"message": "`inputs` tokens + `max_new_tokens` must be <= 1024. Given: 900 `inputs` tokens"},
+    ],
+)
+async def test_a_prompt_that_does_not_fit_is_told_as_openai_does(
+    start_engine: StartEngine, said: dict[str, object]
+) -> None:
+    """The first two as recorded from vLLM 0.32 and llama.cpp; SGLang and TGI by their sources."""
+
+    async def refuse(call: Call) -> None:
+        await call.answer(400, {"error": said})
+
+    engine = await start_engine(refuse)
+    backend = {"name": "b", "adapter": "openai_compatible", "url": engine.url}
+    async with serving(settings_of(backends=[backend])) as served:
+        answer = await served.http.post("/v1/chat/completions", json=chat())
+    error = answer.json()["error"]
+
+    assert answer.status_code == 400
+    assert (error["code"], error["type"]) == ("context_length_exceeded", "invalid_request_error")
+    assert error["message"] == said["message"]
 
 
 async def ask(served: Served, headers: dict[str, str]) -> httpx.Response:

@@ -1,7 +1,7 @@
 """Install an engine for the tests against real ones: `python ops/engines/install.py llamacpp|vllm`.
 
-Each goes into a virtual environment of its own below the user's cache, once, in a pinned version; its program's
-path is printed. The bench's peers lie in the same place and are made by the same code.
+Each goes into a virtual environment of its own below the user's cache, once, in a pinned version; the path
+of its program is printed. The bench's peers lie in the same place and are made by the same code.
 
 llamacpp comes as a wheel (seconds): the package xllamacpp has llama.cpp's own HTTP server in a library, and
 `llama_server.py` here, installed beside it as `llama-server`, starts it with llama-server's options. With

@@ -4,14 +4,15 @@
     python ops/gpu-check/check.py                 # all, one after another: they may share the one GPU
     python ops/gpu-check/check.py --dry-run       # only say what would be done
 
-For each profile: bring it up with Compose and wait until it is healthy; see that `sluice engines probe` knows it;
-record its pages over the fixtures in `engines/tests/pages` and some of its answers beside them; run
-`tests/engines_live` against it and the CPU worker, through a gateway that this script's environment has; take it
-down again. Everything is tried; exit status 1 when anything failed, 2 when Docker or a GPU is missing.
+For each profile: bring it up with Compose and wait until it is healthy; see that `sluice engines probe`
+knows it; record its pages over the fixtures in `engines/tests/pages`, and some of its answers in
+`engines/tests/payloads`; run `tests/engines_live` against it and the CPU worker, behind a gateway of this
+Python; take it down again. Everything is tried; exit status 1 when anything failed, 2 when Docker or a GPU
+is missing.
 
-Run it in the project's own virtual environment (`make test TESTS=router/tests` makes it), from any folder. Recorded
-pages have other values than the documented ones that they replace: review `git diff`, and run
-`make test TESTS=engines/tests`, whose expected values are then to be set.
+Run it in the project's own virtual environment (`make test TESTS=router/tests` makes it). Recorded pages
+have other values than the documented ones that they replace: review `git diff`, and set what `make test
+TESTS=engines/tests` expects.
 """
 
 from __future__ import annotations
