@@ -6,6 +6,7 @@ between. `SLUICE_LIVE_REPORT` names a file for the report on the session.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -30,8 +31,6 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def _listed() -> tuple[str, ...]:
-    import json
-
     path = os.environ.get(ENGINES_FILE)
     return tuple(e["name"] for e in json.loads(Path(path).read_text())) if path else ()
 
@@ -91,7 +90,8 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
 def _described(fleet: Fleet) -> None:
     for name in fleet.engines:
         view = fleet.view(name)
-        REPORT.engine(name, f"{view['engine']} {view['version'] or ''}".strip(), ", ".join(view["models"]))
+        origin = "a list" if _listed() else installed.origin(name)
+        REPORT.engine(name, f"{view['engine']} {view['version'] or ''}".strip(), origin)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

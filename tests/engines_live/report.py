@@ -19,9 +19,9 @@ class Report:
         self._engines: list[tuple[str, str, str]] = []
         self._outcomes: dict[str, dict[str, str]] = {}
 
-    def engine(self, name: str, title: str, models: str) -> None:
-        """One that was there."""
-        self._engines.append((name, title, models))
+    def engine(self, name: str, title: str, origin: str) -> None:
+        """One that was there, and where it came from."""
+        self._engines.append((name, title, origin))
 
     def figure(self, what: str, value: str) -> None:
         """One that was measured."""
@@ -54,8 +54,8 @@ class Report:
             "`sluice-tiny`; the tests are in `tests/engines_live/`. Times are those of a shared machine.",
             "",
         ]
-        lines += ["| backend | engine | models |", "|---|---|---|"]
-        lines += [f"| `{name}` | {title} | {models} |" for name, title, models in self._engines]
+        lines += ["| backend | engine says | from |", "|---|---|---|"]
+        lines += [f"| `{name}` | {title} | {origin} |" for name, title, origin in self._engines]
         lines += ["", "| test | engine | outcome |", "|---|---|---|"]
         for test, outcomes in self._outcomes.items():
             words = test.removeprefix("test_").replace("_", " ")

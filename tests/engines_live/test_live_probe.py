@@ -30,4 +30,4 @@ def test_the_gateway_is_known_for_what_it_is(fleet: Fleet) -> None:
         [SLUICE, "engines", "probe", fleet.url, "--json"], capture_output=True, text=True, timeout=60
     )
 
-    assert json.loads(ended.stdout)["identity"]["engine"] == "sluice-gateway"
+    assert json.loads(ended.stdout)["identity"]["engine"] == "sluice"
