@@ -244,8 +244,10 @@ def must_call(choice: msgspec.Raw) -> bool:
 
 
 def _has_image(messages: msgspec.Raw) -> bool:
-    """The first look is fast, and enough for most."""
-    return _IMAGE in bytes(messages) and _IMAGE_PART.search(memoryview(messages)) is not None
+    """Whether a part of a message is one. The first look is a search for a single byte, and enough for most:
+    without a second array there are no parts."""
+    raw = bytes(messages)
+    return raw.find(_ARRAY, 1) > 0 and _IMAGE in raw and _IMAGE_PART.search(raw) is not None
 
 
 def _wrong_type(detail: str) -> Problem:
