@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import yaml
 from repository import ROOT
 
 SCRIPT = ROOT / "ops" / "gpu-check" / "check.py"
@@ -147,3 +148,14 @@ def test_ports_are_those_of_the_environment(check: ModuleType) -> None:
 
     assert trt.url({"SLUICE_TRT_PORT": "9005"}) == "http://127.0.0.1:9005"
     assert trt.url({}) == "http://127.0.0.1:8005"
+
+
+def test_its_profiles_are_those_of_compose(check: ModuleType) -> None:
+    services = yaml.safe_load((ROOT / "ops" / "compose" / "engines.yaml").read_text())["services"]
+    engines = {name: service for name, service in services.items() if not name.startswith("stage-")}
+
+    assert {profile.service for profile in check.PROFILES} == set(engines)
+    for profile in check.PROFILES:
+        service = engines[profile.service]
+        assert service["profiles"] == [profile.name]
+        assert f"127.0.0.1:${{{profile.port_variable}:-{profile.port}}}:" in service["ports"][0]
