@@ -68,7 +68,7 @@ def _is_required(name: str) -> bool:
 @pytest.fixture
 def client(fleet: Fleet) -> Iterator[openai.OpenAI]:
     """The official SDK on the gateway."""
-    with openai.OpenAI(base_url=f"{fleet.url}/v1", api_key="none", max_retries=0, timeout=120) as sdk:
+    with openai.OpenAI(base_url=f"{fleet.url}/v1", api_key="none", max_retries=0, timeout=300) as sdk:
         yield sdk
 
 

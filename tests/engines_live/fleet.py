@@ -29,7 +29,7 @@ from . import installed
 ALIAS = "live"
 ENGINES_FILE = "SLUICE_LIVE_ENGINES"
 READY_WITHIN_S = 180.0
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 """How long a test may wait for what has to come. Never a measure of speed."""
 
 
@@ -142,6 +142,7 @@ def _settings(backends: list[dict[str, Any]], engines: dict[str, LiveEngine], fo
         "store": {"url": f"sqlite:///{folder}/sluice.db"},
         "ledger": {"journal_folder": str(folder / "ledger")},
         "files": {"dir": str(folder / "files")},
+        "timeouts": {"first_token_s": 300, "idle_s": 300},
         "logs": {"format": "json"},
     }
 

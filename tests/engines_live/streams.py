@@ -14,6 +14,8 @@ from .fleet import ALIAS, Fleet
 
 LONG = 900
 """Tokens of a long answer; prompt and answer fit the bundled model's context of 1024."""
+SHORTER = 200
+"""Tokens of each answer under load, where there are many."""
 HEADERS = {"content-type": "application/json"}
 
 
@@ -22,10 +24,10 @@ def body(text: str = "Tell me a story.", **more: Any) -> dict[str, Any]:
     return {"model": ALIAS, "messages": [{"role": "user", "content": text}], **more}
 
 
-def long_body(number: int = 0, **more: Any) -> dict[str, Any]:
+def long_body(number: int = 0, tokens: int = LONG, **more: Any) -> dict[str, Any]:
     """One whose answer is long; each number has a prompt of its own, which no prefix cache has."""
     text = f"{number}. Tell me a long story of a ship."
-    return body(text, max_tokens=LONG, ignore_eos=True, temperature=1.0, seed=number, **more)
+    return body(text, max_tokens=tokens, ignore_eos=True, temperature=1.0, seed=number, **more)
 
 
 def on(engine: str, *, prefer: bool = False) -> dict[str, str]:
@@ -83,10 +85,10 @@ class Load:
         """No new request; those that run are waited for."""
         self._ended.set()
         for thread in self._threads:
-            thread.join(timeout=120)
+            thread.join(timeout=300)
 
     def _talk(self, user: int) -> None:
-        with httpx.Client(timeout=120) as http:
+        with httpx.Client(timeout=300) as http:
             number = user
             while not self._ended.is_set():
                 streamed = (number // len(self._threads)) % 2 == 0
@@ -95,7 +97,7 @@ class Load:
 
     def _streamed(self, http: httpx.Client, number: int) -> Ending:
         began, backend = False, None
-        sent = long_body(number, stream=True)
+        sent = long_body(number, SHORTER, stream=True)
         try:
             with http.stream("POST", self._url, json=sent, headers=self._headers) as answer:
                 backend = answer.headers.get("x-sluice-backend")
@@ -109,6 +111,6 @@ class Load:
         return Ending(backend, began, None)
 
     def _plain(self, http: httpx.Client, number: int) -> Ending:
-        answer = http.post(self._url, json=long_body(number), headers=self._headers)
+        answer = http.post(self._url, json=long_body(number, SHORTER), headers=self._headers)
         backend = answer.headers.get("x-sluice-backend")
         return Ending(backend, False, None if answer.is_success else f"{answer.status_code} {answer.text}")

@@ -43,7 +43,7 @@ SCHEMA: Any = {
 
 def chat(fleet: Fleet, engine: str, text: str = QUESTION, **more: Any) -> httpx.Response:
     sent = body(text, temperature=0, **more)
-    return httpx.post(f"{fleet.url}/v1/chat/completions", json=sent, headers=on(engine), timeout=120)
+    return httpx.post(f"{fleet.url}/v1/chat/completions", json=sent, headers=on(engine), timeout=300)
 
 
 def refused_with_names(answer: httpx.Response, param: str, able: list[str]) -> None:
@@ -56,7 +56,7 @@ def test_a_stream_is_the_plain_answer_in_pieces(fleet: Fleet, engine: str) -> No
     plain = chat(fleet, engine)
     sent = body(QUESTION, temperature=0, stream=True)
     with httpx.stream(
-        "POST", f"{fleet.url}/v1/chat/completions", json=sent, headers=on(engine), timeout=120
+        "POST", f"{fleet.url}/v1/chat/completions", json=sent, headers=on(engine), timeout=300
     ) as stream:
         pieces = list(contents(stream.iter_lines()))
 
@@ -80,7 +80,7 @@ def test_log_probabilities_have_an_entry_for_each_token(fleet: Fleet, engine: st
 
 def test_log_probabilities_of_a_prompt_come_or_are_refused(fleet: Fleet, engine: str) -> None:
     sent = {"model": ALIAS, "prompt": "Once upon a time", "echo": True, "logprobs": 1, "max_tokens": 2}
-    answer = httpx.post(f"{fleet.url}/v1/completions", json=sent, headers=on(engine), timeout=120)
+    answer = httpx.post(f"{fleet.url}/v1/completions", json=sent, headers=on(engine), timeout=300)
 
     if not fleet.can(engine, "prompt_logprobs"):
         refused_with_names(answer, "echo", fleet.able("prompt_logprobs"))
@@ -121,7 +121,7 @@ def test_what_one_engine_lacks_another_does_for_a_client_who_only_prefers_it(fle
         pytest.skip("all engines here can, or none")
     sent = body("Red or blue?", response_format=SCHEMA, max_tokens=60)
     answer = httpx.post(
-        f"{fleet.url}/v1/chat/completions", json=sent, headers=on(lacking[0], prefer=True), timeout=120
+        f"{fleet.url}/v1/chat/completions", json=sent, headers=on(lacking[0], prefer=True), timeout=300
     )
 
     assert answer.status_code == 200
@@ -153,7 +153,7 @@ def test_a_stored_response_is_continued_on_another_engine(
 def test_anthropics_messages_are_served(fleet: Fleet, engine: str) -> None:
     sent = {"model": ALIAS, "max_tokens": 30, "temperature": 0}
     sent |= {"messages": [{"role": "user", "content": QUESTION}]}
-    answer = httpx.post(f"{fleet.url}/v1/messages", json=sent, headers=on(engine), timeout=120).json()
+    answer = httpx.post(f"{fleet.url}/v1/messages", json=sent, headers=on(engine), timeout=300).json()
 
     assert "Paris" in answer["content"][0]["text"]
     assert answer["stop_reason"] == "end_turn"

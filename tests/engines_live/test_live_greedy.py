@@ -25,7 +25,7 @@ TOKENS = 96
 def greedy(fleet: Fleet, engine: str, prompt: str) -> list[str]:
     sent: dict[str, Any] = {"model": ALIAS, "prompt": prompt, "max_tokens": TOKENS, "temperature": 0}
     sent |= {"logprobs": 1, "ignore_eos": True}
-    answer = httpx.post(f"{fleet.url}/v1/completions", json=sent, headers=on(engine), timeout=120)
+    answer = httpx.post(f"{fleet.url}/v1/completions", json=sent, headers=on(engine), timeout=300)
     assert answer.status_code == 200, answer.text
     tokens: list[str] = answer.json()["choices"][0]["logprobs"]["tokens"]
     return tokens

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from .fleet import Fleet, eventually
+from .fleet import PATIENCE_S, Fleet, eventually
 from .streams import Load, on
 
 USERS = 6
@@ -29,7 +29,7 @@ def test_load_is_shown_while_it_lasts_and_not_afterwards(
         return seen["kv"] > 0 or load.get("kv_used_ratio") is None
 
     with Load(fleet, on(engine), USERS) as load:
-        assert load.first_content.wait(60)
+        assert load.first_content.wait(PATIENCE_S)
         began = time.monotonic()
         eventually(busy, explain=lambda: f"{fleet.view(engine)}")
     eventually(lambda: fleet.load(engine).get("running") == 0)

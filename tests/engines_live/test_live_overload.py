@@ -40,8 +40,8 @@ def test_what_vllm_refuses_goes_to_the_next_engine(fleet: Fleet, figure: Callabl
 
 def _at_once(url: str, headers: dict[str, str], model: str | None) -> list[httpx.Response]:
     def ask(number: int) -> httpx.Response:
-        sent = long_body(number, n=1) | {"max_tokens": 100} | ({"model": model} if model else {})
-        return httpx.post(f"{url}/v1/chat/completions", json=sent, headers=headers, timeout=120)
+        sent = long_body(number, 100) | ({"model": model} if model else {})
+        return httpx.post(f"{url}/v1/chat/completions", json=sent, headers=headers, timeout=300)
 
     with ThreadPoolExecutor(REQUESTS) as pool:
         return list(pool.map(ask, range(REQUESTS)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .fleet import Fleet, eventually
+from .fleet import PATIENCE_S, Fleet, eventually
 from .streams import Load, on
 
 USERS = 6
@@ -16,11 +16,11 @@ def test_only_streams_that_had_begun_end_with_an_error(
 ) -> None:
     fleet.wait_until_ready()
     with Load(fleet, on(engine, prefer=True), USERS) as load:
-        assert load.first_content.wait(60)
+        assert load.first_content.wait(PATIENCE_S)
         eventually(lambda: fleet.view(engine)["in_flight"] >= USERS - 1)
         before = len(load.endings)
         fleet.kill(engine)
-        eventually(lambda: len(load.endings) >= before + 3 * USERS)
+        eventually(lambda: len(load.endings) >= before + 2 * USERS)
     others = {e.backend for e in load.endings[before:] if e.error is None} - {engine}
     fleet.restart(engine)
 
