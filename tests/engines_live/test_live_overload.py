@@ -40,7 +40,7 @@ def test_what_vllm_refuses_goes_to_the_next_engine(fleet: Fleet, figure: Callabl
 
 def _at_once(url: str, headers: dict[str, str], model: str | None) -> list[httpx.Response]:
     def ask(number: int) -> httpx.Response:
-        sent = long_body(number, 100) | ({"model": model} if model else {})
+        sent = long_body(number, 400) | ({"model": model} if model else {})
         return httpx.post(f"{url}/v1/chat/completions", json=sent, headers=headers, timeout=300)
 
     with ThreadPoolExecutor(REQUESTS) as pool:
