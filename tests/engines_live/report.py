@@ -32,7 +32,7 @@ class Report:
         if report.when != "call" and report.outcome == "passed":
             return
         name, _, rest = report.nodeid.rpartition("::")[2].partition("[")
-        engine = rest.rstrip("]") or "all"
+        engine = rest.rstrip("]").replace("<|", "(").replace("|>", ")") or "all"  # a table's cell has no bars
         why = f": {report.longrepr[2]}" if isinstance(report.longrepr, tuple) else ""
         text = _SYMBOLS[report.outcome] + (
             why if report.outcome == "skipped" else f", {report.duration:.1f} s"
