@@ -25,11 +25,7 @@ MODEL = ROOT / "worker-core" / "models" / "sluice-tiny"
 CONFIG = f"""\
 backends:
   - {{name: worker, adapter: worker, managed: {{args: [--kv-memory, 8MiB]}}}}
-  - name: transformers
-    adapter: transformers
-    managed:
-      command: [python, -m, sluice_engines.baseline, --port, "{{port}}"]
-      args: [--model, {MODEL}]
+  - {{name: transformers, adapter: transformers, managed: {{args: [--model, {MODEL}]}}}}
 """
 ALL_READY_WITHIN_S = 120.0
 PROMPTS = (

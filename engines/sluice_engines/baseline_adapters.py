@@ -10,9 +10,20 @@ from typing import ClassVar
 from sluice_engines.adapter import Quirk
 from sluice_engines.load_signals import Signal, gauge
 from sluice_engines.openai_compatible import OpenAICompatibleAdapter
+from sluice_engines.start_command import StartCommand
 from sluice_router.types import Capabilities
 
 _REQUESTS = "sluice_baseline_requests_"
+
+
+def _started(runtime: str, needs_args: str) -> StartCommand:
+    arguments = ("-m", "sluice_engines.baseline", "--runtime", runtime)
+    return StartCommand(
+        program="python",
+        arguments=(*arguments, "--host", "127.0.0.1", "--port", "{port}"),
+        install=f"install 'sluice-engines[{runtime}]' beside the gateway",
+        needs_args=needs_args,
+    )
 
 
 class TransformersAdapter(OpenAICompatibleAdapter):
@@ -25,6 +36,7 @@ class TransformersAdapter(OpenAICompatibleAdapter):
     health_path = "/health"
     ready_path = "/ready"
     metrics_path = "/metrics"
+    start = _started("transformers", "[--model, FOLDER]")
     signals: ClassVar[tuple[Signal, ...]] = (
         gauge("running", f"{_REQUESTS}running"),
         gauge("waiting", f"{_REQUESTS}waiting"),
@@ -45,6 +57,7 @@ class OnnxAdapter(TransformersAdapter):
     name = "onnx"
     title = "ONNX Runtime"
     default_port = 8009
+    start = _started("onnx", "[--model, FOLDER]")
     quirks = (
         Quirk(
             about="One request at a time: batches of the library want prompts of one length.",

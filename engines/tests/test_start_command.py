@@ -71,6 +71,8 @@ def test_what_is_nowhere_is_told_with_what_to_do(path: Path, module: str | None)
         ("worker", "sluice-worker", ""),
         ("llamacpp", "llama-server", "[--model, FILE.gguf]"),
         ("vllm", "vllm", "[MODEL]"),
+        ("transformers", "python", "[--model, FOLDER]"),
+        ("onnx", "python", "[--model, FOLDER]"),
         ("echo", None, None),
         ("openai_compatible", None, None),
     ],
