@@ -22,11 +22,6 @@ MAX_HEAD_BYTES = 64 * 1024
 _LAST_BYTES = b"\r\n\r\n"
 """Every complete chunked body ends so: the end of the zero chunk's line or of its trailers."""
 
-_UNWALKED_READS = 64
-_LONG_READ_BYTES = 4096
-"""So many reads of a chunked body are walked together at most when none of them can hold its end; a longer
-one is walked at once."""
-
 _HEX_DIGITS = b"0123456789abcdefABCDEF"
 
 
@@ -166,7 +161,6 @@ class ResponseEnd:
         self._head_bytes = b""
         self._received = 0
         self._chunks = ChunkedEnd()
-        self._unwalked: list[bytes] = []
 
     def _feed_head(self, data: bytes) -> bool:
         self._head_bytes += data
@@ -175,20 +169,8 @@ class ResponseEnd:
             return False
         self.head, start = split
         data, self._head_bytes = self._head_bytes[start:], b""
-        self.feed = self._feed_chunked if self.head.chunked else self._feed_counted
+        self.feed = self._chunks.feed if self.head.chunked else self._feed_counted
         return self.feed(data)
-
-    def _feed_chunked(self, data: bytes) -> bool:
-        """Walks only where the end can be: it has `_LAST_BYTES` in it, whole, or begun in the read before, so
-        that this one begins with a line break. Many reads at once cost less than each by itself."""
-        unwalked = self._unwalked
-        unwalked.append(data)
-        small = len(data) < _LONG_READ_BYTES and len(unwalked) < _UNWALKED_READS
-        if small and _LAST_BYTES not in data and data[:1] > b"\r":
-            return False
-        walk = b"".join(unwalked)
-        unwalked.clear()
-        return self._chunks.feed(walk)
 
     def _feed_counted(self, data: bytes) -> bool:
         self._received += len(data)

@@ -59,9 +59,8 @@ def test_every_body_byte_has_the_stamp_of_the_read_that_brought_it(
         wire_position += len(part) + 2
 
 
-@pytest.mark.parametrize("separator", [b"\r\n\r\n", b"\n\n"])  # with the first, each read may hold the end
-def test_a_long_body_is_not_kept_a_second_time(separator: bytes) -> None:
-    event = b"data: " + b"x" * 1000 + separator
+def test_a_long_body_is_not_kept_a_second_time() -> None:
+    event = b"data: " + b"x" * 1000 + b"\r\n\r\n"
     reads = [CHUNKED, *(b"%x\r\n%b\r\n" % (len(event), event) for _ in range(2000)), b"0\r\n\r\n"]
     end = ResponseEnd()
     tracemalloc.start()
