@@ -9,6 +9,8 @@ SOURCES := router engines gateway worker-core bench tests ops
 PACKAGES := router/sluice_router engines/sluice_engines gateway/sluice_gateway \
             worker-core/sluice_worker worker-core/training bench/sluice_bench bench/locustfile.py ops/stack
 TESTS ?=
+# Processes that share the tests: one for each core, files whole; a part of the tests (TESTS=) runs in one.
+JOBS ?= $(if $(TESTS),0,logical)
 ENGINES ?= llamacpp vllm
 REPORT ?=
 VARIANT ?=
@@ -30,8 +32,8 @@ help:  ## List the targets.
 run:  ## Install what is missing, then start gateway and worker (SLUICE_PORT=8000, ARGS="--help").
 	@$(SETUP) run && exec $(VENV)/bin/sluice serve $(ARGS)
 
-test:  ## Install what is missing, then run every test (TESTS=router/tests for a part).
-	@$(SETUP) test && $(VENV)/bin/pytest $(TESTS) $(ARGS)
+test:  ## Install what is missing, then run every test (TESTS=router/tests for a part; JOBS=0: in one process).
+	@$(SETUP) test && $(VENV)/bin/pytest -n $(JOBS) --maxprocesses 8 --dist loadfile $(TESTS) $(ARGS)
 
 test-engines:  ## Install llama.cpp and vLLM for CPUs, and drive both and the worker (ENGINES=llamacpp, REPORT=FILE).
 	@$(SETUP) test && for engine in $(ENGINES); do \
