@@ -1,5 +1,7 @@
 """Settings for every test of the project."""
 
+import gc
+
 import hypothesis
 
 from sluice_gateway.compiled import finder
@@ -12,6 +14,12 @@ hypothesis.settings.load_profile("sluice")
 
 # The tests run on what would serve: the gateway's compiled modules when they are of these sources.
 finder.install()
+
+
+def pytest_collection_finish() -> None:
+    """All modules and tests stay until the end: no collection of garbage need look through them again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_report_header() -> str:

@@ -346,15 +346,16 @@ async def _address_of(target: Target) -> tuple[str, int]:
 
 @contextmanager
 def frozen_gc() -> Iterator[None]:
-    """No garbage collection inside: a pause would be measured as the server's latency."""
+    """No garbage collection inside: a pause would be measured as the server's latency.
+
+    Nor one before: what a pass over the whole heap finds is not looked for inside either, and it takes half a
+    second in a process that has much loaded, which an A/B would pay in every slot.
+    """
     was_enabled = gc.isenabled()
-    gc.collect()
-    gc.freeze()
     gc.disable()
     try:
         yield
     finally:
-        gc.unfreeze()
         if was_enabled:
             gc.enable()
 
