@@ -7,13 +7,12 @@ digests, which the test then has to be told.
 
 from __future__ import annotations
 
-import sys
 import tempfile
 import threading
 from pathlib import Path
 
 from sluice_bench.metrics import Objective
-from sluice_bench.processes import ServerProcess, free_port, null_server_process
+from sluice_bench.processes import ServerProcess, null_server_process
 from sluice_bench.recording.run_file import write_run
 from sluice_bench.run_load import RunLoad
 from sluice_bench.runs.measured_run import RunSettings, measure
@@ -95,10 +94,7 @@ def plain(server: ServerProcess, probes: Target) -> None:
 
 
 def _server(folder: Path) -> ServerProcess:
-    port = free_port()
-    command = [sys.executable, "-m", "sluice_bench.cli", "null-server", "--port", str(port)]
-    command += ["--chunks", "24", "--first-ms", "60", "--pace-ms", "5"]
-    return ServerProcess(command, port, folder / f"null-{port}.log")
+    return null_server_process(folder, chunks=24, pace_ms=5, more=["--first-ms", "60"])
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ from sluice_bench.gateway_report import figures_table, render_gateway
 from sluice_bench.limits import QUICK_LIMITS, LimitsLoad, measure_limits
 from sluice_bench.limits import number_of_steps as limits_steps
 from sluice_bench.limits import table as limits_table
-from sluice_bench.null_server import NullSettings, serve
+from sluice_bench.null_server import NullSettings, serve, stall_line
 from sluice_bench.peer_packages import DEFAULT_FOLDER
 from sluice_bench.processes import ServerFailed
 from sluice_bench.terminal import command_line, console, fail, steps, write_json
@@ -265,7 +265,7 @@ def null_server_command(
             host,
             port,
             on_ready=lambda bound: console.print(f"Null server on http://{host}:{bound}"),
-            on_stall=lambda start, end: console.print(f"Stood still from {start} to {end} ns."),
+            on_stall=lambda start, end: console.print(stall_line(start, end)),
         )
     except OSError as error:
         fail(f"Cannot listen on {host}:{port}: {error}.")

@@ -7,6 +7,7 @@ import platform
 import subprocess
 import sys
 from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def describe(packages: Sequence[str] = PACKAGES) -> Environment:
         memory_gib=psutil.virtual_memory().total / 2**30,
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
         python=sys.version.split()[0],
-        commit=_commit(),
+        commit=_commit(Path.cwd()),
         packages={name: found for name in packages if (found := _version(name)) is not None},
         load_average=os.getloadavg()[0],
     )
@@ -63,6 +64,7 @@ def _cpu_name() -> str:
     return platform.processor() or "unknown"
 
 
+@cache
 def _version(package: str) -> str | None:
     try:
         return version(package)
@@ -70,16 +72,18 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _commit() -> str:
-    commit = _git("rev-parse", "--short", "HEAD")
+@cache
+def _commit(folder: Path) -> str:
+    """When it was first asked for: what runs was loaded then, and an A/B describes itself in every slot."""
+    commit = _git(folder, "rev-parse", "--short", "HEAD")
     if commit is None:
         return "unknown"
-    return commit + ("+" if _git("status", "--porcelain", "--untracked-files=no") else "")
+    return commit + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
 
 
-def _git(*arguments: str) -> str | None:
+def _git(folder: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(("git", *arguments), capture_output=True, text=True, check=False)
+        done = subprocess.run(("git", *arguments), cwd=folder, capture_output=True, text=True, check=False)
     except OSError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None

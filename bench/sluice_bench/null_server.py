@@ -4,15 +4,19 @@ It stands behind a gateway whose overhead is measured, and beside a load client 
 Answers are built once, before the first request. A plain answer is about 1.4 KB of JSON; a stream is a role
 event, N text events of one token each, a finish event, the usage event when it was asked for, and `[DONE]`,
 each text event as its own write when paced. It reads no JSON: `"stream":true` is looked for as bytes.
+
+`python -m sluice_bench.null_server PORT` is `sluice-bench null-server` for programs: every measured
+run starts one, and need not wait until all of `sluice-bench` is loaded.
 """
 
 from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import msgspec
@@ -26,7 +30,7 @@ _BACKLOG = 4096
 _PLACE_OF_STAMPS = "<stamps>"
 
 
-class NullSettings(msgspec.Struct, frozen=True, kw_only=True):
+class NullSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the null server answers."""
 
     chunks: int = 100
@@ -351,3 +355,38 @@ def serve(
 
     with asyncio.Runner(loop_factory=new_event_loop) as runner:
         runner.run(main())
+
+
+def settings_of(options: Sequence[str]) -> NullSettings:
+    """Of `--first-ms 20 --stamps true …`, each field of `NullSettings` by its name and with a value.
+
+    Raises `ValueError` for an option without a value, and `msgspec.ValidationError`, one of its kind, for one
+    that does not exist or has a value of another type.
+    """
+    names = (option.removeprefix("--").replace("-", "_") for option in options[::2])
+    return msgspec.convert(dict(zip(names, options[1::2], strict=True)), NullSettings, strict=False)
+
+
+def stall_line(start_ns: int, end_ns: int) -> str:
+    """What is said of a stall."""
+    return f"Stood still from {start_ns} to {end_ns} ns."
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+def main() -> None:
+    """Entry point: a port of loopback, then options."""
+    serve(
+        settings_of(sys.argv[2:]),
+        "127.0.0.1",
+        int(sys.argv[1]),
+        on_ready=lambda port: _say(f"Null server on port {port}"),
+        on_stall=lambda start, end: _say(stall_line(start, end)),
+    )
+
+
+if __name__ == "__main__":
+    main()

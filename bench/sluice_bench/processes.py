@@ -24,6 +24,8 @@ from urllib.request import urlopen
 import psutil
 
 _TAIL_LINES = 15
+_LOOK_EVERY_S = 0.02
+"""Whether a server is ready: small beside what the fastest of them takes to start."""
 
 
 class ServerFailed(Exception):
@@ -92,7 +94,7 @@ class ServerProcess:
                 )
             if _answers(self._ready_url):
                 return
-            time.sleep(0.1)
+            time.sleep(_LOOK_EVERY_S)
         raise ServerFailed(f"{self._ready_url} was not ready in {self._ready_within_s:g} s:\n{self.tail()}")
 
     def tail(self) -> str:
@@ -204,10 +206,11 @@ def null_server_process(
     core: int | None = None,
     more: Sequence[str] = (),
 ) -> ServerProcess:
-    """The null server as a child on a free port, logging into `folder`; `more` are further options."""
+    """The null server as a child on a free port, logging into `folder`; `more` are further options, each with
+    a value (`null_server.settings_of`)."""
     port = free_port()
-    command = [sys.executable, "-m", "sluice_bench.cli", "null-server", "--port", str(port)]
-    command += ["--chunks", str(chunks), "--pace-ms", str(pace_ms), *(["--stamps"] if stamps else []), *more]
+    command = [sys.executable, "-m", "sluice_bench.null_server", str(port)]
+    command += ["--chunks", str(chunks), "--pace-ms", str(pace_ms), "--stamps", str(stamps).lower(), *more]
     return ServerProcess(command, port, folder / f"null-{port}.log", core=core)
 
 

@@ -7,10 +7,12 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
+
 from sluice_bench.answers import read_answers
 from sluice_bench.load_run import LoadRun
 from sluice_bench.loops import ClosedLoop, LoadPlan
-from sluice_bench.null_server import NullSettings, start_null_server
+from sluice_bench.null_server import NullSettings, settings_of, start_null_server
 from sluice_bench.records import RequestRecord, TokenSource
 from sluice_bench.target import Target, http_request
 from sluice_bench.workload import Asking, Shape, chat_requests
@@ -135,3 +137,15 @@ async def test_who_leaves_gives_its_place_up_while_waiting_and_while_served() ->
             writer.close()
         (record,) = await ask(target, Asking(model="null", stream=False))
     assert record.failure is None
+
+
+def test_options_of_its_process_are_the_settings_by_name() -> None:
+    typed = ["--first-ms", "20.5", "--capacity", "3", "--stamps", "true"]
+    assert settings_of(typed) == NullSettings(first_ms=20.5, capacity=3, stamps=True)
+    assert settings_of([]) == NullSettings()
+
+
+@pytest.mark.parametrize("typed", [["--stamps"], ["--slowness", "3"], ["--chunks", "many"]])
+def test_options_that_are_none_are_an_error(typed: list[str]) -> None:
+    with pytest.raises(ValueError):
+        settings_of(typed)

@@ -15,7 +15,6 @@ import datetime
 import json
 import os
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -184,12 +183,11 @@ def _lane(
 
 
 def _server(lane: Lane, settings: ParitySettings, folder: Path) -> ServerProcess:
+    if lane == "null":
+        first = ("--first-ms", str(settings.first_ms))
+        return null_server_process(folder, settings.tokens, settings.pace_ms, more=first)
     port = free_port()
     log = folder / f"{lane}-{port}.log"
-    if lane == "null":
-        command = [sys.executable, "-m", "sluice_bench.cli", "null-server", "--port", str(port)]
-        command += ["--chunks", str(settings.tokens), "--first-ms", str(settings.first_ms)]
-        return ServerProcess([*command, "--pace-ms", str(settings.pace_ms)], port, log)
     command = [script("sluice-worker"), "serve", "--model", str(settings.model_folder)]
     command += ["--no-prefix-caching", "--threads", str(max(1, (os.cpu_count() or 1) - 1))]
     return ServerProcess([*command, "--port", str(port)], port, log, "/ready")
