@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import httpx
 import psutil
 
 ROOT = Path(__file__).resolve().parents[1]
+SLUICE = str(Path(sys.executable).parent / "sluice")
 READY_WITHIN_S = 120.0
 STOPPED_WITHIN_S = 10.0
 
@@ -93,6 +95,22 @@ def start(command: list[str], directory: Path, **environment: str) -> Stack:
         if process.poll() is None:
             interrupt(stack)
         raise
+    return stack
+
+
+def serve(configuration: str, directory: Path, engines: int) -> Stack:
+    """`sluice serve` with a `sluice.yaml` of its own, once as many engines can serve; fail with the log
+    when they cannot in time. A gateway alone is ready with the first of them."""
+    path = directory / "sluice.yaml"
+    path.write_text(configuration, encoding="utf-8")
+    stack = start([SLUICE, "serve", "--config", str(path)], directory)
+    deadline = time.monotonic() + READY_WITHIN_S
+    while stack.metric("sluice_gateway_endpoint_healthy") < engines:
+        if time.monotonic() > deadline:
+            interrupt(stack)
+            log_text = stack.log.read_text()
+            raise AssertionError(f"not {engines} engines after {READY_WITHIN_S:g} s:\n{log_text}")
+        time.sleep(0.1)
     return stack
 
 

@@ -9,7 +9,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
@@ -19,7 +18,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
-from running_stack import ROOT, Stack, interrupt, start
+from running_stack import ROOT, SLUICE, Stack, interrupt, serve
 
 MODEL = ROOT / "worker-core" / "models" / "sluice-tiny"
 CONFIG = f"""\
@@ -27,7 +26,6 @@ backends:
   - {{name: worker, adapter: worker, managed: {{args: [--kv-memory, 8MiB]}}}}
   - {{name: transformers, adapter: transformers, managed: {{args: [--model, {MODEL}]}}}}
 """
-ALL_READY_WITHIN_S = 120.0
 PROMPTS = (
     "The capital of France is",
     "Once upon a time",
@@ -45,13 +43,7 @@ ONNX_PACKAGES = (
 
 @pytest.fixture(scope="module")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    folder = tmp_path_factory.mktemp("baseline")
-    (folder / "sluice.yaml").write_text(CONFIG)
-    sluice = str(Path(sys.executable).parent / "sluice")
-    running = start([sluice, "serve", "--config", str(folder / "sluice.yaml")], folder)
-    deadline = time.monotonic() + ALL_READY_WITHIN_S
-    while running.metric("sluice_gateway_endpoint_healthy") < 2 and time.monotonic() < deadline:
-        time.sleep(0.1)
+    running = serve(CONFIG, tmp_path_factory.mktemp("baseline"), engines=2)
     yield running
     assert interrupt(running) == []
 
@@ -131,8 +123,7 @@ def test_a_look_tells_what_it_is(stack: Stack) -> None:
     (url,) = [
         r["url"] for engine in listed if engine["adapter"] == "transformers" for r in engine["replicas"]
     ]
-    sluice = str(Path(sys.executable).parent / "sluice")
-    said = subprocess.run([sluice, "engines", "probe", url, "--json"], capture_output=True, check=True)
+    said = subprocess.run([SLUICE, "engines", "probe", url, "--json"], capture_output=True, check=True)
 
     found = json.loads(said.stdout)["identity"]
     assert (found["engine"], found["adapter"], found["models"]) == (
@@ -181,9 +172,7 @@ def test_onnx_runtime_says_the_same(onnx_python: str, stack: Stack, tmp_path: Pa
         "backends:\n  - name: onnx\n    adapter: onnx\n"
         f"    managed: {{command: {command}, args: [--model, {built}]}}\n"
     )
-    (tmp_path / "sluice.yaml").write_text(config)
-    sluice = str(Path(sys.executable).parent / "sluice")
-    running = start([sluice, "serve", "--config", str(tmp_path / "sluice.yaml")], tmp_path)
+    running = serve(config, tmp_path, engines=1)
     try:
         for prompt in PROMPTS:
             assert texts(complete(running, "onnx", prompt)) == texts(complete(stack, "worker", prompt))

@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
-from running_stack import Stack, interrupt, start
+from running_stack import Stack, interrupt, serve
 
 CONFIG = """\
 backends:
   - {name: plain, adapter: worker, managed: {args: [--kv-memory, 8MiB]}}
   - {name: small, adapter: worker, managed: {args: [--quantization, int8, --kv-memory, 8MiB]}}
 """
-ALL_READY_WITHIN_S = 60.0
 
 
 @pytest.fixture(scope="module")
 def variants(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
     """Nothing in the configuration says which worker is quantized: they say it themselves."""
-    folder = tmp_path_factory.mktemp("variants")
-    (folder / "sluice.yaml").write_text(CONFIG)
-    sluice = str(Path(sys.executable).parent / "sluice")
-    running = start([sluice, "serve", "--config", str(folder / "sluice.yaml")], folder)
-    deadline = time.monotonic() + ALL_READY_WITHIN_S
-    while running.metric("sluice_gateway_endpoint_healthy") < 2 and time.monotonic() < deadline:
-        time.sleep(0.1)
+    running = serve(CONFIG, tmp_path_factory.mktemp("variants"), engines=2)
     yield running
     assert interrupt(running) == []
 

@@ -10,7 +10,7 @@ import base64
 import hashlib
 import math
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import msgspec
 
@@ -18,7 +18,6 @@ from sluice_engines.echo_requests import (
     ChatBody,
     CompletionBody,
     EmbeddingBody,
-    GenerationBody,
     split_tokens,
     texts,
 )
@@ -68,7 +67,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 def chat_answer(body: ChatBody, request_id: str, created: int) -> Answer:
     """Say the last user message again, `n` times."""
     said = [m.text for m in body.messages if m.role == "user"] or [body.messages[-1].text]
-    choice = _choice(said[-1], body.max_completion_tokens or body.max_tokens, body.stop)
+    choice = _choice(said[-1], body.max_completion_tokens or body.max_tokens, body.stops)
     return Answer(
         chat=True,
         id=f"chatcmpl-{request_id}",
@@ -76,7 +75,7 @@ def chat_answer(body: ChatBody, request_id: str, created: int) -> Answer:
         model=body.model,
         choices=[choice] * (body.n or 1),
         prompt_tokens=sum(len(split_tokens(m.text)) for m in body.messages),
-        include_usage=_include_usage(body),
+        include_usage=body.include_usage,
     )
 
 
@@ -85,7 +84,7 @@ def completion_answer(body: CompletionBody, request_id: str, created: int) -> An
     limit = DEFAULT_COMPLETION_TOKENS if body.max_tokens is None else body.max_tokens
     prompts, choices = texts(body.prompt), []
     for prompt in prompts:
-        choice = _choice(prompt, limit, body.stop)
+        choice = _choice(prompt, limit, body.stops)
         if body.echo:
             choice = msgspec.structs.replace(choice, prefix=prompt)
         choices += [choice] * (body.n or 1)
@@ -96,17 +95,12 @@ def completion_answer(body: CompletionBody, request_id: str, created: int) -> An
         model=body.model,
         choices=choices,
         prompt_tokens=sum(len(split_tokens(p)) for p in prompts),
-        include_usage=_include_usage(body),
+        include_usage=body.include_usage,
     )
 
 
-def _include_usage(body: GenerationBody) -> bool:
-    return body.stream_options is not None and bool(body.stream_options.include_usage)
-
-
-def _choice(text: str, limit: int | None, stop: str | list[str] | None) -> Choice:
-    stops = [stop] if isinstance(stop, str) else stop or []
-    ends = [at for s in stops if s and (at := text.find(s)) >= 0]
+def _choice(text: str, limit: int | None, stops: Sequence[str]) -> Choice:
+    ends = [at for stop in stops if (at := text.find(stop)) >= 0]
     tokens = split_tokens(text[: min(ends)] if ends else text)
     if limit is not None and len(tokens) > limit:
         return Choice(tokens[:limit], "length")

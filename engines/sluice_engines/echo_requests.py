@@ -12,30 +12,13 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import Meta
 
+from sluice_engines.openai_bodies import BadRequest, StreamedBody, decoded_body
+
 T = TypeVar("T")
 
 Count = Annotated[int, Meta(ge=1)]
-StopStrings = str | Annotated[list[str], Meta(max_length=4)] | None
 TextOrTokens = str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
 """A string, strings, token ids, or lists of token ids."""
-
-
-class BadRequest(Exception):
-    """The request cannot be answered. Carries what OpenAI's error body needs."""
-
-    def __init__(
-        self, message: str, *, param: str | None = None, code: str | None = None, status: int = 400
-    ) -> None:
-        super().__init__(message)
-        self.param = param
-        self.code = code
-        self.status = status
-
-
-class StreamOptions(msgspec.Struct):
-    """OpenAI's `stream_options`."""
-
-    include_usage: bool | None = None
 
 
 class ContentPart(msgspec.Struct):
@@ -59,17 +42,11 @@ class Message(msgspec.Struct):
         return self.content or ""
 
 
-class GenerationBody(msgspec.Struct, kw_only=True):
+class GenerationBody(StreamedBody, kw_only=True):
     """What chat and legacy completions have in common."""
 
-    model: str
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    n: Annotated[int, Meta(ge=1, le=128)] | None = None
     max_tokens: Annotated[int, Meta(ge=0)] | None = None
-    stop: StopStrings = None
-    logprobs: bool | int | None = None
-    x_echo: dict[str, object] = {}
+    x_echo: dict[str, object] = msgspec.field(default_factory=dict)
     """Overrides of the echo engine's settings."""
 
 
@@ -99,20 +76,13 @@ class EmbeddingBody(msgspec.Struct, kw_only=True):
 
 def parse_body(body: bytes, into: type[T]) -> T:
     """Decode and check a body. Raises `BadRequest` that names the parameter."""
-    try:
-        parsed = msgspec.json.decode(body, type=into)
-    except msgspec.ValidationError as error:
-        raise BadRequest(f"{error}.", param=_param(str(error)), code="invalid_type") from error
-    except msgspec.DecodeError as error:
-        raise BadRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from error
+    parsed = decoded_body(body, into)
     if isinstance(parsed, GenerationBody):
         _check_generation(parsed)
     return parsed
 
 
 def _check_generation(body: GenerationBody) -> None:
-    if body.stream_options is not None and not body.stream:
-        raise BadRequest("'stream_options' needs 'stream': true.", param="stream_options")
     if body.logprobs is not None and body.logprobs is not False:
         raise BadRequest(
             "The echo engine has no log-probabilities; leave 'logprobs' out.",
@@ -125,12 +95,6 @@ def _check_generation(body: GenerationBody) -> None:
             param="suffix",
             code="unsupported_parameter",
         )
-
-
-def _param(message: str) -> str | None:
-    """The top-level parameter in msgspec's `... - at `$.messages[0].content`` or `... field `model``."""
-    found = re.search(r"at `\$\.(\w+)", message) or re.search(r"required field `(\w+)`$", message)
-    return found.group(1) if found else None
 
 
 def texts(value: TextOrTokens) -> list[str]:

@@ -22,13 +22,13 @@ from sluice_engines.echo_answers import (
     stream_steps,
 )
 from sluice_engines.echo_requests import (
-    BadRequest,
     ChatBody,
     CompletionBody,
     EmbeddingBody,
     parse_body,
 )
 from sluice_engines.http_headers import Headers, first_value
+from sluice_engines.openai_bodies import BadRequest
 from sluice_engines.transport import (
     ConnectionLost,
     DeadlineExceeded,

@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from sluice_engines.baseline.batcher import Batcher, take_batch
-from sluice_engines.baseline.requests import BadRequest, ChatBody, CompletionBody, parse_body
+from sluice_engines.baseline.requests import ChatBody, CompletionBody, parse_body
 from sluice_engines.baseline.runtime import Row, Sampling
 from sluice_engines.baseline.text import RowText
 from sluice_engines.baseline_adapters import OnnxAdapter, TransformersAdapter
+from sluice_engines.openai_bodies import BadRequest
 from sluice_router.types import EngineLoad
 
 END = 99
@@ -208,6 +209,23 @@ def test_prompts_are_text_or_tokens(prompt: Any, prompts: list[Any]) -> None:
     body = parse_body(json.dumps({"model": "m", "prompt": prompt}).encode(), CompletionBody)
 
     assert body.prompts == prompts
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "code"),
+    [
+        (b"{}", "model", "invalid_type"),
+        (b'{"model": "m", "messages": 1}', "messages", "invalid_type"),
+        (b'{"model": "m", "messages": [{"content": 1}], "stop": [[]]}', "stop", "invalid_type"),
+        (b"{", None, "invalid_json"),
+        (b'{"model": "m", "messages": [{"content": ' + b"[" * 100_000, None, "invalid_json"),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_refused_by_name(body: bytes, param: str | None, code: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        parse_body(body, ChatBody)
+
+    assert (refused.value.param, refused.value.code, refused.value.status) == (param, code, 400)
 
 
 def test_what_means_nothing_changes_nothing() -> None:

@@ -13,7 +13,6 @@ from sluice_engines.baseline.answers import Choice, Job, complete, stream
 from sluice_engines.baseline.batcher import Batcher
 from sluice_engines.baseline.requests import (
     DEFAULT_COMPLETION_TOKENS,
-    BadRequest,
     ChatBody,
     CompletionBody,
     GenerationBody,
@@ -22,6 +21,7 @@ from sluice_engines.baseline.requests import (
 from sluice_engines.baseline.runtime import Row, Runtime
 from sluice_engines.baseline.text import RowText
 from sluice_engines.baseline.wire import TEXT, Message, Receive, Send, send_error, send_whole
+from sluice_engines.openai_bodies import BadRequest
 
 _MAX_BODY_BYTES = 16 << 20
 

@@ -7,49 +7,25 @@ from __future__ import annotations
 
 from typing import Annotated, Any, TypeVar
 
-import msgspec
 from msgspec import Meta
 
 from sluice_engines.baseline.runtime import Sampling
+from sluice_engines.openai_bodies import BadRequest, StreamedBody, decoded_body
 
 T = TypeVar("T")
 DEFAULT_COMPLETION_TOKENS = 16
 """OpenAI's default of `max_tokens` on the legacy endpoint."""
 
 
-class BadRequest(Exception):
-    """The request cannot be answered."""
-
-    def __init__(
-        self, message: str, *, param: str | None = None, code: str | None = None, status: int = 400
-    ) -> None:
-        super().__init__(message)
-        self.param = param
-        self.code = code
-        self.status = status
-
-
-class StreamOptions(msgspec.Struct):
-    """OpenAI's `stream_options`."""
-
-    include_usage: bool | None = None
-
-
-class GenerationBody(msgspec.Struct, kw_only=True):
+class GenerationBody(StreamedBody, kw_only=True):
     """What both endpoints have in common."""
 
-    model: str
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    n: Annotated[int, Meta(ge=1, le=128)] | None = None
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     top_k: Annotated[int, Meta(ge=-1)] | None = None
     repetition_penalty: Annotated[float, Meta(gt=0)] | None = None
     seed: int | None = None
-    stop: str | Annotated[list[str], Meta(max_length=4)] | None = None
-    logprobs: bool | int | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     logit_bias: dict[str, float] | None = None
@@ -65,17 +41,6 @@ class GenerationBody(msgspec.Struct, kw_only=True):
             repetition_penalty=1.0 if self.repetition_penalty is None else self.repetition_penalty,
             seed=self.seed,
         )
-
-    @property
-    def stops(self) -> tuple[str, ...]:
-        """Stop strings."""
-        stops = (self.stop,) if isinstance(self.stop, str) else self.stop or ()
-        return tuple(stop for stop in stops if stop)
-
-    @property
-    def include_usage(self) -> bool:
-        """Whether a stream ends with its usage."""
-        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
 class ChatBody(GenerationBody, kw_only=True):
@@ -120,14 +85,7 @@ _LACKING = (
 
 def parse_body(body: bytes, into: type[T]) -> T:
     """Decode and check a body. Raises `BadRequest` that names the parameter."""
-    try:
-        parsed = msgspec.json.decode(body, type=into)
-    except msgspec.ValidationError as error:
-        _, _, where = str(error).partition("at `$.")
-        param = where.rstrip("`").partition(".")[0].partition("[")[0] or None
-        raise BadRequest(f"{error}.", param=param, code="invalid_type") from error
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise BadRequest(f"The body is not valid JSON: {error}.", code="invalid_json") from error
+    parsed = decoded_body(body, into)
     for name in _LACKING:
         if getattr(parsed, name, None):
             raise _lacks(name)
@@ -136,8 +94,6 @@ def parse_body(body: bytes, into: type[T]) -> T:
     wanted = getattr(parsed, "response_format", None)
     if wanted is not None and wanted.get("type") != "text":
         raise _lacks("response_format")
-    if getattr(parsed, "stream_options", None) is not None and not getattr(parsed, "stream", None):
-        raise BadRequest("'stream_options' needs 'stream': true.", param="stream_options")
     return parsed
 
 
