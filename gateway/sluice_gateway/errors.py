@@ -9,7 +9,7 @@ shape with all four keys, `{"error": {"message", "type", "param", "code"}}`, wha
     NOT_FOUND, MODEL_NOT_FOUND                            404
     METHOD_NOT_ALLOWED, BODY_*, CONFLICT                  405, 408, 413, 415; 409
     IDEMPOTENCY_IN_PROGRESS                               409   with Retry-After
-    CONCURRENCY_LIMIT, QUEUE_FULL                         429   with Retry-After
+    CONCURRENCY_LIMIT, QUEUE_FULL, TOO_LATE               429   with Retry-After
     CLIENT_GONE, CLIENT_STALLED                           499   in the log only: nobody is there to read it
     INTERNAL                                              500
     UPSTREAM_*                                            502, 504, or the engine's own status
@@ -92,6 +92,8 @@ class Failure(StrEnum):
     """As many requests as the key, or the gateway, may have are running."""
     QUEUE_FULL = "queue_full"
     """All engines are busy, and so is the queue."""
+    TOO_LATE = "too_late"
+    """The answer would begin too late for the request's class, or for the client's own budget."""
     CLIENT_GONE = "client_gone"
     """The client closed the connection."""
     CLIENT_STALLED = "client_stalled"
@@ -184,6 +186,7 @@ _TABLE: dict[Failure, tuple[int, str, str | None]] = {
     Failure.LIMITS_UNAVAILABLE: (503, _SERVER, "overloaded"),
     Failure.CONCURRENCY_LIMIT: (429, _LIMIT, "rate_limit_exceeded"),
     Failure.QUEUE_FULL: (429, _LIMIT, "rate_limit_exceeded"),
+    Failure.TOO_LATE: (429, _LIMIT, "rate_limit_exceeded"),
     Failure.CLIENT_GONE: (499, _CALLER, None),
     Failure.CLIENT_STALLED: (499, _CALLER, None),
     Failure.INTERNAL: (500, _SERVER, None),
@@ -213,6 +216,7 @@ _FAILOVER = frozenset(
 
 _OUTCOMES = {
     Outcome.SHED_CAPACITY: Failure.QUEUE_FULL,
+    Outcome.SHED_DEADLINE: Failure.TOO_LATE,
     Outcome.NO_ENDPOINT: Failure.NO_ENGINE,
     Outcome.EXPIRED: Failure.QUEUE_EXPIRED,
     Outcome.CANCELLED: Failure.CLIENT_GONE,

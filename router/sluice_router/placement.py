@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from math import inf
 
 from sluice_router.affinity import home
+from sluice_router.cost import Cost
 from sluice_router.replica import Replica
 from sluice_router.types import RequestFacts
 
@@ -22,39 +23,30 @@ Pick = tuple[Replica, str]
 """Where to, and why: `LEAST_LOADED` or `AFFINITY`."""
 
 
-def choose(replicas: Sequence[Replica], facts: RequestFacts, now: float, load_ttl_s: float) -> Pick | None:
-    """The replica to place a request on now, and why; `None` when none is available."""
+def choose(
+    replicas: Sequence[Replica], facts: RequestFacts, cost: Cost, now: float, load_ttl_s: float
+) -> Pick | None:
+    """The replica to place a request on now, and why; `None` when none takes it."""
     if facts.session is not None:
         at_home = home(replicas, facts.tenant, facts.session)
-        if at_home is not None and at_home.available and now >= at_home.avoid_until:
+        if at_home is not None and at_home.takes(cost, now) and now >= at_home.avoid_until:
             return at_home, AFFINITY
-    least = least_loaded(replicas, now, load_ttl_s)
+    least = least_loaded(replicas, cost, now, load_ttl_s)
     return None if least is None else (least, LEAST_LOADED)
 
 
-def least_loaded(replicas: Iterable[Replica], now: float, load_ttl_s: float) -> Replica | None:
-    """The available replica with the smallest relative load; `None` when none is available.
+def least_loaded(replicas: Iterable[Replica], cost: Cost, now: float, load_ttl_s: float) -> Replica | None:
+    """The replica with the smallest relative load of those that take the request; `None` when none does.
 
     Readings older than `load_ttl_s` count as unknown. Equal loads take turns. What has just failed is chosen
     only when nothing else is available.
     """
     best, smallest = None, (True, inf, 0)
     for replica in replicas:
-        if replica.available:
+        if replica.takes(cost, now):
             occupied = replica.in_flight + replica.reported_waiting(now, load_ttl_s)
             share = occupied / replica.endpoint.max_in_flight
             load = (now < replica.avoid_until, share, replica.last_placed)
             if load < smallest:
                 best, smallest = replica, load
     return best
-
-
-def estimate_wait_s(ahead: int, replicas: Iterable[Replica], unknown_s: float) -> float:
-    """Seconds until `ahead` waiting requests and one more have left, at the replicas' observed drain rate.
-
-    `unknown_s` when nothing has been observed yet. Whole seconds from 1 to 60: what `Retry-After` can say and
-    the OpenAI SDKs obey.
-    """
-    drain_per_s = sum(r.drain_per_s for r in replicas if r.usable)
-    wait_s = (ahead + 1) / drain_per_s if drain_per_s > 0 else unknown_s
-    return float(min(60, max(1, -int(-wait_s // 1))))

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Iterator
+from heapq import merge
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -68,17 +69,17 @@ class WaitingQueue(Generic[T]):
         head = min(heads, key=_place_of, default=None)
         return None if head is None else head[1]
 
-    def last_below(self, band: int) -> T | None:
-        """The item with the greatest place in the least urgent class, if that is less urgent than `band`."""
-        lowest = max((b for _, b in self._shelves), default=band)
-        if lowest <= band:
-            return None
-        tails = (next(reversed(items.items())) for (_, b), items in self._shelves.items() if b == lowest)
-        return max(tails, key=_place_of)[1]
+    def from_the_last(self, band: int) -> Iterator[T]:
+        """The items of all classes less urgent than `band`: the least urgent class first, and in it the one
+        with the greatest place first."""
+        for lower in sorted({b for _, b in self._shelves if b > band}, reverse=True):
+            shelves = [reversed(items.items()) for (_, b), items in self._shelves.items() if b == lower]
+            for _, item in merge(*shelves, key=_place_of, reverse=True):
+                yield item
 
-    def count_overlapping(self, lane: Lane) -> int:
-        """Items that wait for at least one of the endpoints in `lane`."""
-        return sum(len(items) for (other, _), items in self._shelves.items() if not other.isdisjoint(lane))
+    def heads(self) -> Iterator[tuple[Lane, Place]]:
+        """The first place of every shelf, with the endpoints that it is for."""
+        return ((lane, next(iter(items))) for (lane, _), items in self._shelves.items())
 
     def expired(self, now: float) -> list[T]:
         """Items whose deadline is at or before `now`, earliest deadline first. They stay in the queue."""

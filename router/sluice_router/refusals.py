@@ -14,11 +14,35 @@ def cancelled() -> Reject:
 
 
 def shed(retry_after_s: float) -> Reject:
-    """No engine has room, and neither has the queue."""
+    """No engine has room, and neither has the queue, be it in requests, tokens or bytes."""
     return Reject(
         outcome=Outcome.SHED_CAPACITY,
         status=429,
         message="All engines are busy and the queue is full; try again after the time in Retry-After.",
+        retry_after_s=retry_after_s,
+    )
+
+
+def too_late(patience_s: float, retry_after_s: float) -> Reject:
+    """By what was measured it would be answered too late to be of use."""
+    return Reject(
+        outcome=Outcome.SHED_DEADLINE,
+        status=429,
+        message=f"All engines are busy: the answer would not begin within {patience_s:.3g} s, which is what"
+        " the request's class, or its X-SLO-TTFT-Ms, allows; try again after the time in Retry-After, or"
+        " send it with a less urgent X-Priority.",
+        retry_after_s=retry_after_s,
+    )
+
+
+def out_of_reach(budget_s: float, shortest_s: float, retry_after_s: float) -> Reject:
+    """The client named a time to the first token that no engine keeps at the moment."""
+    return Reject(
+        outcome=Outcome.SHED_DEADLINE,
+        status=429,
+        message=f"No engine can begin to answer within the {budget_s * 1000:.0f} ms of X-SLO-TTFT-Ms; the"
+        f" fastest needs about {shortest_s * 1000:.0f} ms now. Allow more, shorten the prompt, or try again"
+        " after the time in Retry-After.",
         retry_after_s=retry_after_s,
     )
 

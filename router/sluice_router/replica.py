@@ -1,17 +1,27 @@
-"""What the router knows of one endpoint: the ledger of its own requests, and the engine's last reading.
+"""What the router knows of one endpoint: its own requests there, what they taught, and the engine's reading.
 
-Invariant: `0 <= in_flight <= endpoint.max_in_flight`. Does not know which requests are in flight, nor why an
-endpoint is unhealthy: both are the caller's.
+Invariant: `0 <= in_flight <= endpoint.max_in_flight`, and `in_flight` leases are open in the ledger. Does not
+know which requests are in flight, nor why an endpoint is unhealthy: both are the caller's.
 """
 
 from __future__ import annotations
 
+from sluice_router.admission_policy import AdmissionPolicy, slack
 from sluice_router.breaker import Breaker, BreakerState
-from sluice_router.snapshot import ReplicaSnapshot
+from sluice_router.concurrency_limit import ConcurrencyLimit
+from sluice_router.cost import Cost
+from sluice_router.latency_model import MEASURED, LatencyModel
+from sluice_router.snapshot import ReplicaSnapshot, WorkSnapshot
 from sluice_router.types import Endpoint, EngineLoad, Usage
+from sluice_router.work_ledger import Lease, WorkLedger
 
 SERVICE_TIME_WEIGHT = 0.1
-"""Weight of the newest request in the moving average of service times."""
+"""Weight of the newest request in the moving averages of service times."""
+AHEAD_OF_SLOTS = 8
+"""A request for every so many places of an engine's batch is sent before a place is free, so that none is
+empty while the news that it is travels."""
+_TOLD_FROM = 4
+"""Output tokens from which the time between them says something."""
 
 
 class Replica:
@@ -20,6 +30,9 @@ class Replica:
     __slots__ = (
         "_load",
         "_load_at",
+        "_policy",
+        "_work_s",
+        "_worked",
         "avoid_until",
         "breaker",
         "draining",
@@ -27,15 +40,30 @@ class Replica:
         "healthy",
         "in_flight",
         "last_placed",
+        "latency",
+        "ledger",
+        "limit",
         "mean_service_s",
         "settled",
         "used",
     )
 
-    def __init__(self, endpoint: Endpoint, breaker: Breaker, order: int = 0) -> None:
-        """Healthy and empty. `order` decides whose turn is first among replicas that never had one."""
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        breaker: Breaker,
+        order: int = 0,
+        *,
+        policy: AdmissionPolicy = AdmissionPolicy(),  # noqa: B008  (it is frozen)
+        load_ttl_s: float = 10.0,
+    ) -> None:
+        """Healthy and empty. `order` decides whose turn is first among replicas that never had one;
+        `load_ttl_s` is the age at which a reading stops counting."""
         self.endpoint = endpoint
         self.breaker = breaker
+        self.ledger = WorkLedger(load_ttl_s)
+        self.latency = LatencyModel()
+        self.limit = ConcurrencyLimit(endpoint.max_in_flight)
         self.healthy = True
         self.draining = False
         self.avoid_until = 0.0
@@ -46,6 +74,9 @@ class Replica:
         self.settled = 0
         self.used = [0, 0, 0]
         """Sums of prompt, completion and cached tokens."""
+        self._policy = policy
+        self._worked = 0.0
+        self._work_s = 0.0
         self._load: EngineLoad | None = None
         self._load_at = 0.0
 
@@ -56,22 +87,88 @@ class Replica:
 
     @property
     def available(self) -> bool:
-        """Whether it may be given one more request now."""
-        return (
-            self.healthy
-            and not self.draining
-            and self.in_flight < self.endpoint.max_in_flight
-            and self.breaker.permits
-        )
+        """Whether it may be given one more request now, as far as their number goes."""
+        if not self.healthy or self.draining or self.in_flight >= self.endpoint.max_in_flight:
+            return False
+        if self._load is None and self.in_flight >= self.limit.limit:
+            return False
+        return self.breaker.permits
+
+    def takes(self, cost: Cost, now: float) -> bool:
+        """Whether it may be given this request now.
+
+        Beyond `available`: the batch has a place, or nearly (`AHEAD_OF_SLOTS`); what the request will hold
+        fits the KV cache; and the prompts queued before it are computed soon (`queued_prefill_s`). Each
+        bound holds only where the engine says, or the answers told, what it needs; and none of them for an
+        endpoint that has none of our requests, since nothing would ever make more room there.
+        """
+        if not self.available:
+            return False
+        ledger = self.ledger
+        if not ledger.leases:
+            return True
+        places = ledger.max_running(now)
+        if places is not None and ledger.running(now) >= places + max(1, places // AHEAD_OF_SLOTS):
+            return False
+        capacity = ledger.kv_capacity_tokens()
+        if capacity:
+            if ledger.kv_tokens(now) + cost.footprint() > self._policy.kv_share * capacity:
+                return False
+        else:
+            used = ledger.kv_used_ratio(now)
+            if used is not None and used > self._policy.kv_share:
+                return False
+        return self.queued_prefill_s(now) <= self._policy.queued_prefill_s
+
+    # What a newcomer would meet; placement reads these.
+
+    def new_tokens_queued(self, now: float) -> int:
+        """Prompt tokens to be computed before a newcomer's."""
+        return self.ledger.new_tokens_queued(now)
+
+    def running(self, now: float) -> int:
+        """Requests that are there, whoever sent them."""
+        return self.ledger.running(now)
+
+    def kv_used_ratio(self, now: float) -> float | None:
+        """Share of the KV cache that is spoken for; `None` when unknown."""
+        return self.ledger.kv_used_ratio(now)
+
+    def queued_prefill_s(self, now: float) -> float:
+        """Seconds that the queued prompts make a newcomer wait; 0 until that was measured."""
+        ahead = self.ledger.new_tokens_queued(now)
+        return self.latency.queue_s(ahead, self.ledger.running(now)) if ahead else 0.0
+
+    def predicted_ttft_s(self, new_tokens: int, now: float) -> float | None:
+        """Seconds to the first token of a request with so many uncached prompt tokens, were it placed now;
+        `None` until `latency_model.MEASURED` first tokens were seen."""
+        ledger = self.ledger
+        return self.latency.ttft_s(new_tokens, ledger.new_tokens_queued(now), ledger.running(now))
 
     @property
-    def drain_per_s(self) -> float:
-        """Requests a second that leave it at its present occupancy (Little's law); 0 while unknown."""
-        return self.in_flight / self.mean_service_s if self.mean_service_s else 0.0
+    def measured(self) -> bool:
+        """Whether enough requests have ended here for `drain_work_per_s` to be refused by."""
+        return self.settled >= MEASURED
+
+    @property
+    def drain_work_per_s(self) -> float:
+        """Work that leaves it in a second at its present occupancy (Little's law); 0 while unknown.
+
+        Heavy requests stay longer, so the mean stay is taken by work and not by request.
+        """
+        return self.ledger.work * self._worked / self._work_s if self._work_s > 0.0 else 0.0
+
+    def slack(self, now: float) -> float:
+        """Share of a budget that predictions here may fill, see `admission_policy.slack`."""
+        return slack(self.ledger.reading_age_s(now))
+
+    # What happens to it
 
     def record_load(self, load: EngineLoad, now: float) -> None:
-        """Keep the engine's reading taken at `now`."""
+        """Keep the engine's reading taken at `now`. An engine that was started anew is learned anew."""
         self._load, self._load_at = load, now
+        if self.ledger.record(load, now):
+            self.latency.reset()
 
     def reported_waiting(self, now: float, ttl_s: float) -> int:
         """Requests the engine said are waiting inside it; 0 when unknown or older than `ttl_s`."""
@@ -79,29 +176,62 @@ class Replica:
             return 0
         return self._load.waiting
 
-    def occupy(self, order: int) -> None:
-        """Take one slot. `order` grows with every placement and makes equals take turns."""
+    def occupy(self, order: int, lease: Lease, *, seen: bool = True) -> None:
+        """Take one slot. `order` grows with every placement and makes equals take turns; `seen`: whether the
+        first token will be reported."""
+        due_s = None if seen else self.predicted_ttft_s(lease.new_tokens, lease.placed_at)
+        self.ledger.take(lease, due_s)
         self.in_flight += 1
         self.last_placed = order
 
-    def vacate(self) -> None:
+    def first_token(self, lease: Lease, now: float) -> None:
+        """Content of the request has come. Only the first time counts."""
+        if lease.first_token_at is not None or not lease.open:
+            return
+        lease.first_token_at = now
+        self.ledger.first_token(lease)
+        ttft_s = now - lease.placed_at
+        self.latency.learn_ttft(lease.new_tokens, lease.ahead_tokens, lease.batch, ttft_s)
+        self.limit.note_ttft(lease.new_tokens, ttft_s)
+
+    def vacate(self, lease: Lease) -> None:
         """Give back one slot."""
+        self.ledger.give_back(lease)
         self.in_flight -= 1
         self.settled += 1
 
-    def record_service(self, service_s: float, usage: Usage | None) -> None:
-        """Learn from one request that ran for `service_s`, with `usage` if it became known."""
+    def record_service(self, lease: Lease, usage: Usage | None, now: float, *, well: bool) -> None:
+        """Learn from one request that ran until now, with `usage` if it became known. `well`: to its end.
+
+        After `vacate`.
+        """
+        service_s = now - lease.placed_at
         if self.mean_service_s is None:
             self.mean_service_s = service_s
+            self._worked, self._work_s = float(lease.work), lease.work * service_s
         else:
             self.mean_service_s += SERVICE_TIME_WEIGHT * (service_s - self.mean_service_s)
-        if usage is not None:
-            used = self.used
-            used[0] += usage.prompt_tokens
-            used[1] += usage.completion_tokens
-            used[2] += usage.cached_tokens
+            self._worked += SERVICE_TIME_WEIGHT * (lease.work - self._worked)
+            self._work_s += SERVICE_TIME_WEIGHT * (lease.work * service_s - self._work_s)
+        if usage is None:
+            return
+        used = self.used
+        used[0] += usage.prompt_tokens
+        used[1] += usage.completion_tokens
+        used[2] += usage.cached_tokens
+        if well:
+            self._learn_from(lease, usage, now)
 
-    def snapshot(self) -> ReplicaSnapshot:
+    def _learn_from(self, lease: Lease, usage: Usage, now: float) -> None:
+        first_s, made = lease.first_token_at, usage.completion_tokens
+        if first_s is not None and made >= _TOLD_FROM:
+            itl_s = (now - first_s) / (made - 1)
+            self.latency.learn_itl((lease.batch + self.ledger.leases) / 2 + 1, itl_s)
+            self.limit.note_itl(itl_s)
+        if self._load is None:
+            self.limit.update(self.in_flight + 1, now)
+
+    def snapshot(self, now: float) -> ReplicaSnapshot:
         """A frozen copy."""
         prompt, completion, cached = self.used
         return ReplicaSnapshot(
@@ -117,4 +247,22 @@ class Replica:
             mean_service_s=self.mean_service_s,
             settled=self.settled,
             usage=Usage(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached),
+            work=WorkSnapshot(
+                leases=self.ledger.leases,
+                work=self.ledger.work,
+                new_tokens_queued=self.new_tokens_queued(now),
+                kv_tokens=self.ledger.kv_tokens(now),
+                kv_used_ratio=self.kv_used_ratio(now),
+                in_flight_limit=self.in_flight_limit,
+                prefill_tokens_per_s=self.latency.prefill_tokens_per_s(0),
+                itl_s=self.latency.itl_s(1.0),
+                drain_work_per_s=self.drain_work_per_s,
+                ttft_measured=self.latency.ttft_measured,
+            ),
         )
+
+    @property
+    def in_flight_limit(self) -> int:
+        """Requests that may be on it at once."""
+        limit = self.endpoint.max_in_flight
+        return limit if self._load is not None else min(limit, self.limit.limit)

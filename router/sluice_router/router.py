@@ -5,39 +5,44 @@ Invariants, true between any two calls:
 - no endpoint has more requests in flight than its `max_in_flight`; one whose breaker is half-open has been
   given at most one request since;
 - nothing waits that could run: a ticket waits for the first of its targets that has a usable endpoint (well,
-  wanted, breaker not open), and only while all of that target's usable endpoints are full; it is refused as
-  soon as no target has one;
+  wanted, breaker not open), and only while each of that target's usable endpoints either does not take it
+  (`Replica.takes`) or is waited for by somebody whose turn comes before; it is refused as soon as no target
+  has one;
+- what an endpoint's ledger says is the sum over the requests placed on it (`work_ledger.py`);
 - every ticket is closed with exactly one outcome:
   admitted == waiting + in flight + the sum of all outcomes;
 - retries stay within the budget (`budget.py`).
 
-Who waits is served by urgency and age (`priority.py`). When the queue is full, a more urgent arrival takes
-the place of the youngest of the least urgent.
+Who waits is served by urgency and age (`priority.py`); nobody who needs little overtakes one who needs much
+at an endpoint that both wait for. When the queue is full, a more urgent arrival takes the place of the
+youngest of the least urgent. What would be answered too late is refused (`shedding.py`), once that can be
+told from measurements.
 
 The caller passes the time (seconds, monotonic) and calls `expire` when the time that it returned has come. It
 starts nothing by itself and is not to be shared between threads. `notify` callbacks run at the end of the
 call that decided, when the state is consistent again, so that they may call back.
 
-The bound on the queue counts all waiting requests together. A retried request was already admitted and may
+The bounds on the queue count all waiting requests together. A retried request was already admitted and may
 exceed it, by as many as fit in flight.
 """
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from math import inf
 
 import msgspec
 
 from sluice_router import failure as failures
-from sluice_router import matching, placement, priority, refusals
+from sluice_router import matching, priority, refusals
+from sluice_router.admission_policy import AdmissionPolicy
 from sluice_router.breaker import Breaker, BreakerState
 from sluice_router.budget import RetryBudget
+from sluice_router.cost import CostModel
+from sluice_router.dispatcher import Dispatcher
 from sluice_router.failure import Failover
 from sluice_router.matching import Mismatch
-from sluice_router.plan import Planner, Step
-from sluice_router.queue import WaitingQueue
+from sluice_router.placer import Placer
 from sluice_router.replica import Replica
 from sluice_router.snapshot import RouterSnapshot
 from sluice_router.ticket import Notify, Ticket
@@ -51,6 +56,9 @@ from sluice_router.types import (
     Usage,
 )
 
+RECHECK_S = 1.0
+"""Longest time between two looks at what waits: readings get old, and patience ends."""
+
 
 class Router:
     """Decides where requests run and which wait. Does no I/O."""
@@ -62,6 +70,7 @@ class Router:
         max_queue: int,
         queue_timeout_s: float,
         failover: Failover = Failover(),  # noqa: B008  (it is frozen)
+        admission: AdmissionPolicy = AdmissionPolicy(),  # noqa: B008  (the same)
         load_ttl_s: float = 10.0,
         recovery_s: float = 5.0,
         random: Callable[[], float] = lambda: 0.5,
@@ -70,42 +79,49 @@ class Router:
 
         `max_queue`: requests that may wait at once. `queue_timeout_s`: longest wait of one. `load_ttl_s`: age
         at which an engine's reading stops counting. `recovery_s`: what `Retry-After` says while no endpoint
-        is healthy. `random`: numbers from 0 to 1, for the breakers' jitter. Raises `ValueError` on two
-        endpoints with the same id.
+        is healthy. `random`: numbers from 0 to 1, for what must not happen all at once. Raises `ValueError`
+        on two endpoints with the same id.
         """
-        self._replicas = _replicas(endpoints, failover, random)
+        self._replicas = _replicas(endpoints, failover, admission, load_ttl_s, random)
         if len(self._replicas) != len(endpoints):
             raise ValueError("endpoint ids must be unique")
-        self._max_queue = max_queue
-        self._slots = sum(endpoint.max_in_flight for endpoint in endpoints)
         self._queue_timeout_s = queue_timeout_s
         self._max_attempts = failover.max_attempts
         self._avoid_s = failover.avoid_s
         self._budget = RetryBudget(failover.retry_ratio, failover.retry_floor, failover.retry_window_s)
-        self._load_ttl_s = load_ttl_s
         self._recovery_s = recovery_s
-        self._queue: WaitingQueue[Ticket] = WaitingQueue()
-        self._planner = Planner(self._replicas)
-        self._decided: deque[Ticket] = deque()
+        self._costs = CostModel()
+        self._placer = Placer(self._replicas, load_ttl_s=load_ttl_s, recovery_s=recovery_s)
+        self._dispatcher = Dispatcher(
+            self._replicas,
+            self._placer,
+            admission,
+            random,
+            max_queue=max_queue,
+            queue_timeout_s=queue_timeout_s,
+            recovery_s=recovery_s,
+        )
+        self._room = self._dispatcher.room
+        self._informed = False
+        """Something was measured, or said by an engine, so that time alone may change a decision."""
+        self._now = 0.0
         self._next_half_open = inf
         self._admitted = 0
-        self._placements = 0
-        self._retries = 0
-        self._outcomes = dict.fromkeys(Outcome, 0)
 
     # What the configuration offers
 
     def backends(self) -> tuple[str, ...]:
         """Backend names that a request may ask for."""
-        return matching.unique(e.backend for e in self._endpoints())
+        return matching.unique(e.backend for e in self._placer.endpoints())
 
     def models(self, backend: str | None = None) -> tuple[str, ...]:
         """Model ids that endpoints (of one backend) name. An endpoint that accepts any model adds none."""
-        return matching.unique(m for e in self._endpoints() if backend in (None, e.backend) for m in e.models)
+        endpoints = self._placer.endpoints()
+        return matching.unique(m for e in endpoints if backend in (None, e.backend) for m in e.models)
 
     def mismatch(self, facts: RequestFacts) -> Mismatch | None:
         """Why no configured endpoint could ever serve the request; `None` when one could, healthy or not."""
-        return matching.mismatch(self._endpoints(), facts)
+        return self._placer.mismatch(facts)
 
     # A request's stay
 
@@ -119,11 +135,9 @@ class Router:
         self._admitted += 1
         self._budget.note_request(now)
         place = priority.place(facts.priority, now, self._queue_timeout_s, self._admitted)
-        ticket = Ticket(self, facts, place)
-        step = self._decide(ticket, now)
-        if step is not None:
-            self._wait_or_shed(ticket, step, now)
-        self._announce()
+        ticket = Ticket(self, facts, place, self._costs.estimate(facts, now), now)
+        self._dispatcher.admit(ticket, now)
+        self._dispatcher.announce()
         if ticket.decision is None:
             ticket.notify = notify
         return ticket
@@ -135,11 +149,10 @@ class Router:
             return
         self._tick(now)
         if ticket.decision is None:
-            self._leave_queue(ticket, now)
-            self._close(ticket, refusals.cancelled())
+            self._dispatcher.withdraw(ticket, now, refusals.cancelled())
         else:
             self._vacate(ticket, now, None, FailureClass.CLIENT_GONE)
-        self._announce()
+        self._dispatcher.announce()
 
     def settle(self, ticket: Ticket, now: float, usage: Usage | None, failure: FailureClass | None) -> None:
         """See `Ticket.settle`."""
@@ -148,38 +161,37 @@ class Router:
         elif not ticket.closed:
             self._tick(now)
             self._vacate(ticket, now, usage, failure)
-            self._announce()
+            self._dispatcher.announce()
 
     def answered(self, ticket: Ticket, now: float) -> None:
         """See `Ticket.answered`."""
-        endpoint = ticket.endpoint
-        if endpoint is None or ticket.closed:
+        endpoint, lease = ticket.endpoint, ticket.lease
+        if endpoint is None or lease is None or ticket.closed:
             return
         replica = self._replicas[endpoint.id]
+        replica.first_token(lease, now)
+        self._informed = True
         ticket.permit = replica.breaker.answered(ticket.permit)
-        self._fill(replica, now)
-        self._announce()
+        self._dispatcher.fill(replica, now)
+        self._dispatcher.announce()
 
     def retry(self, ticket: Ticket, now: float, failure: FailureClass, notify: Notify) -> None:
         """See `Ticket.retry`."""
-        failed = ticket.endpoint
-        if failed is None or ticket.closed:
+        failed, lease = ticket.endpoint, ticket.lease
+        if failed is None or lease is None or ticket.closed:
             return
         self._tick(now)
         replica = self._replicas[failed.id]
-        replica.vacate()
+        replica.vacate(lease)
         ticket.reopen(failed.id)
         self._record(replica, ticket, failure, now)
         refusal = self._retry_refusal(ticket, failure, now)
-        if refusal is not None:
-            self._close(ticket, refusal)
-        elif (step := self._decide(ticket, now)) is not None:
-            if len(self._queue) < self._max_queue + self._slots:
-                self._enqueue(ticket, step, now)
-            else:
-                self._close(ticket, refusals.shed(self._retry_after_s(step)))
-        self._fill(replica, now)
-        self._announce()
+        if refusal is None:
+            self._dispatcher.readmit(ticket, now)
+        else:
+            self._dispatcher.close(ticket, refusal)
+        self._dispatcher.fill(replica, now)
+        self._dispatcher.announce()
         if ticket.decision is None:
             ticket.notify = notify
 
@@ -193,12 +205,12 @@ class Router:
         reported failure can move that time earlier: ask again after one, and after a wait has begun.
         """
         self._tick(now)
-        for ticket in self._queue.expired(now):
-            ahead_s = self._retry_after_s(self._step(ticket))
-            self._refuse_waiting(ticket, now, refusals.timed_out(self._queue_timeout_s, ahead_s))
-        self._announce()
-        deadline = self._queue.next_deadline()
-        return None if deadline is None else min(deadline, self._next_half_open)
+        self._dispatcher.refuse_late(now)
+        self._dispatcher.announce()
+        deadline = self._room.next_deadline()
+        if deadline is None:
+            return None
+        return min(deadline, self._next_half_open, now + RECHECK_S if self._informed else inf)
 
     def set_health(self, endpoint_id: str, healthy: bool, now: float) -> None:
         """Report an endpoint's health. Raises `KeyError` on an unknown id.
@@ -211,7 +223,7 @@ class Router:
             replica.breaker.hasten(now)
         replica.healthy = healthy
         self._usability_changed(now)
-        self._announce()
+        self._dispatcher.announce()
 
     def set_draining(self, endpoint_id: str, draining: bool, now: float) -> None:
         """Give an endpoint no new requests, or give it some again. Raises `KeyError` on an unknown id.
@@ -220,7 +232,7 @@ class Router:
         """
         self._replicas[endpoint_id].draining = draining
         self._usability_changed(now)
-        self._announce()
+        self._dispatcher.announce()
 
     def force_breaker(self, endpoint_id: str, state: BreakerState | None, now: float) -> None:
         """Hold an endpoint's breaker open or closed, whatever happens; `None` lets it work by itself again,
@@ -231,7 +243,7 @@ class Router:
         else:
             breaker.force(state)
         self._usability_changed(now)
-        self._announce()
+        self._dispatcher.announce()
 
     def set_models(self, endpoint_id: str, models: Sequence[str], now: float) -> None:
         """Replace the models that an endpoint serves (discovered); empty means any. Raises `KeyError`."""
@@ -248,121 +260,59 @@ class Router:
         if replica.endpoint == endpoint:
             return
         replica.endpoint = endpoint
-        self._planner.forget()
+        self._placer.forget()
         self._usability_changed(now)
-        self._announce()
+        self._dispatcher.announce()
 
     def record_load(self, endpoint_id: str, load: EngineLoad, now: float) -> None:
-        """Keep an engine's own reading for the next placements. Raises `KeyError` on an unknown id."""
-        self._replicas[endpoint_id].record_load(load, now)
+        """Keep an engine's own reading for the next placements. Raises `KeyError` on an unknown id.
+
+        It may say that there is room for somebody who waits.
+        """
+        replica = self._replicas[endpoint_id]
+        replica.record_load(load, now)
+        self._informed = True
+        self._dispatcher.fill(replica, now)
+        self._dispatcher.announce()
 
     def snapshot(self) -> RouterSnapshot:
         """A frozen copy of the state."""
         return RouterSnapshot(
-            replicas=tuple(r.snapshot() for r in self._replicas.values()),
-            waiting=len(self._queue),
+            replicas=tuple(r.snapshot(self._now) for r in self._replicas.values()),
+            waiting=len(self._room),
+            waiting_tokens=self._room.tokens,
+            waiting_work=self._room.work,
             admitted=self._admitted,
-            retries=self._retries,
-            outcomes=dict(self._outcomes),
+            retries=self._placer.retries,
+            outcomes=dict(self._dispatcher.outcomes),
         )
 
-    # Deciding
-
-    def _endpoints(self) -> Iterable[Endpoint]:
-        return (r.endpoint for r in self._replicas.values())
-
-    def _step(self, ticket: Ticket) -> Step | None:
-        """The first target that is worth waiting for, without the endpoints that failed the ticket."""
-        for step in self._planner.steps(ticket.facts):
-            left = step.without(ticket.excluded)
-            if left.usable:
-                return left
-        return None
-
-    def _decide(self, ticket: Ticket, now: float) -> Step | None:
-        """Place or refuse the ticket if that can be done now; otherwise what it has to wait for."""
-        step = self._step(ticket)
-        if step is None:
-            self._close(ticket, self._unservable(ticket, now))
-            return None
-        return None if self._place(ticket, step, now) else step
-
-    def _place(self, ticket: Ticket, step: Step, now: float) -> bool:
-        """Place the ticket; False when all endpoints of the step are full."""
-        picked = placement.choose(step.members, ticket.facts, now, self._load_ttl_s)
-        if picked is None:
-            return False
-        replica, ticket.reason = picked
-        target = step.target
-        ticket.model, ticket.choice, ticket.relaxed = target.facts.model, target.choice, target.relaxed
-        self._placements += 1
-        replica.occupy(self._placements)
-        ticket.permit = replica.breaker.admit()
-        ticket.decision = replica.endpoint
-        if ticket.attempts:
-            self._retries += 1
-        ticket.attempts += 1
-        ticket.placed_at = now
-        return True
-
-    def _wait_or_shed(self, ticket: Ticket, step: Step, now: float) -> None:
-        """Its target is full: wait; or, if the queue is full too, be served by a lesser target, take a less
-        urgent request's place, or be refused."""
-        if len(self._queue) >= self._max_queue:
-            if any(self._place(ticket, later, now) for later in self._planner.steps(ticket.facts)):
-                return
-            weaker = self._queue.last_below(priority.BANDS[ticket.facts.priority])
-            if weaker is None:
-                self._close(ticket, refusals.shed(self._retry_after_s(step)))
-                return
-            ahead_s = self._retry_after_s(self._step(weaker))
-            self._refuse_waiting(weaker, now, refusals.displaced(ahead_s))
-        self._enqueue(ticket, step, now)
+    # Changing the state
 
     def _retry_refusal(self, ticket: Ticket, failure: FailureClass, now: float) -> Reject | None:
         """Why the request may not be tried again; `None`, and the budget is charged, when it may."""
         if not failures.may_retry(failure):
             return refusals.not_retried(failure)
-        if ticket.attempts >= self._max_attempts or self._step(ticket) is None:
+        if ticket.attempts >= self._max_attempts or self._placer.step(ticket) is None:
             return refusals.attempts_used_up(ticket.attempts, self._recovery_s)
         if not self._budget.withdraw(now):
             return refusals.budget_spent(self._recovery_s)
         return None
 
-    def _unservable(self, ticket: Ticket, now: float) -> Reject:
-        """Why no target has a usable endpoint."""
-        steps = self._planner.steps(ticket.facts)
-        members = [replica for step in steps for replica in step.without(ticket.excluded).members]
-        if members:
-            return refusals.none_usable(ticket.facts.model, members, now, self._recovery_s)
-        found = self.mismatch(ticket.facts)
-        if found is not None:
-            return refusals.unservable(found.message)
-        return refusals.attempts_used_up(ticket.attempts, self._recovery_s)
-
-    def _retry_after_s(self, step: Step | None) -> float:
-        if step is None:
-            return self._recovery_s
-        ahead = self._queue.count_overlapping(step.lane)
-        return placement.estimate_wait_s(ahead, step.members, self._queue_timeout_s)
-
-    # Changing the state
-
-    def _close(self, ticket: Ticket, reject: Reject) -> None:
-        ticket.decision = reject
-        ticket.outcome = reject.outcome
-        self._outcomes[reject.outcome] += 1
-
     def _vacate(self, ticket: Ticket, now: float, usage: Usage | None, failure: FailureClass | None) -> None:
         """End a placed ticket's stay and hand its slot on."""
-        assert ticket.endpoint is not None
+        lease = ticket.lease
+        assert ticket.endpoint is not None and lease is not None
         replica = self._replicas[ticket.endpoint.id]
-        replica.vacate()
-        replica.record_service(now - ticket.placed_at, usage)
+        replica.vacate(lease)
+        replica.record_service(lease, usage, now, well=failure is None)
+        self._informed = self._informed or replica.measured
+        if usage is not None and failure is None:
+            self._costs.learn(ticket.facts, ticket.cost, usage, now)
         ticket.outcome = Outcome.DISPATCHED
-        self._outcomes[Outcome.DISPATCHED] += 1
+        self._dispatcher.outcomes[Outcome.DISPATCHED] += 1
         self._record(replica, ticket, failure, now)
-        self._fill(replica, now)
+        self._dispatcher.fill(replica, now)
 
     def _record(self, replica: Replica, ticket: Ticket, failure: FailureClass | None, now: float) -> None:
         """Tell the endpoint's breaker how an attempt ended."""
@@ -379,69 +329,37 @@ class Router:
             if breaker.state is not before:
                 self._usability_changed(now)
 
-    def _enqueue(self, ticket: Ticket, step: Step, now: float) -> None:
-        ticket.queued_at = now
-        deadline = now + self._queue_timeout_s
-        self._queue.push(ticket.place, ticket, step.lane, priority.BANDS[ticket.facts.priority], deadline)
-
-    def _leave_queue(self, ticket: Ticket, now: float) -> None:
-        self._queue.remove(ticket.place)
-        ticket.waited_s += now - ticket.queued_at
-
-    def _fill(self, replica: Replica, now: float) -> None:
-        """Give the replica's free slots to those who come first among those who wait for it."""
-        while len(self._queue) and replica.available:
-            ticket = self._queue.first_for(replica.endpoint.id)
-            if ticket is None:
-                return
-            self._leave_queue(ticket, now)
-            self._decide(ticket, now)
-            self._decided.append(ticket)
-
     def _tick(self, now: float) -> None:
         """Half-open the breakers whose time has come."""
+        self._now = now
         if now >= self._next_half_open:
             self._usability_changed(now)
 
     def _usability_changed(self, now: float) -> None:
-        """Have every waiting request wait for the first target that is now worth it, run, or be refused."""
+        """Have breakers let probes pass whose time has come, and everybody who waits be looked at again."""
         for replica in self._replicas.values():
             replica.breaker.half_open(now)
         times = (r.breaker.half_open_at for r in self._replicas.values())
         self._next_half_open = min((t for t in times if t is not None), default=inf)
-        for ticket in list(self._queue):
-            step = self._step(ticket)
-            if step is None:
-                self._refuse_waiting(ticket, now, self._unservable(ticket, now))
-            else:
-                self._queue.move(ticket.place, step.lane)
-        for replica in self._replicas.values():
-            self._fill(replica, now)
-
-    def _refuse_waiting(self, ticket: Ticket, now: float, reject: Reject) -> None:
-        self._leave_queue(ticket, now)
-        self._close(ticket, reject)
-        self._decided.append(ticket)
-
-    def _announce(self) -> None:
-        """Call the callbacks of tickets decided meanwhile, each once, unless cancelled in between."""
-        while self._decided:
-            ticket = self._decided.popleft()
-            if ticket.decision is not None and (notify := ticket.notify) is not None:
-                ticket.notify = None
-                notify()
+        self._dispatcher.reconsider(now)
 
 
 def _replicas(
-    endpoints: Sequence[Endpoint], failover: Failover, random: Callable[[], float]
+    endpoints: Sequence[Endpoint],
+    failover: Failover,
+    policy: AdmissionPolicy,
+    load_ttl_s: float,
+    random: Callable[[], float],
 ) -> dict[str, Replica]:
     """By endpoint id. Their turns come in the order of the configuration."""
-    limit, open_s, max_open_s = (
-        failover.breaker_failures,
-        failover.breaker_open_s,
-        failover.breaker_max_open_s,
-    )
+    limit, open_s = failover.breaker_failures, failover.breaker_open_s
     return {
-        endpoint.id: Replica(endpoint, Breaker(limit, open_s, max_open_s, random), order - len(endpoints))
+        endpoint.id: Replica(
+            endpoint,
+            Breaker(limit, open_s, failover.breaker_max_open_s, random),
+            order - len(endpoints),
+            policy=policy,
+            load_ttl_s=load_ttl_s,
+        )
         for order, endpoint in enumerate(endpoints)
     }

@@ -8,6 +8,28 @@ from sluice_router.breaker import BreakerState
 from sluice_router.types import Endpoint, EngineLoad, Outcome, Usage
 
 
+class WorkSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """What one endpoint has been given and not finished, and how fast it is. `None` means not measured."""
+
+    leases: int
+    work: int
+    """Of them, in cost units: a prompt token is one, an output token two."""
+    new_tokens_queued: int
+    """Prompt tokens still to be computed."""
+    kv_tokens: int
+    """Tokens held in the KV cache, or expected to be."""
+    kv_used_ratio: float | None
+    in_flight_limit: int
+    """Requests that it is given at once: as configured, or fewer where its answers slowed down."""
+    prefill_tokens_per_s: float | None
+    itl_s: float | None
+    """Seconds between tokens for a request alone."""
+    drain_work_per_s: float
+    """Work that leaves it in a second; 0 while unknown."""
+    ttft_measured: int
+    """First tokens that predictions rest on."""
+
+
 class ReplicaSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """One endpoint's state at one moment, for metrics and the admin view."""
 
@@ -32,6 +54,7 @@ class ReplicaSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that gave their slot back, whatever their end."""
     usage: Usage
     """Sum of all settled usages."""
+    work: WorkSnapshot
 
 
 class RouterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -40,6 +63,10 @@ class RouterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     replicas: tuple[ReplicaSnapshot, ...]
     """In the order of the configuration."""
     waiting: int
+    waiting_tokens: int
+    """Prompt tokens of those that wait."""
+    waiting_work: int
+    """What they are expected to cost."""
     admitted: int
     """Tickets issued since the start, refused ones included."""
     retries: int

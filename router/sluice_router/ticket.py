@@ -3,7 +3,7 @@
     admit ──► waiting ──► placed ──► closed (DISPATCHED)
                  │  ▲        │
                  │  └─ retry ┴──► refused: closed (EXHAUSTED)
-                 └──► refused or cancelled: closed (SHED_CAPACITY, NO_ENDPOINT, EXPIRED, CANCELLED)
+                 └──► refused or cancelled: closed (SHED_*, NO_ENDPOINT, EXPIRED, CANCELLED)
 
 The ticket is a handle: its verbs ask the router, which changes the fields. Whoever got a ticket must close it
 with `settle` or `cancel`; both may be called at any time and any number of times, only the first has an
@@ -17,8 +17,10 @@ from functools import lru_cache
 from typing import Protocol
 from urllib.parse import quote
 
-from sluice_router.queue import Place
+from sluice_router.cost import Cost
+from sluice_router.queue import Lane, Place
 from sluice_router.types import Endpoint, FailureClass, Outcome, Reject, RequestFacts, Usage
+from sluice_router.work_ledger import Lease
 
 Notify = Callable[[], None]
 """Called without arguments when a waiting ticket gets its decision. Must not raise; may call the router."""
@@ -43,7 +45,7 @@ class Desk(Protocol):
         ...
 
     def answered(self, ticket: Ticket, now: float) -> None:
-        """See `Ticket.answered`."""
+        """See `Ticket.first_token`."""
         ...
 
 
@@ -52,26 +54,34 @@ class Ticket:
 
     __slots__ = (
         "_desk",
+        "arrived_at",
         "attempts",
+        "came_back",
         "choice",
+        "cost",
         "decision",
         "excluded",
         "facts",
+        "lane",
+        "lease",
         "model",
         "notify",
         "outcome",
+        "patience_s",
         "permit",
         "place",
-        "placed_at",
         "queued_at",
         "reason",
         "relaxed",
         "waited_s",
     )
 
-    def __init__(self, desk: Desk, facts: RequestFacts, place: Place) -> None:
+    def __init__(self, desk: Desk, facts: RequestFacts, place: Place, cost: Cost, arrived_at: float) -> None:
         self._desk = desk
         self.facts = facts
+        self.cost = cost
+        """What it is expected to need; what its queue places and shares are charged with is `cost.work`."""
+        self.arrived_at = arrived_at
         self.place = place
         """Place among those that wait: rank, and order of arrival. Kept through retries."""
         self.decision: Endpoint | Reject | None = None
@@ -93,7 +103,15 @@ class Ticket:
         self.waited_s = 0.0
         """Seconds spent in the queue so far, not counting a wait that still goes on."""
         self.queued_at = 0.0
-        self.placed_at = 0.0
+        self.patience_s: float | None = None
+        """Seconds from arrival to the first token after which it is not worth serving; `None` until it has
+        to wait."""
+        self.came_back = False
+        """It was refused before, and comes at the time that it was told."""
+        self.lane: Lane = frozenset()
+        """Ids of the endpoints it waits for, or waited for last."""
+        self.lease: Lease | None = None
+        """What it holds, or held last, of its endpoint."""
         self.permit = 0
         """What the endpoint's breaker let it pass with."""
         self.notify: Notify | None = None
@@ -153,12 +171,17 @@ class Ticket:
         """
         self._desk.settle(self, now, usage, failure)
 
-    def answered(self, now: float) -> None:
+    def first_token(self, now: float) -> None:
         """Content has come from the endpoint, though the end has not.
 
-        Optional: it lets an endpoint that is on probation serve others before a long answer ends. Does
-        nothing unless the ticket is placed and open.
+        Optional, and only the first call on an endpoint counts: its prompt is computed, which is learned
+        from and makes room for another, and an endpoint on probation may serve others before a long answer
+        ends. Does nothing unless the ticket is placed and open.
         """
+        self._desk.answered(self, now)
+
+    def answered(self, now: float) -> None:
+        """Another word for `first_token`."""
         self._desk.answered(self, now)
 
     def retry(self, now: float, failure: FailureClass, notify: Notify) -> None:

@@ -26,6 +26,8 @@ class Outcome(StrEnum):
     """The queue was full: 429."""
     NO_ENDPOINT = "no_endpoint"
     """No healthy endpoint serves what was asked: 503."""
+    SHED_DEADLINE = "shed_deadline"
+    """Its first token would have come too late for its class, by what was measured: 429."""
     EXPIRED = "expired"
     """Waited in the queue longer than its class allows: 503."""
     EXHAUSTED = "exhausted"
@@ -150,6 +152,10 @@ PRIORITIES: tuple[str, ...] = ("interactive", "default", "bulk")
 """Valid values of the `X-Priority` header, most urgent first."""
 
 
+SCRIPTS: tuple[str, ...] = ("latin", "mixed", "wide", "escaped", "images")
+"""Few bytes of non-ASCII, some, mostly; as `\\u` escapes; and text with images in it."""
+
+
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """One target of an alias: the model to ask, and where. Tried in the order given."""
 
@@ -187,8 +193,22 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
     stream: bool = False
     prompt_tokens_estimate: int = 0
     max_tokens: int | None = None
+    script: str = "latin"
+    """What the prompt is written in, one of `SCRIPTS`: how many bytes a token has depends on it."""
+    body_bytes: int = 0
+    """What is held in memory while it waits."""
     needs: frozenset[str] = frozenset()
     """Names of boolean fields of `Capabilities` that the request uses, e.g. `{"logprobs", "tools"}`."""
+    ttft_budget_s: float | None = None
+    """Seconds to the first token after which the answer is worth nothing to the client; overrides its
+    class's. From a header."""
+    guided: bool = False
+    """The answer is held to a grammar or a schema."""
+    prefix: tuple[int, ...] = ()
+    """The hash chain of the prompt, a 64-bit number for each block of its bytes, each depending on all before
+    it; empty when unknown."""
+    prefix_block_tokens: int = 64
+    """About how many tokens one number stands for."""
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from sluice_router.breaker import Breaker
+from sluice_router.cost import Cost
 from sluice_router.matching import candidates, mismatch
-from sluice_router.placement import estimate_wait_s, least_loaded
+from sluice_router.placement import least_loaded
 from sluice_router.replica import Replica
 from sluice_router.router import Router
 from sluice_router.types import Capabilities, Endpoint, RequestFacts
@@ -155,6 +156,9 @@ def test_a_router_without_endpoints_still_gives_a_reason():
     assert found.message.endswith(".")
 
 
+COST = Cost(prompt_tokens=10, output_tokens=10, work=30)
+
+
 def replica(name: str, in_flight: int, size: int, last: int = 0) -> Replica:
     endpoint = Endpoint(id=name, backend="worker", url=f"http://{name}", max_in_flight=size)
     made = Replica(endpoint, Breaker(5, 5.0, 60.0, lambda: 0.5))
@@ -165,12 +169,13 @@ def replica(name: str, in_flight: int, size: int, last: int = 0) -> Replica:
 def test_load_is_relative_to_the_size_of_the_endpoint():
     small, large = replica("small", 1, 2), replica("large", 3, 16)
 
-    assert least_loaded([small, large], 0.0, 10.0) is large
+    assert least_loaded([small, large], COST, 0.0, 10.0) is large
 
 
 def test_among_equals_the_one_not_used_for_longest_is_chosen():
     assert (
-        least_loaded([replica("a", 1, 4, last=9), replica("b", 1, 4, last=3)], 0.0, 10.0).endpoint.id == "b"
+        least_loaded([replica("a", 1, 4, last=9), replica("b", 1, 4, last=3)], COST, 0.0, 10.0).endpoint.id
+        == "b"
     )
 
 
@@ -178,14 +183,4 @@ def test_full_and_unhealthy_replicas_are_not_chosen():
     full, ill = replica("full", 2, 2), replica("ill", 0, 2)
     ill.healthy = False
 
-    assert least_loaded([full, ill], 0.0, 10.0) is None
-
-
-def test_the_wait_is_the_queue_over_the_drain_rate_in_whole_seconds_up_to_a_minute():
-    busy = replica("busy", 4, 4)
-    busy.mean_service_s = 2.0
-
-    assert estimate_wait_s(0, [busy], 30.0) == 1.0
-    assert estimate_wait_s(6, [busy], 30.0) == 4.0
-    assert estimate_wait_s(1000, [busy], 30.0) == 60.0
-    assert estimate_wait_s(3, [], 30.0) == 30.0
+    assert least_loaded([full, ill], COST, 0.0, 10.0) is None

@@ -68,22 +68,20 @@ def test_expired_lists_the_late_ones_earliest_first_and_keeps_them():
     assert len(queue) == 3
 
 
-def test_overlap_counts_every_item_that_competes_for_an_endpoint():
-    queue = queue_of((1, A), (2, B), (3, AB))
+def test_the_heads_are_the_first_of_every_shelf():
+    queue = queue_of((1, A), (2, B), (3, AB), (4, A))
 
-    assert queue.count_overlapping(A) == 2
-    assert queue.count_overlapping(AB) == 3
+    assert {(lane, place[0]) for lane, place in queue.heads()} == {(A, 1), (A, 4), (B, 2), (AB, 3)}
 
 
-def test_the_last_of_the_least_urgent_class_is_found_unless_all_are_as_urgent():
+def test_from_the_last_comes_the_least_urgent_class_first_and_what_is_as_urgent_never():
     queue: WaitingQueue[str] = WaitingQueue()
-    for order, band in ((1, 0), (2, 2), (3, 1), (4, 2)):
+    for order, band in ((1, 0), (2, 2), (3, 1), (4, 2), (5, 2)):
         queue.push((float(order), 0), f"item {order}", B if order == 2 else A, band, deadline=0.0)
 
-    assert queue.last_below(0) == queue.last_below(1) == "item 4"
-    assert queue.last_below(2) is None
-    queue.remove((4.0, 0))
-    assert queue.last_below(0) == "item 2"
+    assert list(queue.from_the_last(0)) == ["item 5", "item 4", "item 2", "item 3"]
+    assert list(queue.from_the_last(1)) == ["item 5", "item 4", "item 2"]
+    assert list(queue.from_the_last(2)) == []
 
 
 @given(st.permutations(range(12)), st.lists(st.sampled_from([A, B, AB]), min_size=12, max_size=12))

@@ -254,7 +254,7 @@ class RouterMachine(RuleBasedStateMachine):
         for place in running.keys() - self.placed_before:
             placed = running[place]
             for ticket in self.waiting():
-                if placed.endpoint.id in self.router._queue._shelf_of[ticket.place][0]:
+                if placed.endpoint.id in self.router._room._queue._shelf_of[ticket.place][0]:
                     alike = self.alike(ticket) == self.alike(placed)
                     assert not alike or place < ticket.place, "it was overtaken where it waits"
         self.placed_before = set(running)
@@ -302,10 +302,10 @@ class RouterMachine(RuleBasedStateMachine):
         snapshot = self.router.snapshot()
         assert [s.in_flight for s in snapshot.replicas] == [0, 0, 0]
         assert snapshot.waiting == 0
-        assert not self.router._queue._shelves
-        assert not self.router._queue._shelf_of
-        assert not self.router._queue._deadlines
-        assert not self.router._decided
+        assert not self.router._room._queue._shelves
+        assert not self.router._room._queue._shelf_of
+        assert not self.router._room._queue._deadlines
+        assert not self.router._dispatcher._decided
 
 
 TestRouterMachine = RouterMachine.TestCase

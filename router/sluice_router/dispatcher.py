@@ -1,0 +1,223 @@
+"""Who waits, who is let out of the queue, and who is refused; each decision is told once.
+
+Invariants, between any two calls of the router:
+
+- whoever waits waits for the first target that has a usable endpoint, and each usable endpoint of it either
+  does not take him (`Replica.takes`) or is waited for by somebody whose turn comes before;
+- `_held` has every endpoint with a free slot that somebody waits for: it is not enough for whose turn it is.
+
+Nobody who needs little overtakes one who needs much at an endpoint that both wait for, or large requests
+would starve. When the one who was waited for leaves, the endpoints that were held are filled again; that is
+all that has to be looked at, however many endpoints there are.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+
+from sluice_router import refusals
+from sluice_router.admission_policy import AdmissionPolicy
+from sluice_router.placer import Placer
+from sluice_router.plan import Step
+from sluice_router.queue import Lane
+from sluice_router.replica import Replica
+from sluice_router.shedding import Shedding
+from sluice_router.ticket import Ticket
+from sluice_router.types import Outcome, Reject
+from sluice_router.waiting_room import WaitingRoom
+
+_NOBODY: Lane = frozenset()
+
+
+class Dispatcher:
+    """The queue with its two doors."""
+
+    __slots__ = (
+        "_decided",
+        "_held",
+        "_placer",
+        "_queue_timeout_s",
+        "_replicas",
+        "_slots",
+        "outcomes",
+        "room",
+        "shedding",
+    )
+
+    def __init__(
+        self,
+        replicas: Mapping[str, Replica],
+        placer: Placer,
+        policy: AdmissionPolicy,
+        random: Callable[[], float],
+        *,
+        max_queue: int,
+        queue_timeout_s: float,
+        recovery_s: float,
+    ) -> None:
+        """See `Router`."""
+        self._replicas = replicas
+        self._placer = placer
+        self._queue_timeout_s = queue_timeout_s
+        self._slots = sum(r.endpoint.max_in_flight for r in replicas.values())
+        self.room = WaitingRoom(max_queue, policy.max_queue_tokens, policy.max_queue_bytes)
+        self.shedding = Shedding(
+            policy, self.room, random, queue_timeout_s=queue_timeout_s, recovery_s=recovery_s
+        )
+        self._held: set[str] = set()
+        self._decided: deque[Ticket] = deque()
+        self.outcomes = dict.fromkeys(Outcome, 0)
+        """Closed tickets, by how."""
+
+    # At the entrance
+
+    def admit(self, ticket: Ticket, now: float) -> None:
+        """Place, refuse, or let wait who has just come."""
+        ticket.came_back = self.shedding.came_back(ticket, now)
+        step = self._placer.step(ticket)
+        if step is None:
+            self.close(ticket, self._placer.unservable(ticket, now))
+        elif (hopeless := self.shedding.hopeless(ticket, step, now)) is not None:
+            self.close(ticket, hopeless)
+        elif not self._place(ticket, step, now):
+            self._wait_or_shed(ticket, step, now)
+
+    def readmit(self, ticket: Ticket, now: float) -> None:
+        """The same for one whose endpoint failed. It was admitted before: the queue may be longer for it, by
+        as many as fit in flight."""
+        step = self._placer.step(ticket)
+        if step is None:
+            self.close(ticket, self._placer.unservable(ticket, now))
+        elif self._place(ticket, step, now):
+            return
+        elif self.room.has_room(ticket, self._slots):
+            self._enqueue(ticket, step, now)
+        else:
+            self.close(ticket, refusals.shed(self.shedding.retry_after_s(ticket, step, now)))
+
+    def withdraw(self, ticket: Ticket, now: float, reject: Reject) -> None:
+        """Somebody who waits has left."""
+        self.room.leave(ticket, now)
+        self.close(ticket, reject)
+        self.fill_held(now)
+
+    def close(self, ticket: Ticket, reject: Reject) -> None:
+        """Refuse; who waits has to be taken out of the queue first."""
+        ticket.decision = reject
+        ticket.outcome = reject.outcome
+        self.outcomes[reject.outcome] += 1
+
+    def _place(self, ticket: Ticket, step: Step, now: float) -> bool:
+        claimed = self.room.claimed_before(ticket.place) if len(self.room) else _NOBODY
+        return self._placer.place(ticket, step, claimed, now)
+
+    def _wait_or_shed(self, ticket: Ticket, step: Step, now: float) -> None:
+        """Its target is full: wait; or, if there is no room or no time for that, be served by a lesser
+        target, take less urgent requests' places, or be refused."""
+        full = not self.room.has_room(ticket)
+        late = None if full else self.shedding.too_late(ticket, step, now)
+        if full or late is not None:
+            if any(self._place(ticket, later, now) for later in self._placer.steps(ticket.facts)):
+                return
+            if late is None and not self._displace(ticket, now):
+                late = refusals.shed(self.shedding.retry_after_s(ticket, step, now))
+        if late is None:
+            self._enqueue(ticket, step, now)
+        else:
+            self.close(ticket, late)
+        if full:
+            self.fill_held(now)
+
+    def _displace(self, ticket: Ticket, now: float) -> bool:
+        """Make room in the queue by refusing less urgent requests, the last of them first. False, with
+        nobody refused, when that would not do."""
+        weaker = self.room.to_displace(ticket)
+        for other in weaker:
+            again_s = self.shedding.retry_after_s(other, self._placer.step(other), now)
+            self._refuse_waiting(other, now, refusals.displaced(again_s))
+        return len(weaker) > 0
+
+    def _enqueue(self, ticket: Ticket, step: Step, now: float) -> None:
+        self.shedding.patience_s(ticket, step, now)
+        self.room.enter(ticket, step.lane, now + self._queue_timeout_s, now)
+        self._held.update([r.endpoint.id for r in step.members if r.available])
+
+    # At the exit
+
+    def fill(self, replica: Replica, now: float) -> None:
+        """Give the replica's free slots to those who come first among those who wait for it."""
+        if len(self.room):
+            self._fill_all([replica.endpoint.id], now)
+
+    def fill_held(self, now: float) -> None:
+        """Somebody who was waited for has left, or time has passed: there may be room for others."""
+        held, self._held = self._held, set()
+        self._fill_all(list(held), now)
+
+    def refuse_late(self, now: float) -> None:
+        """Refuse those whose time in the queue is over, or whose patience."""
+        for ticket in self.room.expired(now):
+            again_s = self.shedding.retry_after_s(ticket, self._placer.step(ticket), now)
+            self._refuse_waiting(ticket, now, refusals.timed_out(self._queue_timeout_s, again_s))
+        for ticket in list(self.room):
+            if self.shedding.may_have_lost_patience(ticket, now):
+                step = self._placer.step(ticket)
+                if step is not None and self.shedding.is_measured(step, now):
+                    self._refuse_waiting(ticket, now, self.shedding.missed(ticket, step, now))
+        self.fill_held(now)
+
+    def reconsider(self, now: float) -> None:
+        """Endpoints have become usable or unusable: have everybody wait for the first target that is now
+        worth it, run, or be refused."""
+        self.shedding.forget()
+        for ticket in list(self.room):
+            step = self._placer.step(ticket)
+            if step is None:
+                self._refuse_waiting(ticket, now, self._placer.unservable(ticket, now))
+            else:
+                self.room.move(ticket, step.lane)
+        self._fill_all(list(self._replicas), now)
+
+    def announce(self) -> None:
+        """Call the callbacks of tickets decided meanwhile, each once, unless cancelled in between."""
+        while self._decided:
+            ticket = self._decided.popleft()
+            if ticket.decision is not None and (notify := ticket.notify) is not None:
+                ticket.notify = None
+                notify()
+
+    def _fill_all(self, pending: list[str], now: float) -> None:
+        """Fill these endpoints, and those that were held for whoever leaves the queue by it."""
+        while pending and len(self.room):
+            left = self._serve_first(self._replicas[pending[-1]], now)
+            if left is None:
+                pending.pop()
+            elif self._held and (free := self._held & left):
+                self._held -= free
+                pending.extend(free)
+
+    def _serve_first(self, replica: Replica, now: float) -> Lane | None:
+        """Place, or refuse, who comes first for the endpoint. What he waited for; `None` when nobody can be
+        served there now."""
+        if not replica.available:
+            return None
+        ticket = self.room.first_for(replica.endpoint.id)
+        if ticket is None:
+            return None
+        if not replica.takes(ticket.cost, now):
+            self._held.add(replica.endpoint.id)
+            return None
+        self.room.leave(ticket, now)
+        step = self._placer.step(ticket)
+        if self.shedding.overdue(ticket, replica, now):
+            self.close(ticket, self.shedding.missed(ticket, step, now))
+        elif step is None or not self._place(ticket, step, now):
+            raise AssertionError("the endpoint takes whose turn it is")
+        self._decided.append(ticket)
+        return ticket.lane
+
+    def _refuse_waiting(self, ticket: Ticket, now: float, reject: Reject) -> None:
+        self.room.leave(ticket, now)
+        self.close(ticket, reject)
+        self._decided.append(ticket)

@@ -1,0 +1,103 @@
+"""How long one endpoint takes, learned from its own answers: until the first token, and between two.
+
+    ttft = rtt + new / own_rate + ahead / queue_rate + g * (new + ahead) * running
+    itl  = a + b * batch
+
+`new` are the request's own uncached prompt tokens, `ahead` those that were queued before them. An engine that
+computes one prompt after the other makes both rates one; one that computes them side by side, or is a whole
+fleet behind one address, does not let a newcomer wait for the others, and is not taken to.
+
+Both are lines in what is known when a request is placed, so recursive least squares (`least_squares.py`) fits
+them from a handful of answers and forgets an hour ago. One model to an endpoint: a pool of different machines
+needs no more than that, and an endpoint that slows down is known as slow within some ten answers.
+
+What is fitted predicts only after `MEASURED` measurements since the engine started; before that the answer is
+`None`, and nothing may be refused on it. A measurement far above the prediction counts as `FAR` times it: one
+client that reads slowly, or one pause, does not make an endpoint look broken, and a real slowdown is believed
+after a few. Does not know requests, ledgers or the clock. The shape of the lines: Agrawal and others,
+*Sarathi-Serve*, and the linear models of *Vidur*, 2024.
+"""
+
+from __future__ import annotations
+
+from sluice_router.least_squares import LeastSquares
+
+MEASURED = 10
+"""Measurements that a prediction has to rest on."""
+FORGETTING = 0.98
+"""An answer counts half after 34 further ones."""
+FAR = 4.0
+_FAR_S = 0.05
+"""On top: what is a multiple of next to nothing is not yet far."""
+_TOKENS = 1000.0
+"""Tokens are fitted in thousands, so that all features are of one order."""
+
+
+class LatencyModel:
+    """What was learned of one endpoint."""
+
+    __slots__ = ("_itl", "_ttft", "itl_measured", "ttft_measured")
+
+    def __init__(self) -> None:
+        self._ttft = LeastSquares(4, FORGETTING)
+        self._itl = LeastSquares(2, FORGETTING)
+        self.ttft_measured = 0
+        """First tokens seen since the start."""
+        self.itl_measured = 0
+        """Answers seen to their end since the start."""
+
+    def reset(self) -> None:
+        """The engine was started anew, and may be another one."""
+        self._ttft = LeastSquares(4, FORGETTING)
+        self._itl = LeastSquares(2, FORGETTING)
+        self.ttft_measured = self.itl_measured = 0
+
+    def learn_ttft(self, new: int, ahead: int, running: int, ttft_s: float) -> None:
+        """A first token came `ttft_s` after the request was placed. `new`: prompt tokens of its own to be
+        computed; `ahead`: those of others that were; `running`: requests that were on the endpoint."""
+        predicted = self.ttft_s(new, ahead, running)
+        if predicted is not None:
+            ttft_s = min(ttft_s, FAR * predicted + _FAR_S)
+        self._ttft.learn(_ttft_features(new, ahead, running), ttft_s)
+        self.ttft_measured += 1
+
+    def learn_itl(self, batch: float, itl_s: float) -> None:
+        """An answer ended whose tokens came `itl_s` apart, among about `batch` answers at once."""
+        predicted = self.itl_s(batch)
+        if predicted is not None:
+            itl_s = min(itl_s, FAR * predicted + _FAR_S)
+        self._itl.learn((1.0, batch), itl_s)
+        self.itl_measured += 1
+
+    def ttft_s(self, new: int, ahead: int, running: int) -> float | None:
+        """Seconds to the first token; arguments as in `learn_ttft`. `None` while too little is measured."""
+        if self.ttft_measured < MEASURED:
+            return None
+        return self._ttft.predict(_ttft_features(new, ahead, running))
+
+    def queue_s(self, ahead: int, running: int) -> float:
+        """Seconds that a newcomer waits for `ahead` queued prompt tokens; 0 while too little is measured."""
+        if self.ttft_measured < MEASURED:
+            return 0.0
+        coefficients = self._ttft.coefficients()
+        return ahead * (coefficients[2] + coefficients[3] * running) / _TOKENS
+
+    def itl_s(self, batch: float) -> float | None:
+        """Seconds between tokens in a batch of that size; `None` while too little is measured."""
+        if self.itl_measured < MEASURED:
+            return None
+        return self._itl.predict((1.0, batch))
+
+    def prefill_tokens_per_s(self, running: int) -> float | None:
+        """How fast it computes a prompt while `running` others are on it; `None` while that is unknown, or
+        when the time to the first token was not seen to depend on the prompt."""
+        if self.ttft_measured < MEASURED:
+            return None
+        coefficients = self._ttft.coefficients()
+        per_token_s = (coefficients[1] + coefficients[3] * running) / _TOKENS
+        return 1.0 / per_token_s if per_token_s > 1e-9 else None
+
+
+def _ttft_features(new: int, ahead: int, running: int) -> tuple[float, float, float, float]:
+    own, before = new / _TOKENS, ahead / _TOKENS
+    return 1.0, own, before, (own + before) * running

@@ -1,0 +1,91 @@
+"""Puts a request on an endpoint: which targets it has, who is chosen, and what it holds there from then on.
+
+Keeps the counts of placements, which make equals take turns. Does not know the queue: who has to let others
+go first is told by `claimed`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from sluice_router import matching, placement, refusals
+from sluice_router.matching import Mismatch
+from sluice_router.plan import Planner, Step
+from sluice_router.queue import Lane
+from sluice_router.replica import Replica
+from sluice_router.ticket import Ticket
+from sluice_router.types import Endpoint, Reject, RequestFacts
+from sluice_router.work_ledger import Lease
+
+
+class Placer:
+    """Places tickets on the replicas that it was given."""
+
+    __slots__ = ("_load_ttl_s", "_placements", "_planner", "_recovery_s", "_replicas", "retries")
+
+    def __init__(self, replicas: Mapping[str, Replica], *, load_ttl_s: float, recovery_s: float) -> None:
+        """`replicas` by endpoint id; the mapping is shared. The times are the router's."""
+        self._replicas = replicas
+        self._planner = Planner(replicas)
+        self._load_ttl_s = load_ttl_s
+        self._recovery_s = recovery_s
+        self._placements = 0
+        self.retries = 0
+        """Placements of requests that had been placed before."""
+
+    def steps(self, facts: RequestFacts) -> tuple[Step, ...]:
+        """Everything that could serve, best first."""
+        return self._planner.steps(facts)
+
+    def step(self, ticket: Ticket) -> Step | None:
+        """The first target that is worth waiting for, without the endpoints that failed the ticket."""
+        for step in self._planner.steps(ticket.facts):
+            left = step.without(ticket.excluded)
+            if left.usable:
+                return left
+        return None
+
+    def place(self, ticket: Ticket, step: Step, claimed: Lane, now: float) -> bool:
+        """Place the ticket; False when no endpoint of the step takes it, those in `claimed` left out."""
+        members = step.members
+        if claimed:
+            members = tuple(r for r in members if r.endpoint.id not in claimed)
+        picked = placement.choose(members, ticket.facts, ticket.cost, now, self._load_ttl_s)
+        if picked is None:
+            return False
+        replica, ticket.reason = picked
+        target = step.target
+        ticket.model, ticket.choice, ticket.relaxed = target.facts.model, target.choice, target.relaxed
+        self._placements += 1
+        cost = ticket.cost
+        lease = Lease(cost.prompt_tokens, cost.output_tokens, cost.work, now)
+        replica.occupy(self._placements, lease, seen=ticket.facts.stream)
+        ticket.lease, ticket.decision = lease, replica.endpoint
+        ticket.permit = replica.breaker.admit()
+        if ticket.attempts:
+            self.retries += 1
+        ticket.attempts += 1
+        return True
+
+    def unservable(self, ticket: Ticket, now: float) -> Reject:
+        """Why no target has a usable endpoint."""
+        steps = self._planner.steps(ticket.facts)
+        members = [replica for step in steps for replica in step.without(ticket.excluded).members]
+        if members:
+            return refusals.none_usable(ticket.facts.model, members, now, self._recovery_s)
+        found = self.mismatch(ticket.facts)
+        if found is not None:
+            return refusals.unservable(found.message)
+        return refusals.attempts_used_up(ticket.attempts, self._recovery_s)
+
+    def mismatch(self, facts: RequestFacts) -> Mismatch | None:
+        """Why no configured endpoint could ever serve the request; `None` when one could."""
+        return matching.mismatch(self.endpoints(), facts)
+
+    def endpoints(self) -> Iterable[Endpoint]:
+        """As they are known now."""
+        return (r.endpoint for r in self._replicas.values())
+
+    def forget(self) -> None:
+        """An endpoint's models have changed."""
+        self._planner.forget()

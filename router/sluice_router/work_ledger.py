@@ -1,0 +1,269 @@
+"""What one endpoint has been given and not finished, in tokens; and what the engine itself says of that.
+
+Every placed request has a `Lease`: the prompt tokens it has to compute, the output it is expected to make,
+its work. Invariant: every sum is exactly the sum over the leases that are open; all are whole numbers, so
+giving back refunds to the last token, whatever the order. Prompt tokens count as queued until the first token
+came; for answers that are not streamed, where nobody sees it, until it was due.
+
+There are two views, and each signal has one writer. The ledger knows at once what this gateway sent, but
+neither other gateways nor shared prefixes; the engine knows both, but late. A reading is therefore kept with
+what was taken and given back since, and the larger view holds. Of a prefix that many requests share the
+engine holds one copy: when the prompts in the ledger differ from what it says by more than `DRIFT` for
+`DRIFTS` readings running, they are rescaled to it; never above what was counted, and never the output that is
+still to come. What a reading lacks is unknown, not zero: it then bounds nothing, and the ledger alone is
+asked. So does a reading that is older than `ttl_s`.
+
+Does not know time but by the numbers passed in (seconds), nor which request a lease belongs to.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+
+from sluice_router.types import EngineLoad
+
+DRIFT = 0.15
+DRIFTS = 3
+NOTICEABLE = 0.05
+"""Share of the KV cache that computed prompts have to fill before its drift says anything."""
+LEAST_SHARE = 0.05
+"""Of the counted prompt tokens, however much of them the engine shares."""
+_MEAN_WEIGHT = 0.1
+
+
+class Lease:
+    """What one placed request holds of an endpoint."""
+
+    __slots__ = (
+        "ahead_tokens",
+        "batch",
+        "first_token_at",
+        "new_tokens",
+        "open",
+        "output_tokens",
+        "placed_at",
+        "queued",
+        "work",
+    )
+
+    def __init__(self, new_tokens: int, output_tokens: int, work: int, placed_at: float) -> None:
+        self.new_tokens = new_tokens
+        """Prompt tokens to compute: those that no cached prefix covers."""
+        self.output_tokens = output_tokens
+        """Expected."""
+        self.work = work
+        self.placed_at = placed_at
+        self.ahead_tokens = 0
+        """Prompt tokens that were queued before its own when it was placed."""
+        self.batch = 0
+        """Requests that were on the endpoint when it was placed."""
+        self.first_token_at: float | None = None
+        self.open = True
+        self.queued = True
+        """Its prompt is not computed yet."""
+
+
+class WorkLedger:
+    """The leases of one endpoint, and its last reading."""
+
+    __slots__ = (
+        "_changed_kv",
+        "_changed_queued",
+        "_changed_running",
+        "_drifts",
+        "_due",
+        "_load",
+        "_load_at",
+        "_mean_new",
+        "_output_tokens",
+        "_prompt_tokens",
+        "_queued_leases",
+        "_queued_output",
+        "_queued_tokens",
+        "_taken",
+        "_ttl_s",
+        "leases",
+        "shared",
+        "work",
+    )
+
+    def __init__(self, ttl_s: float) -> None:
+        """`ttl_s`: age at which a reading stops counting."""
+        self._ttl_s = ttl_s
+        self.leases = 0
+        """Open ones."""
+        self.work = 0
+        """Theirs, added up."""
+        self.shared = 1.0
+        """Share of the counted prompt tokens that the engine really holds."""
+        self._prompt_tokens = 0
+        self._output_tokens = 0
+        self._queued_tokens = 0
+        self._queued_output = 0
+        self._queued_leases = 0
+        self._mean_new = 0.0
+        self._due: list[tuple[float, int, Lease]] = []
+        self._taken = 0
+        self._load: EngineLoad | None = None
+        self._load_at = 0.0
+        self._drifts = 0
+        self._changed_kv = self._changed_queued = self._changed_running = 0
+
+    # Leases
+
+    def take(self, lease: Lease, due_s: float | None = None) -> None:
+        """A request was placed. `due_s`: seconds after which its first token has come without being seen."""
+        now = lease.placed_at
+        lease.ahead_tokens = self.new_tokens_queued(now)
+        lease.batch = self.running(now)
+        self.leases += 1
+        self.work += lease.work
+        self._prompt_tokens += lease.new_tokens
+        self._output_tokens += lease.output_tokens
+        self._queued_tokens += lease.new_tokens
+        self._queued_output += lease.output_tokens
+        self._queued_leases += 1
+        self._taken += 1
+        self._changed_kv += lease.new_tokens + lease.output_tokens
+        self._changed_queued += lease.new_tokens
+        self._changed_running += 1
+        self._mean_new += _MEAN_WEIGHT * (lease.new_tokens - self._mean_new)
+        if due_s is not None:
+            heappush(self._due, (now + due_s, self._taken, lease))
+
+    def first_token(self, lease: Lease) -> None:
+        """Its prompt is computed. Idempotent."""
+        if lease.queued:
+            lease.queued = False
+            self._queued_tokens -= lease.new_tokens
+            self._queued_output -= lease.output_tokens
+            self._queued_leases -= 1
+            self._changed_queued -= lease.new_tokens
+
+    def give_back(self, lease: Lease) -> None:
+        """The request has left the endpoint. Idempotent."""
+        if not lease.open:
+            return
+        self.first_token(lease)
+        lease.open = False
+        self.leases -= 1
+        self.work -= lease.work
+        self._prompt_tokens -= lease.new_tokens
+        self._output_tokens -= lease.output_tokens
+        self._changed_kv -= lease.new_tokens + lease.output_tokens
+        self._changed_running -= 1
+        if not self.leases:
+            self._due.clear()
+
+    # The engine's view
+
+    def record(self, load: EngineLoad, now: float) -> bool:
+        """Take the engine's reading. Whether it shows that the engine was started anew: counters fell."""
+        before, self._load, self._load_at = self._load, load, now
+        self._changed_kv = self._changed_queued = self._changed_running = 0
+        restarted = before is not None and _fell(before, load)
+        if restarted:
+            self.shared = 1.0
+            self._drifts = 0
+        self._reconcile(load)
+        return restarted
+
+    def new_tokens_queued(self, now: float) -> int:
+        """Prompt tokens that the endpoint has to compute before those of a newcomer."""
+        self._pass(now)
+        load = self._fresh(now)
+        if load is None:
+            return self._queued_tokens
+        if load.waiting_uncached_tokens is not None:
+            return max(self._queued_tokens, load.waiting_uncached_tokens + self._changed_queued)
+        if load.waiting is not None:
+            # Others' requests wait there as well; nobody says how long they are: as long as ours.
+            others = max(0, load.waiting - self._queued_leases)
+            return self._queued_tokens + round(others * self._mean_new)
+        return self._queued_tokens
+
+    def running(self, now: float) -> int:
+        """Requests on the endpoint, whoever sent them."""
+        load = self._fresh(now)
+        if load is None or load.running is None:
+            return self.leases
+        return max(self.leases, load.running + (load.waiting or 0) + self._changed_running)
+
+    def kv_tokens(self, now: float) -> int:
+        """Tokens that are in the KV cache or will be when those here have ended."""
+        counted = self._counted_kv()
+        load = self._fresh(now)
+        if load is None or load.kv_used_ratio is None or not load.kv_capacity_tokens:
+            return counted
+        return max(counted, round(load.kv_used_ratio * load.kv_capacity_tokens) + self._changed_kv)
+
+    def kv_capacity_tokens(self) -> int | None:
+        """Tokens that the KV cache holds, by the last reading, however old: it does not change while an
+        engine runs. `None` when the engine does not say."""
+        return None if self._load is None else self._load.kv_capacity_tokens
+
+    def kv_used_ratio(self, now: float) -> float | None:
+        """Share of the KV cache that is spoken for; above 1 when more was placed than fits. `None` when
+        that is unknown."""
+        capacity = self.kv_capacity_tokens()
+        if capacity:
+            return self.kv_tokens(now) / capacity
+        load = self._fresh(now)
+        return None if load is None else load.kv_used_ratio
+
+    def max_running(self, now: float) -> int | None:
+        """Requests that the engine computes at once; `None` when it does not say."""
+        load = self._fresh(now)
+        return None if load is None else load.max_running
+
+    def reading_age_s(self, now: float) -> float | None:
+        """Age of the last reading; `None` when there never was one."""
+        return None if self._load is None else now - self._load_at
+
+    def _pass(self, now: float) -> None:
+        """Count the prompts as computed whose first token was due."""
+        due = self._due
+        while due and due[0][0] <= now:
+            self.first_token(heappop(due)[2])
+
+    def _fresh(self, now: float) -> EngineLoad | None:
+        load = self._load
+        return None if load is None or now - self._load_at > self._ttl_s else load
+
+    def _counted_kv(self) -> int:
+        return round(self.shared * self._prompt_tokens) + self._output_tokens
+
+    def _reconcile(self, load: EngineLoad) -> None:
+        """Learn which share of the prompts the engine holds, if it has long been another than believed.
+
+        Prompts that are still queued may not be in its cache yet, so only the computed ones are compared; of
+        their expected output half is taken to be there.
+        """
+        capacity = load.kv_capacity_tokens
+        computed = self._prompt_tokens - self._queued_tokens
+        if load.kv_used_ratio is None or not capacity or computed < NOTICEABLE * capacity:
+            self._drifts = 0
+            return
+        held = load.kv_used_ratio * capacity - (self._output_tokens - self._queued_output) / 2
+        share = min(1.0, max(LEAST_SHARE, held / computed))
+        if abs(share - self.shared) <= DRIFT * self.shared:
+            self._drifts = 0
+            return
+        self._drifts += 1
+        if self._drifts >= DRIFTS:
+            self.shared = share
+            self._drifts = 0
+
+
+def _fell(before: EngineLoad, after: EngineLoad) -> bool:
+    """Whether a counter is smaller than it was. One that is not there says nothing."""
+    return (
+        _less(after.prompt_tokens, before.prompt_tokens)
+        or _less(after.generation_tokens, before.generation_tokens)
+        or _less(after.ttft_count, before.ttft_count)
+        or _less(after.preemptions, before.preemptions)
+    )
+
+
+def _less(one: int | None, other: int | None) -> bool:
+    return one is not None and other is not None and one < other
