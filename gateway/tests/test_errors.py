@@ -40,7 +40,7 @@ def test_retry_after_is_rounded_up_and_never_zero() -> None:
 
 @pytest.mark.parametrize("outcome", [o for o in Outcome if o is not Outcome.DISPATCHED])
 def test_the_routers_refusals_keep_their_status(outcome: Outcome) -> None:
-    status = {"shed_capacity": 429, "cancelled": 499}.get(outcome.value, 503)
+    status = {"shed_capacity": 429, "shed_deadline": 429, "cancelled": 499}.get(outcome.value, 503)
     found = from_reject(Reject(outcome=outcome, status=status, message="m", retry_after_s=3))
     assert (found.status, found.message, found.retry_after_s) == (status, "m", 3)
 

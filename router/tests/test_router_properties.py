@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, multiple, rule
 
 from sluice_router import failure as failures
+from sluice_router.admission_policy import AdmissionPolicy
 from sluice_router.breaker import BreakerState
 from sluice_router.failure import Failover
+from sluice_router.latency_model import MEASURED
 from sluice_router.matching import candidates
 from sluice_router.router import Router
 from sluice_router.targets import targets
@@ -26,7 +28,7 @@ from sluice_router.types import (
 )
 
 ENDPOINTS = (
-    Endpoint(id="a", backend="worker", url="http://a", models=("tiny", "big"), max_in_flight=2),
+    Endpoint(id="a", backend="worker", url="http://a", models=("tiny", "big"), max_in_flight=3),
     Endpoint(id="b", backend="worker", url="http://b", models=("tiny",), max_in_flight=1),
     Endpoint(id="c", backend="echo", url="http://c", max_in_flight=1),
 )
@@ -46,7 +48,7 @@ MOSTLY = st.sampled_from([True, True, True, False])
 
 
 FACTS = st.builds(
-    lambda model, backend, prefer, priority, session: RequestFacts(
+    lambda model, backend, prefer, priority, session, size, stream, budget: RequestFacts(
         request_id="r",
         kind="chat",
         model=model,
@@ -55,12 +57,33 @@ FACTS = st.builds(
         choices=ALIAS if model == "alias" else (),
         priority=priority,
         session=session,
+        stream=stream,
+        prompt_tokens_estimate=size,
+        body_bytes=4 * size,
+        max_tokens=50,
+        ttft_budget_s=budget,
     ),
     model=st.sampled_from(["tiny", "tiny", "big", "unheard-of", "alias", "alias"]),
     backend=st.sampled_from([None, None, "worker", "echo"]),
     prefer=st.booleans(),
     priority=st.sampled_from(PRIORITIES),
     session=st.sampled_from([None, "s", "t"]),
+    size=st.sampled_from([0, 10, 200, 900]),
+    stream=st.booleans(),
+    budget=st.sampled_from([None, None, None, 0.5]),
+)
+LOADS = st.builds(
+    EngineLoad,
+    running=st.none() | st.integers(0, 5),
+    waiting=st.none() | st.integers(0, 50),
+    waiting_uncached_tokens=st.none() | st.integers(0, 3000),
+    max_running=st.none() | st.integers(1, 4),
+    kv_used_ratio=st.none() | st.floats(0.0, 1.0),
+    kv_capacity_tokens=st.sampled_from([None, 1000, 2000]),
+    generation_tokens=st.none() | st.integers(0, 100),
+)
+POLICY = AdmissionPolicy(
+    interactive_ttft_s=1.0, default_ttft_s=3.0, bulk_ttft_s=8.0, max_queue_tokens=2000, max_queue_bytes=7000
 )
 
 
@@ -81,8 +104,10 @@ class RouterMachine(RuleBasedStateMachine):
 
     @initialize()
     def start(self) -> None:
-        self.now = 0.0
-        self.router = Router(ENDPOINTS, max_queue=MAX_QUEUE, queue_timeout_s=TIMEOUT_S, failover=FAILOVER)
+        self.now = self.looked_at = 0.0
+        self.router = Router(
+            ENDPOINTS, max_queue=MAX_QUEUE, queue_timeout_s=TIMEOUT_S, failover=FAILOVER, admission=POLICY
+        )
         self.all: list[Client] = []
         self.healthy = {e.id: True for e in ENDPOINTS}
         self.draining = {e.id: False for e in ENDPOINTS}
@@ -161,6 +186,7 @@ class RouterMachine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
         following = self.router.expire(self.now)
+        self.looked_at = self.now
         assert (following is None) == (self.router.snapshot().waiting == 0)
         assert following is None or self.now < following <= self.now + TIMEOUT_S
 
@@ -186,9 +212,21 @@ class RouterMachine(RuleBasedStateMachine):
         self.models[endpoint] = tuple(sorted(models))
         self.router.set_models(endpoint, self.models[endpoint], self.now)
 
-    @rule(endpoint=st.sampled_from("abc"), waiting=st.none() | st.integers(0, 50))
-    def load_is_read(self, endpoint: str, waiting: int | None) -> None:
-        self.router.record_load(endpoint, EngineLoad(waiting=waiting), self.now)
+    @rule(endpoint=st.sampled_from("abc"), load=LOADS)
+    def load_is_read(self, endpoint: str, load: EngineLoad) -> None:
+        self.router.record_load(endpoint, load, self.now)
+
+    @rule(facts=FACTS, seconds=st.floats(0.01, 2.0))
+    def a_quiet_hour_teaches_how_fast_the_engines_are(self, facts: RequestFacts, seconds: float) -> None:
+        """As many requests, one after the other, as predictions have to rest on."""
+        for _ in range(MEASURED):
+            client = self.admit(facts)
+            self.now += seconds
+            client.ticket.first_token(self.now)
+            client.left |= client.ticket.decision is None
+            client.ticket.settle(
+                self.now, Usage(prompt_tokens=facts.prompt_tokens_estimate, completion_tokens=9)
+            )
 
     def waiting(self) -> list[Ticket]:
         return [c.ticket for c in self.all if c.ticket.decision is None]
@@ -221,7 +259,31 @@ class RouterMachine(RuleBasedStateMachine):
                 assert client.rung == ended
 
     @invariant()
+    def ledgers_are_what_adding_up_the_running_requests_gives(self) -> None:
+        for endpoint in ENDPOINTS:
+            ledger = self.router._replicas[endpoint.id].ledger
+            leases = [t.lease for t in self.running() if t.endpoint.id == endpoint.id]
+            assert all(lease.open for lease in leases)
+            assert ledger.leases == len(leases)
+            assert ledger.work == sum(lease.work for lease in leases)
+            assert ledger._prompt_tokens == sum(lease.new_tokens for lease in leases)
+            assert ledger._output_tokens == sum(lease.output_tokens for lease in leases)
+            assert ledger._queued_tokens == sum(lease.new_tokens for lease in leases if lease.queued)
+            assert not any(lease.queued for lease in leases if lease.first_token_at is not None)
+
+    @invariant()
+    def the_waiting_room_is_what_adding_up_the_waiting_requests_gives(self) -> None:
+        room, waiting = self.router._room, self.waiting()
+        assert room.tokens == sum(t.cost.prompt_tokens for t in waiting)
+        assert room.work == sum(t.cost.work for t in waiting) == sum(room._sums.values())
+        assert room._bytes == sum(t.facts.body_bytes for t in waiting)
+        for lane in (frozenset("a"), frozenset("abc")):
+            ahead = sum(t.cost.work for t in waiting if t.facts.priority != "bulk" and t.lane & lane)
+            assert room.work_ahead(lane, 1) == ahead
+
+    @invariant()
     def nothing_waits_that_could_run_or_never_can(self) -> None:
+        """It waits for endpoints that do not take it, or are waited for by somebody who comes before."""
         replicas = {s.endpoint.id: s for s in self.router.snapshot().replicas}
         assert {i: s.endpoint.models for i, s in replicas.items()} == self.models
         usable = {
@@ -229,11 +291,15 @@ class RouterMachine(RuleBasedStateMachine):
             for i, s in replicas.items()
             if self.healthy[i] and not self.draining[i] and s.breaker is not BreakerState.OPEN
         }
-        full = {i for i, s in replicas.items() if s.in_flight == s.endpoint.max_in_flight or self.probes(i)}
+        if self.looked_at != self.now:
+            return  # what only time has changed is found out at the next `expire`
         for ticket in self.waiting():
             worth = next((w for t in targets(ticket.facts) if (w := self.of(t, ticket) & usable)), None)
             assert worth, "it has nothing to wait for"
-            assert worth <= full, "it could run"
+            for endpoint_id in worth:
+                taken = self.router._replicas[endpoint_id].takes(ticket.cost, self.now)
+                before = [t for t in self.waiting() if endpoint_id in t.lane and t.place < ticket.place]
+                assert not taken or before, "it could run"
 
     def of(self, target, ticket: Ticket) -> set[str]:
         endpoints = [s.endpoint for s in self.router.snapshot().replicas]
@@ -290,7 +356,10 @@ class RouterMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_queue_and_the_attempts_stay_bounded(self) -> None:
-        assert len(self.waiting()) <= MAX_QUEUE + sum(e.max_in_flight for e in ENDPOINTS)
+        waiting = self.waiting()
+        assert len(waiting) <= MAX_QUEUE + sum(e.max_in_flight for e in ENDPOINTS)
+        assert len(waiting) <= 1 or self.router._room.tokens <= POLICY.max_queue_tokens
+        assert len(waiting) <= 1 or self.router._room._bytes <= POLICY.max_queue_bytes
         assert all(c.ticket.attempts <= FAILOVER.max_attempts for c in self.all)
 
     def teardown(self) -> None:
@@ -301,6 +370,10 @@ class RouterMachine(RuleBasedStateMachine):
             client.ticket.settle(self.now, None)
         snapshot = self.router.snapshot()
         assert [s.in_flight for s in snapshot.replicas] == [0, 0, 0]
+        for replica in self.router._replicas.values():
+            ledger = replica.ledger
+            assert (ledger.leases, ledger.work, ledger._counted_kv(), ledger._queued_tokens) == (0, 0, 0, 0)
+        assert (self.router._room.tokens, self.router._room.work, self.router._room._bytes) == (0, 0, 0)
         assert snapshot.waiting == 0
         assert not self.router._room._queue._shelves
         assert not self.router._room._queue._shelf_of
