@@ -81,4 +81,4 @@ class TokenHistogram:
 def _between(bucket: int, share: float) -> float:
     upper: float = 2.0 ** (bucket / _PER_DOUBLING)
     lower: float = 0.0 if bucket == 0 else 2.0 ** ((bucket - 1) / _PER_DOUBLING)
-    return lower + share * (upper - lower)
+    return lower + min(1.0, share) * (upper - lower)
