@@ -49,9 +49,10 @@ class Admission:
         if failure is not None:
             self._rearm()
 
-    def answered(self, ticket: Ticket) -> None:
-        """Content has come: an endpoint on probation need not wait for the end of a long answer."""
-        ticket.answered(self._clock())
+    def first_token(self, ticket: Ticket) -> None:
+        """Content has come: the router learns from how long it took, and need not wait for the end of a long
+        answer where only the prompt was in the way."""
+        ticket.first_token(self._clock())
 
     async def _wait(self, ticket: Ticket, decided: asyncio.Event) -> None:
         self._arm()

@@ -13,10 +13,11 @@ from typing import Any
 import msgspec
 
 from sluice_gateway.errors import Failure, Problem, problem
+from sluice_gateway.prompt_size import measure
 from sluice_gateway.routes import Kind
 
 BYTES_PER_TOKEN = 4
-"""English text; good enough to weigh requests against each other."""
+"""English text; good enough to weigh requests against each other where nobody looks closer."""
 
 
 class BodyFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -29,6 +30,10 @@ class BodyFacts(msgspec.Struct, frozen=True, kw_only=True):
     has_stream_options: bool = False
     """The body has a `stream_options` key, be it null."""
     prompt_tokens_estimate: int = 0
+    script: str = "latin"
+    """What the prompt is written in, see `prompt_size.py`."""
+    guided: bool = False
+    """`response_format` holds the answer to a schema, or to JSON."""
     max_tokens: int | None = None
     needs: frozenset[str] = frozenset()
     """Names of boolean fields of `Capabilities` that the request uses."""
@@ -171,29 +176,31 @@ def decode(kind: Kind, body: bytes) -> BodyFacts | Problem:
         return problem(Failure.INVALID_JSON, "The request body is nested too deeply.")
     if not fields.model:
         return NO_MODEL
-    size = _content_bytes(shape, fields)
-    if size is None:
+    content = _content(shape, fields)
+    if not content:
         text = f"You must provide '{shape.content[0]}': {shape.what}."
         return problem(Failure.INVALID_REQUEST, text, param=shape.content[0])
-    tokens = size // BYTES_PER_TOKEN + 1
     if isinstance(fields, _Body):
-        return _facts(fields, tokens)
+        return _facts(fields, content)
     stream = bool(fields.stream) or fields.stream_format == _AS_EVENTS
-    return BodyFacts(model=fields.model, stream=stream, prompt_tokens_estimate=tokens)
+    size = measure(content)
+    return BodyFacts(
+        model=fields.model, stream=stream, prompt_tokens_estimate=size.tokens, script=size.script
+    )
 
 
-def _content_bytes(shape: _Shape, fields: _Head) -> int | None:
-    """How much there is to read for the engine; `None` when nothing is, or something of the wrong type."""
-    size = 0
+def _content(shape: _Shape, fields: _Head) -> list[memoryview]:
+    """What there is to read for the engine; empty when nothing is, or something of the wrong type."""
+    found = []
     for name in shape.content:
         content = memoryview(getattr(fields, name))
         first = content[0]
         if first != _NULL and (first == _ARRAY or not shape.is_array):
-            size += len(content)
-    return size or None
+            found.append(content)
+    return found
 
 
-def _facts(fields: _Body, prompt_tokens: int) -> BodyFacts | Problem:
+def _facts(fields: _Body, content: list[memoryview]) -> BodyFacts | Problem:
     options = fields.stream_options
     if options and not fields.stream:
         return problem(
@@ -204,14 +211,19 @@ def _facts(fields: _Body, prompt_tokens: int) -> BodyFacts | Problem:
     max_tokens = fields.max_completion_tokens or fields.max_tokens
     if isinstance(fields, _ResponsesBody):
         max_tokens = fields.max_output_tokens
+    needs = _needs(fields)
+    size = measure(content, with_images="images" in needs)
+    shape = fields.response_format
     return BodyFacts(
         model=fields.model or "",
         stream=bool(fields.stream),
         include_usage=isinstance(options, _StreamOptions) and bool(options.include_usage),
         has_stream_options=options is not msgspec.UNSET,
-        prompt_tokens_estimate=prompt_tokens,
+        prompt_tokens_estimate=size.tokens,
+        script=size.script,
+        guided=shape is not None and shape.type not in (None, "text"),
         max_tokens=max_tokens,
-        needs=_needs(fields),
+        needs=needs,
         session=fields.prompt_cache_key or None,
     )
 

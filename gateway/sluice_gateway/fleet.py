@@ -21,7 +21,7 @@ from sluice_gateway.routing_settings import choices
 from sluice_gateway.settings import Settings
 from sluice_router.router import Router
 
-_PARTS = ("backends", "queue", "failover", "aliases", "health")
+_PARTS = ("backends", "queue", "admission", "failover", "aliases", "health")
 """Sections of the configuration that make a fleet what it is."""
 
 
@@ -49,6 +49,7 @@ class Fleet:
             max_queue=settings.queue.max_waiting,
             queue_timeout_s=settings.queue.timeout_s,
             failover=settings.failover.policy(),
+            admission=settings.admission.policy(settings.queue.max_tokens, settings.queue.max_bytes),
             random=random.random,
         )
         self.health = HealthMonitor(self.engines, self.router, settings.health, clock)

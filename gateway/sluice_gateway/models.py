@@ -108,7 +108,13 @@ class Catalog:
         return found or problem(Failure.MODEL_NOT_FOUND, f"The model '{name}' does not exist.", param="model")
 
     def facts(
-        self, request_id: str, kind: Kind, body: BodyFacts, headers: dict[bytes, bytes], key: Key
+        self,
+        request_id: str,
+        kind: Kind,
+        body: BodyFacts,
+        headers: dict[bytes, bytes],
+        key: Key,
+        body_bytes: int = 0,
     ) -> RequestFacts | Problem:
         """What the router has to know, from the body and the headers of `routing_headers.py`."""
         asked = routing_headers.parse(headers, self._backends)
@@ -133,8 +139,12 @@ class Catalog:
             session=asked.session or body.session,
             stream=body.stream,
             prompt_tokens_estimate=body.prompt_tokens_estimate,
+            script=body.script,
+            body_bytes=body_bytes,
             max_tokens=body.max_tokens,
             needs=body.needs,
+            ttft_budget_s=asked.ttft_budget_s,
+            guided=body.guided,
         )
 
     def explain(self, facts: RequestFacts) -> Problem | None:

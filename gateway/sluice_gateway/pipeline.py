@@ -199,7 +199,9 @@ class Pipeline:
         if isinstance(job, Problem):
             return job
         exchange.model, exchange.stream = job.facts.model, job.facts.stream
-        facts = self._stages.catalog.facts(exchange.request_id, exchange.kind, job.facts, headers, key)
+        facts = self._stages.catalog.facts(
+            exchange.request_id, exchange.kind, job.facts, headers, key, len(body)
+        )
         if isinstance(facts, Problem):
             return facts
         if arrival.priority is not None:
@@ -331,7 +333,7 @@ class Pipeline:
         exchange.backend, exchange.endpoint, exchange.quant = endpoint.backend, endpoint.id, endpoint.quant
         job.model, exchange.route = ticket.model, ticket.route
         if job.facts.stream:
-            job.on_content = partial(self._stages.admission.answered, ticket)
+            job.on_content = partial(self._stages.admission.first_token, ticket)
         if job.model != job.facts.model:
             exchange.price = self._stages.prices.get(job.model, exchange.price)
         found = await self._attempts.run(engine, job)

@@ -65,6 +65,12 @@ REQUEST_HEADERS = (
         "requests with the same one go to the same engine while it is healthy and has room; absent: the"
         " body's `prompt_cache_key`",
     ),
+    (
+        "`X-SLO-TTFT-Ms: MILLISECONDS`",
+        "the first token is worth nothing later than this; overrides what the request's priority has in"
+        " `admission`. When no engine can keep it, by what was measured, the answer is 429 at once."
+        " `x-llm-d-slo-ttft-ms` is the same",
+    ),
     ("`x-request-id: ID`", "the id to use, if it is short and plain"),
     ("`traceparent`, `tracestate`, `baggage`", "passed on to the engine"),
     (

@@ -1,4 +1,4 @@
-"""The sections `failover` and `aliases` of `sluice.yaml`."""
+"""The sections `admission`, `failover` and `aliases` of `sluice.yaml`."""
 
 from __future__ import annotations
 
@@ -8,8 +8,53 @@ from typing import Annotated
 from msgspec import Meta
 
 from sluice_gateway.settings_base import Count, Name, Quant, Seconds, Section
+from sluice_router.admission_policy import AdmissionPolicy
 from sluice_router.failure import Failover
 from sluice_router.types import Choice
+
+
+class AdmissionSettings(Section, frozen=True, kw_only=True):
+    """How long a first token may take, and how much is sent to an engine. A request whose first token would
+    come later, by what was measured of the engines, gets 429 at once instead of a late answer; while too
+    little was measured nothing is refused. There should be no need to set any of it."""
+
+    interactive_ttft_s: Annotated[
+        Seconds,
+        Meta(
+            description="Seconds to the first token for requests with `X-Priority: interactive`."
+            " `X-SLO-TTFT-Ms` wins over it."
+        ),
+    ] = 2.0
+    default_ttft_s: Annotated[Seconds, Meta(description="The same for `default`.")] = 10.0
+    bulk_ttft_s: Annotated[Seconds, Meta(description="The same for `bulk`.")] = 300.0
+    queued_prefill_s: Annotated[
+        Seconds,
+        Meta(
+            description="Seconds of prompts that an engine may have queued inside it; more wait in the"
+            " gateway, where the order is kept."
+        ),
+    ] = 1.0
+    kv_share: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=1,
+            description="Share of an engine's KV cache that requests are sent for. Holds for engines that"
+            " say how large theirs is.",
+        ),
+    ] = 0.92
+
+    def policy(self, max_queue_tokens: int | None, max_queue_bytes: int | None) -> AdmissionPolicy:
+        """The same for the router, with the queue's bounds."""
+        return AdmissionPolicy(
+            interactive_ttft_s=self.interactive_ttft_s,
+            default_ttft_s=self.default_ttft_s,
+            bulk_ttft_s=self.bulk_ttft_s,
+            queued_prefill_s=self.queued_prefill_s,
+            kv_share=self.kv_share,
+            max_queue_tokens=max_queue_tokens,
+            max_queue_bytes=max_queue_bytes,
+        )
 
 
 class FailoverSettings(Section, frozen=True, kw_only=True):

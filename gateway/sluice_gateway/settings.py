@@ -19,7 +19,7 @@ from sluice_gateway.limits.settings import Limits, Prices, Redis
 from sluice_gateway.replay.settings import CacheSettings, IdempotencySettings
 from sluice_gateway.responses_api.settings import ResponsesSettings
 from sluice_gateway.routes import Kind
-from sluice_gateway.routing_settings import AliasTarget, FailoverSettings
+from sluice_gateway.routing_settings import AdmissionSettings, AliasTarget, FailoverSettings
 from sluice_gateway.settings_base import BaseUrl, Count, Name, ProxyUrl, Quant, Seconds, Section
 from sluice_gateway.store.settings import StoreSettings
 from sluice_gateway.tracing.settings import Tracing
@@ -205,6 +205,14 @@ class Queue(Section, frozen=True, kw_only=True):
     """Where requests wait while all engines are busy."""
 
     max_waiting: Annotated[int, Meta(ge=0, description="Requests that may wait; further ones get 429.")] = 256
+    max_tokens: Annotated[
+        Count | None,
+        Meta(description="Prompt tokens that may wait, as estimated. Absent: any number."),
+    ] = None
+    max_bytes: Annotated[
+        Count | None,
+        Meta(description="Bytes of requests that may wait: the memory that the queue may take."),
+    ] = 268_435_456
     timeout_s: Annotated[Seconds, Meta(description="A request that has waited this long gets 503.")] = 30.0
 
 
@@ -305,6 +313,7 @@ class Settings(Section, frozen=True, kw_only=True):
     batches: Annotated[BatchesSettings, Meta(description="See *batches* below.")] = BatchesSettings()
     responses: Annotated[ResponsesSettings, Meta(description="See *responses* below.")] = ResponsesSettings()
     queue: Annotated[Queue, Meta(description="See *queue* below.")] = Queue()
+    admission: Annotated[AdmissionSettings, Meta(description="See *admission* below.")] = AdmissionSettings()
     failover: Annotated[FailoverSettings, Meta(description="See *failover* below.")] = FailoverSettings()
     aliases: Annotated[
         dict[str, tuple[AliasTarget, ...]],

@@ -152,8 +152,9 @@ PRIORITIES: tuple[str, ...] = ("interactive", "default", "bulk")
 """Valid values of the `X-Priority` header, most urgent first."""
 
 
-SCRIPTS: tuple[str, ...] = ("latin", "mixed", "wide", "escaped", "images")
-"""Few bytes of non-ASCII, some, mostly; as `\\u` escapes; and text with images in it."""
+SCRIPTS: tuple[str, ...] = ("latin", "accented", "two_byte", "three_byte", "escaped", "images")
+"""What a prompt may be written in: (nearly) all ASCII; ASCII with accents; scripts of two bytes a letter in
+UTF-8, such as Cyrillic; of three, such as Chinese; anything as `\\u` escapes; and text with images in it."""
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):

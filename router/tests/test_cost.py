@@ -102,13 +102,13 @@ def test_after_hours_without_an_answer_it_is_cold_again():
 def test_the_tokens_of_a_prompt_are_learned_by_script_and_model():
     model = CostModel()
     for _ in range(200):
-        answer(model, facts(script="wide", prompt_tokens_estimate=1000), 1800, 10)
+        answer(model, facts(script="three_byte", prompt_tokens_estimate=1000), 1800, 10)
 
     assert model.estimate(
-        facts(script="wide", prompt_tokens_estimate=500), 0.0
+        facts(script="three_byte", prompt_tokens_estimate=500), 0.0
     ).prompt_tokens == pytest.approx(900, rel=0.02)
     assert model.estimate(facts(prompt_tokens_estimate=500), 0.0).prompt_tokens == 500
-    other = facts(script="wide", model="other", prompt_tokens_estimate=500)
+    other = facts(script="three_byte", model="other", prompt_tokens_estimate=500)
     assert model.estimate(other, 0.0).prompt_tokens == 500
 
 

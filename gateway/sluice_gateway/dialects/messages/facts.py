@@ -12,7 +12,8 @@ import msgspec
 
 from sluice_gateway.dialects.messages.refusal import from_json_error, invalid
 from sluice_gateway.errors import Problem
-from sluice_gateway.facts import BYTES_PER_TOKEN, NO_MODEL, BodyFacts
+from sluice_gateway.facts import NO_MODEL, BodyFacts
+from sluice_gateway.prompt_size import BYTES_PER_TOKEN, script_of
 
 _ABSENT = msgspec.Raw(b"null")
 _ARRAY = ord("[")
@@ -78,10 +79,12 @@ def _decode(body: bytes) -> BodyFacts | Problem:
         return invalid("messages", "is required: an array of at least one message.").problem
     prompt = (fields.messages, fields.system, *(fields.tools or ()))
     text_bytes = sum(len(memoryview(raw)) for raw in prompt) - image_bytes
+    script = "images" if images else script_of(memoryview(fields.messages))
     return BodyFacts(
         model=fields.model,
         stream=bool(fields.stream),
-        prompt_tokens_estimate=text_bytes // BYTES_PER_TOKEN + 1 + images * _IMAGE_TOKENS,
+        prompt_tokens_estimate=int(text_bytes / BYTES_PER_TOKEN[script]) + 1 + images * _IMAGE_TOKENS,
+        script=script,
         max_tokens=fields.max_tokens,
         needs=_needs(fields, images),
     )
