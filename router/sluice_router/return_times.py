@@ -76,7 +76,10 @@ class ReturnTimes:
         much of the drain it needs itself, 0 when that is unknown.
         """
         self._forget_the_late(now)
-        at = max(now + max(LEAST_S, wait_s), self._clocks.get(lane, 0.0) + service_s)
+        at = now + max(LEAST_S, wait_s)
+        clock = self._clocks.get(lane)
+        if clock is not None and clock > now:
+            at = max(at, clock + service_s)
         spread_s = min(_SPREAD_S, SPREAD * (at - now)) * self._random()
         if at + spread_s > now + MOST_S:
             return MOST_S

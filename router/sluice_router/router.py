@@ -150,7 +150,7 @@ class Router:
         self._tick(now)
         if ticket.decision is None:
             self._dispatcher.withdraw(ticket, now, refusals.cancelled())
-        else:
+        elif not ticket.closed:  # the passing of time may have ended its wait
             self._vacate(ticket, now, None, FailureClass.CLIENT_GONE)
         self._dispatcher.announce()
 
