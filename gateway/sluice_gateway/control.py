@@ -15,6 +15,7 @@ from sluice_gateway.admin.engines import engines_router
 from sluice_gateway.admin.gate import AdminGate
 from sluice_gateway.admin.keys import keys_router
 from sluice_gateway.admin.reload import reload_router
+from sluice_gateway.admin.router import router_router
 from sluice_gateway.admin.usage import usage_router
 from sluice_gateway.answers import Authenticate
 from sluice_gateway.batches.routes import batches_router
@@ -52,6 +53,7 @@ def _add_admin(app: FastAPI, gateway: Gateway) -> None:
     app.include_router(keys_router(gateway.identities.service))
     app.include_router(usage_router(UsageReport(gateway.database), gateway.wall_clock))
     app.include_router(engines_router(gateway, gateway.clock))
+    app.include_router(router_router(gateway))
     app.include_router(reload_router(lambda: gateway.overseer.reload()))
     app.add_middleware(
         AdminGate, keyring=gateway.keyring, origins=lambda: gateway.settings.cors.allow_origins

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
 
 from sluice_gateway.auth import digest
+from sluice_router.latency_model import MEASURED
 
 from .conftest import StartEngine
-from .scripted_engine import Call, ScriptedEngine, plain
+from .scripted_engine import Call, ScriptedEngine, plain, streamed
 from .serving import ECHO, Served, chat, eventually, serving, settings_of
 
 PATH = "/v1/chat/completions"
@@ -83,6 +85,10 @@ async def test_a_preferred_backend_may_be_left_out_a_required_one_may_not(start_
         ({"X-Quant": "int2"}, "unknown_quant", ("int2", "awq", "fp8")),
         ({"X-Route": "maybe"}, None, ("X-Route", "maybe", "require, prefer")),
         ({"X-Priority": "asap"}, None, ("X-Priority", "asap", "interactive, default, bulk")),
+        ({"X-SLO-TTFT-Ms": "soon"}, None, ("X-SLO-TTFT-Ms", "soon", "milliseconds")),
+        ({"X-SLO-TTFT-Ms": "0"}, None, ("X-SLO-TTFT-Ms", "more than 0")),
+        ({"X-SLO-TTFT-Ms": "nan"}, None, ("X-SLO-TTFT-Ms", "3600000")),
+        ({"x-llm-d-slo-ttft-ms": "-5"}, None, ("X-SLO-TTFT-Ms", "-5")),
     ],
 )
 async def test_a_value_that_does_not_exist_is_refused_naming_those_that_do(
@@ -154,3 +160,32 @@ async def test_an_engine_that_keeps_failing_is_suspended_and_tried_again(start_e
 async def eventually_serves(served: Served) -> None:
     while (await served.http.post(PATH, json=chat("m"))).status_code != 200:
         pass
+
+
+@pytest.mark.parametrize("header", ["X-SLO-TTFT-Ms", "x-llm-d-slo-ttft-ms"])
+async def test_a_time_that_no_engine_keeps_is_refused_once_that_is_known(
+    start_engine: StartEngine, header: str
+) -> None:
+    async def slow(call: Call) -> None:
+        await asyncio.sleep(0.05)
+        await streamed(call)
+
+    engine = await start_engine(slow)
+    backend = {"name": "b", "adapter": "openai_compatible", "url": engine.url, "models": ["m"]}
+    async with serving(settings_of(backends=[backend])) as served:
+        await healthy(served)
+        asked = chat("m") | {"stream": True}
+        hurried = {header: "5"}
+        assert (await served.http.post(PATH, json=asked, headers=hurried)).status_code == 200, "nothing known"
+        for _ in range(MEASURED):
+            await served.http.post(PATH, json=asked)
+
+        late = await served.http.post(PATH, json=asked, headers=hurried)
+        patient = await served.http.post(PATH, json=asked, headers={header: "60000"})
+        page = (await served.http.get("/metrics")).text
+
+    assert (late.status_code, late.json()["error"]["code"]) == (429, "rate_limit_exceeded")
+    assert "5 ms" in late.json()["error"]["message"]
+    assert int(late.headers["retry-after"]) >= 1
+    assert patient.status_code == 200
+    assert 'outcome="too_late"' in page
