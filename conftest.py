@@ -1,6 +1,7 @@
 """Settings for every test of the project."""
 
 import gc
+import os
 
 import hypothesis
 
@@ -11,6 +12,11 @@ hypothesis.settings.register_profile(
     "sluice", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("sluice")
+
+# Each test says how wide its terminal is. A console that is made with a width in the environment keeps it,
+# and pytest-xdist's workers have one: its main process loads readline, which writes it there.
+for name in ("COLUMNS", "LINES"):
+    os.environ.pop(name, None)
 
 # The tests run on what would serve: the gateway's compiled modules when they are of these sources.
 finder.install()

@@ -56,7 +56,8 @@ def test_a_server_is_compared_with_runs_that_were_kept(server: ServerProcess, ke
     result = mode("compare", "--url", server.url, "--baseline", "before", "--results", str(kept))
 
     assert result.exit_code == 0, result.output
-    assert all(word in result.output for word in ("baseline mean", "server mean", "ratio", "E2E p50 ms"))
+    for word in ("baseline mean", "server mean", "ratio", "E2E p50 ms"):
+        assert word in result.output, result.output
     assert [path.name for path in kept.iterdir()] == ["before"]
     assert len(list((kept / "before").iterdir())) == 2
 
