@@ -64,11 +64,21 @@ def test_only_writing_that_is_spared_is_cheating(again: dict[str, Any], verdict:
     assert cached_answers(pairs, Random(1)).verdict == verdict
 
 
-def test_one_slow_answer_accuses_nobody() -> None:
+def test_one_slow_answer_neither_accuses_nor_clears() -> None:
     """A machine that stood still during one fresh answer: the mean is far off, the interval reaches 1."""
     pairs = [(stream(writing_ms=5000.0), stream()), *[(stream(), stream())] * 7]
+    found = cached_answers(pairs, Random(1))
 
-    assert cached_answers(pairs, Random(1)).verdict == "pass"
+    assert found.verdict == "cannot tell"
+    assert "Ask for more --pairs." in found.evidence
+
+
+def test_one_slow_repetition_does_not_clear_a_cache() -> None:
+    """Half of the time is spared, and once the machine stood still: the interval reaches what is allowed."""
+    cached = stream(reading_ms=0.0)
+    pairs = [(stream(), stream(reading_ms=0.0, writing_ms=500.0)), *[(stream(), cached)] * 7]
+
+    assert cached_answers(pairs, Random(1)).verdict == "cannot tell"
 
 
 def test_answers_in_one_piece_are_judged_by_the_whole_alone() -> None:

@@ -85,10 +85,11 @@ class WordServer:
         chunks = self._chunks(words)
         if cached and self._trick == "caches answers and sends them in one piece":
             chunks = [words]
-        steps: list[Json | float] = [0.0 if spared else self._reading_s]
+        timed = "seed" not in body  # nobody looks at how long drawing takes
+        steps: list[Json | float] = [0.0 if spared or not timed else self._reading_s]
         for chunk in chunks:
             steps.append(self._event(chunk, body))
-            if not cached:
+            if timed and not cached:
                 steps.append(self._word_s * len(chunk))
         steps.append({"choices": [{"index": 0, "delta": {}, "finish_reason": reason}]})
         if self._usage:
