@@ -2,8 +2,10 @@
 
 import gc
 import os
+from collections.abc import Generator
 
 import hypothesis
+import pytest
 
 from sluice_gateway.compiled import finder
 
@@ -22,10 +24,16 @@ for name in ("COLUMNS", "LINES"):
 finder.install()
 
 
-def pytest_collection_finish() -> None:
-    """All modules and tests stay until the end: no collection of garbage need look through them again."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Modules and tests stay until the end: no collection of garbage need look through them, now or later."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_report_header() -> str:
