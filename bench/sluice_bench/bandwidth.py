@@ -13,6 +13,7 @@ Needs torch: run it as a child process.
 from __future__ import annotations
 
 import ctypes
+import gc
 import mmap
 import shutil
 import statistics
@@ -99,4 +100,5 @@ def compiled_readers(size: int) -> list[Callable[[], object]]:
 
 
 if __name__ == "__main__":
+    gc.disable()  # torch is full of objects that stay: looking for cycles among them is a fifth of loading it
     sys.stdout.buffer.write(msgspec.json.encode(measure(int(sys.argv[1]), int(sys.argv[2]))) + b"\n")

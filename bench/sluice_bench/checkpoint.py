@@ -12,6 +12,7 @@ Writing needs torch and safetensors, which the measuring client does not: run it
 
 from __future__ import annotations
 
+import gc
 import re
 import shutil
 import sys
@@ -167,6 +168,7 @@ def weight_bytes_per_token(folder: Path) -> int:
 
 
 if __name__ == "__main__":
+    gc.disable()  # torch is full of objects that stay: looking for cycles among them is a fifth of loading it
     asked = SHAPES[sys.argv[1]]
     if len(sys.argv) > 4:
         asked = msgspec.structs.replace(asked, context=int(sys.argv[4]))

@@ -11,6 +11,7 @@ alternate with another engine's while both stay loaded.
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from typing import Any, Literal
@@ -95,8 +96,10 @@ def _timed_continuous(model: Any, task: Task) -> tuple[float, int]:
 
 def main(folder: str) -> None:
     """Load the model, say so with an empty line, then serve tasks until the input ends."""
+    gc.disable()  # modules are full of objects that stay: looking for cycles among them takes long
     from transformers import AutoModelForCausalLM
 
+    gc.enable()
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype="auto")
     model.eval()
     _say(b"")
