@@ -41,20 +41,22 @@ def set_threads(kernels: CpuKernels, threads: int) -> None:
     kernels._lib.sluice_set_threads(threads)
 
 
-def write_slot(
-    cache: LayerCache, slot: int, key: torch.Tensor, value: torch.Tensor, activations: torch.dtype
+def write_slots(
+    cache: LayerCache, slots: torch.Tensor, keys: torch.Tensor, values: torch.Tensor, activations: torch.dtype
 ) -> None:
-    """Write one token, as the reference stores its `key` and `value`, where `attention.h` says it belongs."""
+    """Write tokens, [tokens, kv heads, head_dim] as the reference stores them, where `attention.h` says that
+    they belong."""
     view = layout_of(cache, activations)
     panel, pack = view.keys.shape[4:]
-    block, offset = divmod(slot, view.keys.shape[2] * panel)
+    size = view.keys.shape[2] * panel
+    blocks, offsets = slots // size, slots % size
     if view.scales is not None:
-        for scales, head in zip(view.scales, (key, value), strict=True):
-            scales[block, :, offset] = head[:, -4:].contiguous().view(torch.float32)[:, 0]
-        key, value = key[:, :-4], value[:, :-4]
-    pairs = key.reshape(len(key), -1, pack)
-    view.keys[block, :, offset // panel, : pairs.shape[1], offset % panel] = pairs
-    view.values[block, :, offset // pack, : value.shape[1], offset % pack] = value
+        for scales, heads in zip(view.scales, (keys, values), strict=True):
+            scales[blocks, :, offsets] = heads[..., -4:].contiguous().view(torch.float32)[..., 0]
+        keys, values = keys[..., :-4], values[..., :-4]
+    pairs = keys.unflatten(2, (-1, pack))
+    view.keys[blocks, :, offsets // panel, : pairs.shape[2], offsets % panel] = pairs
+    view.values[blocks, :, offsets // pack, : values.shape[2], offsets % pack] = values
 
 
 class CacheView(NamedTuple):

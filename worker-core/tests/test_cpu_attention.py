@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from cpu_variants import ISAS, forced_kernels, layout_of, set_threads, write_slot
+from cpu_variants import ISAS, forced_kernels, layout_of, set_threads, write_slots
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -81,12 +81,12 @@ def fill_caches(kernels: CpuKernels, requests: Sequence[Request]) -> Caches:
     free = torch.randperm(size.num_blocks).tolist()
     for request, count in zip(requests, counts, strict=True):
         request.blocks = [free.pop() for _ in range(count)]
-        for p in range(request.context):
-            block, offset = request.blocks[p // shape.block_size], p % shape.block_size
-            key, value = request.stored_key[p], request.stored_value[p]
-            write_slot(ours, block * shape.block_size + offset, key, value, shape.dtype)
-            reference.keys[:, block, offset] = key
-            reference.values[:, block, offset] = value
+        places = torch.arange(request.context)
+        blocks, offsets = torch.tensor(request.blocks)[places // shape.block_size], places % shape.block_size
+        slots = blocks * shape.block_size + offsets
+        write_slots(ours, slots, request.stored_key, request.stored_value, shape.dtype)
+        reference.keys[:, blocks, offsets] = request.stored_key.transpose(0, 1)
+        reference.values[:, blocks, offsets] = request.stored_value.transpose(0, 1)
     return Caches(ours, reference)
 
 

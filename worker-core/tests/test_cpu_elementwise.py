@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from cpu_variants import ISAS, forced_kernels, layout_of, set_threads, write_slot
+from cpu_variants import ISAS, forced_kernels, layout_of, set_threads, write_slots
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
@@ -145,9 +145,11 @@ def test_rotation_and_cache_write(
     rotated = kernels.rope_and_cache(query, key, value, cos_sin, positions, slots, cache, norm)
 
     expected = REFERENCE.rope_and_cache(query, key, value, cos_sin, positions, slots, plain, norm)
-    for slot in slots.tolist():
-        block, offset = divmod(slot, block_size)
-        write_slot(expected_cache, slot, plain.keys[:, block, offset], plain.values[:, block, offset], dtype)
+    written = (
+        stored[:, slots // block_size, slots % block_size].transpose(0, 1)
+        for stored in (plain.keys, plain.values)
+    )
+    write_slots(expected_cache, slots, *written, dtype)
     assert torch.equal(cache.values, expected_cache.values)
     if norm is None:
         assert torch.equal(rotated, expected)
