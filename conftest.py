@@ -15,6 +15,9 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("sluice")
 
+# Every engine that a test starts would take all cores, which other tests need. Tests of threads say how many.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 # Each test says how wide its terminal is. A console that is made with a width in the environment keeps it,
 # and pytest-xdist's workers have one: its main process loads readline, which writes it there.
 for name in ("COLUMNS", "LINES"):
