@@ -56,10 +56,12 @@ RUN apt-get update \
     && install -d -m 1777 /rootfs/tmp \
     && install -d -m 700 -o 10001 -g 10001 /rootfs/var/lib/sluice /rootfs/var/lib/sluice-key
 COPY --from=build /opt/sluice /rootfs/opt/sluice
-# Everything that Python links to is there, and it starts; a missing library ends the build here.
-# Byte code is for what may be loaded: the container cannot write it.
-RUN chroot /rootfs /opt/sluice/bin/python -m compileall -q -x '/(pygments|mssql|mysql|oracle|testing)/' /opt/sluice/lib \
-    && chroot /rootfs /opt/sluice/bin/sluice config check
+# Everything that Python links to is there, and it starts; a missing library ends the build here. Byte code of what is
+# loaded is kept on the way: the container cannot write it.
+COPY ops/docker/byte_code.py /rootfs/tmp/
+RUN PYTHONDONTWRITEBYTECODE= chroot /rootfs /opt/sluice/bin/python /tmp/byte_code.py \
+    && PYTHONDONTWRITEBYTECODE= chroot /rootfs /opt/sluice/bin/sluice config check \
+    && rm /rootfs/tmp/byte_code.py
 
 FROM scratch
 COPY --from=root /rootfs /
