@@ -16,6 +16,7 @@ from typing import ClassVar
 from sluice_engines.adapter import ClientRequest, LoadPage, Quirk, VersionPage
 from sluice_engines.base_url import join_base_url
 from sluice_engines.http_headers import upstream_headers
+from sluice_engines.load_report import ASKED, LoadReport
 from sluice_engines.load_signals import Signal, SignalTable
 from sluice_engines.options import refuse_options
 from sluice_engines.transport import Transport, UpstreamRequest
@@ -43,6 +44,8 @@ class OpenAICompatibleAdapter:
     """What to do when there is no page at `metrics_path`; see `LoadPage`."""
     signals: ClassVar[tuple[Signal, ...]] = ()
     """What is read from the page at `metrics_path`."""
+    load_report: LoadReport | None = None
+    """What its answers tell of its load when they are asked to; see `load_report.py`."""
     version: VersionPage | None = None
     quirks: tuple[Quirk, ...] = ()
 
@@ -61,10 +64,11 @@ class OpenAICompatibleAdapter:
     def prepare(self, request: ClientRequest, base_url: str, api_key: str | None) -> UpstreamRequest:
         """The client's own bytes, with the engine's credential."""
         origin, path = join_base_url(base_url, request.path)
+        headers = upstream_headers(request.headers, api_key)
         return UpstreamRequest(
             base_url=origin,
             path=path,
-            headers=upstream_headers(request.headers, api_key),
+            headers=headers if self.load_report is None else headers + ASKED,
             body=request.body,
         )
 

@@ -10,11 +10,34 @@ generates nothing: such a backend says so with `endpoints`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import msgspec
+
 from sluice_engines.adapter import Quirk, VersionPage
+from sluice_engines.load_report import LoadReport
 from sluice_engines.load_signals import Signal, counter, gauge, histogram, ratio
 from sluice_engines.openai_compatible import OpenAICompatibleAdapter
+from sluice_engines.options import convert_options
 from sluice_engines.start_command import StartCommand
 from sluice_router.types import Capabilities
+
+REPORT = LoadReport(
+    (
+        ratio("kv_used_ratio", "named_metrics.kv_cache_usage_perc"),
+        gauge("waiting", "named_metrics.num_requests_waiting"),
+    )
+)
+"""What its answers to chat and completions tell of its load where they are not streamed, by
+vllm/entrypoints/serve/utils/orca_metrics.py of 0.32."""
+
+
+class VllmOptions(msgspec.Struct, frozen=True, kw_only=True):
+    """Options of the adapter."""
+
+    load_report: bool = False
+    """Have answers tell the load."""
 
 
 class VllmAdapter(OpenAICompatibleAdapter):
@@ -97,3 +120,9 @@ class VllmAdapter(OpenAICompatibleAdapter):
             source="vllm-project/vllm PR 37938, issue 43244",
         ),
     )
+
+    def __init__(self, options: Mapping[str, object] = MappingProxyType({})) -> None:
+        """`options` are the fields of `VllmOptions`; raises `ValueError` on a wrong one."""
+        chosen = convert_options(self.name, options, VllmOptions)
+        super().__init__()
+        self.load_report = REPORT if chosen.load_report else None

@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sluice_engines.adapter import ClientRequest
+from sluice_engines.http_headers import first_value
+from sluice_engines.load_report import HEADER as LOAD_HEADER
 from sluice_engines.transport import Deadlines, UpstreamError, UpstreamRequest, UpstreamResponse
 from sluice_gateway import multipart, rewrite, upstream_failure
 from sluice_gateway.dialects.opened import Opened
@@ -64,7 +66,11 @@ class Prepared:
 class Attempts:
     """Has engines answer. One for the whole gateway."""
 
-    def __init__(self, timeouts: Timeouts, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, timeouts: Timeouts, clock: Callable[[], float], hear_load: Callable[[str, bytes], None]
+    ) -> None:
+        """`hear_load` gets an endpoint and what its answer says of its load; see `told_load.py`."""
+        self._hear_load = hear_load
         self._timeouts = timeouts
         self._clock = clock
         self._stream_deadlines = _deadlines(timeouts, timeouts.first_token_s)
@@ -104,6 +110,10 @@ class Attempts:
             response = await engine.transport.send(prepared.request, deadlines)
         finally:
             job.exchange.upstream_s += self._clock() - sent_s
+        if engine.load_report is not None:
+            told = first_value(response.headers, LOAD_HEADER)
+            if told is not None:
+                self._hear_load(engine.endpoint.id, told)
         # Not in a `finally`: what compiled modules may not do is in `compiled/modules.py`.
         found: Problem | BaseException | None
         try:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import msgspec
 
 from sluice_engines.adapter import EngineAdapter
+from sluice_engines.load_report import LoadReport, load_report
 from sluice_engines.registry import AdapterError, create_adapter, load_adapters
 from sluice_engines.transport import Transport
 from sluice_gateway.config import ConfigError
@@ -38,6 +39,8 @@ class Engine:
     """It lives inside the gateway: nothing to probe."""
     api_key: str | None
     """The engine's own credential. Never logged."""
+    load_report: LoadReport | None = None
+    """What it tells of its load with its answers."""
 
 
 class Transports:
@@ -102,6 +105,7 @@ def _replicas(
             transport=local or adapter.over(transports.get(backend)),
             in_process=local is not None,
             api_key=environment.get(backend.api_key_env) if backend.api_key_env else None,
+            load_report=load_report(adapter),
         )
         for index, url in enumerate(urls)
     ]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import msgspec
 
@@ -20,9 +21,13 @@ from sluice_engines.load_reader import LoadReader, LoadReading
 from sluice_engines.probe import Reading, probe
 from sluice_gateway.engines import Engine
 from sluice_gateway.settings import Health
+from sluice_gateway.told_load import ToldLoad
 from sluice_router.router import Router
+from sluice_router.types import EngineLoad
 
 _STARTING = "has not answered yet"
+_PAGES_KNOWN_FOR = 3
+"""Intervals after which what an engine's pages said is old."""
 _log = logging.getLogger("sluice")
 
 
@@ -53,7 +58,10 @@ class HealthMonitor:
     ) -> None:
         self._router = router
         self._clock = clock
-        self._probed = {e.endpoint.id: _Probed(e, settings, clock) for e in engines}
+        self._probed = {
+            e.endpoint.id: _Probed(e, settings, clock, partial(self._record_load, e.endpoint.id))
+            for e in engines
+        }
         self._tasks: list[asyncio.Task[None]] = []
         self._became_ready = asyncio.Event()
         for endpoint_id in self._probed:
@@ -101,6 +109,9 @@ class HealthMonitor:
 
     async def aclose(self) -> None:
         """Stop probing. Idempotent."""
+        for probed in self._probed.values():
+            if probed.told is not None:
+                probed.told.forget()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -142,6 +153,12 @@ class HealthMonitor:
         if probed is not None:
             probed.wake.set()
 
+    def hear_load(self, endpoint_id: str, value: bytes) -> None:
+        """An answer of the engine came with a report on its load. Called for every such answer."""
+        probed = self._probed.get(endpoint_id)
+        if probed is not None and probed.told is not None:
+            probed.told.tell(value)
+
     async def _watch(self, probed: _Probed) -> None:
         while True:
             probed.wake.clear()
@@ -170,9 +187,14 @@ class HealthMonitor:
         probed.load_problem = reading.problem
         if reading.load is None:
             return
-        self._router.record_load(endpoint.id, reading.load, self._clock())
+        if probed.told is not None:
+            probed.told.note_pages(reading.load)
+        self._record_load(endpoint.id, reading.load)
         if reading.load.quant is not None and probed.engine.backend.quant is None:
             self._router.set_quant(endpoint.id, reading.load.quant, self._clock())
+
+    def _record_load(self, endpoint_id: str, load: EngineLoad) -> None:
+        self._router.record_load(endpoint_id, load, self._clock())
 
     def _apply(self, probed: _Probed, reading: Reading) -> None:
         endpoint = probed.engine.endpoint
@@ -205,7 +227,13 @@ class HealthMonitor:
 class _Probed:
     """One engine under observation."""
 
-    def __init__(self, engine: Engine, settings: Health, clock: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        settings: Health,
+        clock: Callable[[], float],
+        record: Callable[[EngineLoad], None],
+    ) -> None:
         self.engine = engine
         self.interval_s = settings.interval_s
         self.load_interval_s = settings.load_interval_s
@@ -217,6 +245,9 @@ class _Probed:
             timeout_s=settings.timeout_s,
             clock=clock,
         )
+        known_for_s = _PAGES_KNOWN_FOR * settings.load_interval_s
+        report = engine.load_report
+        self.told = None if report is None else ToldLoad(report, record, known_for_s, clock)
         self.load_problem: str | None = None
         self.version: str | None = None
         self.healthy = False

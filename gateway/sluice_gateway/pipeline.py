@@ -104,7 +104,7 @@ class Pipeline:
         self._server = server
         self._timeouts = timeouts
         self._clock = clock
-        self._attempts = Attempts(timeouts, clock)
+        self._attempts = Attempts(timeouts, clock, stages.health.hear_load)
         self._draining = False
         self._running: set[Interruption] = set()
         self._idle = asyncio.Event()
