@@ -42,6 +42,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
     running = running_fleet(tmp_path_factory.mktemp("fleet"))
     try:
         running.wait_until_ready()
+        _describe(running)
         yield running
     finally:
         survivors = interrupt(running.gateway)
@@ -95,8 +96,7 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
     REPORT.outcome(report)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _described(fleet: Fleet) -> None:
+def _describe(fleet: Fleet) -> None:
     for name in fleet.engines:
         view = fleet.view(name)
         origin = "a list" if _listed() else installed.origin(name)
