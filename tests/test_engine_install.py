@@ -25,6 +25,8 @@ class Model:
 class CommonParams:
     def __init__(self):
         self.model, self.cpuparams, self.cpuparams_batch = Model(), Threads(), Threads()
+def llama_flash_attn_type(number):
+    return number
 class Server:
     def __init__(self, chosen):
         self.listening_address = f"http://{chosen.hostnames[0]}:{chosen.port}"

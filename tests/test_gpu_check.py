@@ -97,7 +97,10 @@ def pages(check: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     """A folder of fixtures in which the script may write."""
     readme = tmp_path / "README.md"
     readme.write_text("| folder | engine | how |\n|---|---|---|\n| `trt` | old | documented |\n\nEnd.\n")
+    (tmp_path / "payloads").mkdir()
+    (tmp_path / "payloads" / "README.md").write_text(readme.read_text())
     monkeypatch.setattr(check, "PAGES", tmp_path)
+    monkeypatch.setattr(check, "PAYLOADS", tmp_path / "payloads")
     monkeypatch.setattr(check, "record_payloads", lambda url, model, folder: None)
     return readme
 
@@ -124,6 +127,7 @@ def test_each_profile_is_brought_up_known_recorded_tried_and_taken_down(
     )
     assert "| old |" not in pages.read_text()
     assert pages.read_text().endswith("\nEnd.\n")
+    assert (pages.parent / "payloads" / "README.md").read_text() == pages.read_text()
 
 
 def test_a_new_folder_gets_a_row_below_the_others(check: ModuleType, pages: Path) -> None:

@@ -22,6 +22,13 @@ def parser() -> argparse.ArgumentParser:
     found.add_argument("-c", "--ctx-size", type=int, default=0)
     found.add_argument("-np", "--parallel", type=int, default=1)
     found.add_argument("-t", "--threads", type=int)
+    found.add_argument("-tb", "--threads-batch", type=int)
+    found.add_argument("-b", "--batch-size", type=int, default=2048)
+    found.add_argument("-ub", "--ubatch-size", type=int, default=512)
+    found.add_argument("-fa", "--flash-attn", choices=("on", "off", "auto"), default="auto")
+    found.add_argument("--kv-unified", action="store_true")
+    found.add_argument("--no-cache-prompt", action="store_true")
+    found.add_argument("--cache-ram", type=int, default=8192)
     found.add_argument("--metrics", action="store_true")
     found.add_argument("--slots", action="store_true")
     found.add_argument("--jinja", action="store_true")
@@ -41,11 +48,17 @@ def parameters(options: argparse.Namespace) -> Any:
     chosen.endpoint_metrics = options.metrics
     chosen.endpoint_slots = options.slots
     chosen.use_jinja = True
+    chosen.n_batch, chosen.n_ubatch = options.batch_size, options.ubatch_size
+    chosen.kv_unified = options.kv_unified
+    chosen.cache_prompt = not options.no_cache_prompt
+    chosen.cache_ram_mib = options.cache_ram
+    if options.flash_attn != "auto":
+        chosen.flash_attn_type = xllamacpp.llama_flash_attn_type(int(options.flash_attn == "on"))
     if options.alias:
         chosen.model_alias = {options.alias}
     if options.threads:
         chosen.cpuparams.n_threads = options.threads
-        chosen.cpuparams_batch.n_threads = options.threads
+        chosen.cpuparams_batch.n_threads = options.threads_batch or options.threads
     return chosen
 
 

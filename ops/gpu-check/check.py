@@ -78,7 +78,10 @@ ASKED: Mapping[str, tuple[str, dict[str, Any]]] = {
         "/v1/chat/completions",
         {"max_tokens": 4, "temperature": 0, "logprobs": True, "top_logprobs": 2},
     ),
-    "chat-too-long.json": ("/v1/chat/completions", {"max_tokens": 10_000_000}),
+    "chat-too-long.json": (
+        "/v1/chat/completions",
+        {"max_tokens": 1, "messages": [{"role": "user", "content": "word " * 200_000}]},
+    ),
 }
 """What is asked of every engine, by the name of the file that its answer goes to."""
 
@@ -166,7 +169,9 @@ def _check(profile: Profile, folder: Path, run: Run, environment: Mapping[str, s
         models[engine.service] = (found["models"][0], found)
     run(record(profile, environment), {})
     _, identity = models[profile.service]
-    describe_pages(PAGES / "README.md", profile, f"{identity['title']} {identity['version'] or ''}".strip())
+    for fixtures in (PAGES, PAYLOADS):
+        about = f"{identity['title']} {identity['version'] or ''}".strip()
+        describe(fixtures / "README.md", profile, about)
     record_payloads(profile.url(environment), identity["models"][0], PAYLOADS / profile.pages)
     listed = folder / f"{profile.name}.json"
     entries = [entry(e, models[e.service][0], environment) for e in (WORKER, profile)]
@@ -241,7 +246,7 @@ def entry(profile: Profile, model: str, environment: Mapping[str, str]) -> dict[
     }
 
 
-def describe_pages(readme: Path, profile: Profile, engine: str) -> None:
+def describe(readme: Path, profile: Profile, engine: str) -> None:
     """Say in the fixtures' table that this folder is recorded, and from what."""
     row = f"| `{profile.pages}` | {engine}, profile `{profile.name}` of `docker-compose.yml` | recorded |"
     lines = readme.read_text(encoding="utf-8").splitlines()
@@ -255,8 +260,9 @@ def describe_pages(readme: Path, profile: Profile, engine: str) -> None:
 
 
 def record_payloads(url: str, model: str, folder: Path) -> None:
-    """Ask what `ASKED` lists, and keep the answers as they come."""
+    """Ask what `ASKED` lists, and keep the answers as they come, with `statuses.json` beside them."""
     folder.mkdir(parents=True, exist_ok=True)
+    statuses = {}
     question = [{"role": "user", "content": "What is the capital of France?"}]
     for name, (path, fields) in ASKED.items():
         body = json.dumps({"model": model, "messages": question, **fields}).encode()
@@ -264,10 +270,13 @@ def record_payloads(url: str, model: str, folder: Path) -> None:
         try:
             with urllib.request.urlopen(request, timeout=300) as answer:
                 (folder / name).write_bytes(answer.read())
+                statuses[name] = answer.status
         except urllib.error.HTTPError as error:
             (folder / name).write_bytes(error.read())
+            statuses[name] = error.code
         except OSError as error:
             raise Failed(f"{url}{path} did not answer: {error}") from error
+    (folder / "statuses.json").write_text(json.dumps(statuses, indent=1) + "\n", encoding="utf-8")
 
 
 def run(command: Sequence[str], variables: Mapping[str, str]) -> str:

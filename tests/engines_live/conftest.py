@@ -65,12 +65,21 @@ def _present(request: pytest.FixtureRequest) -> None:
     if "engine" in request.fixturenames:
         needed.add(request.getfixturevalue("engine"))
     for name in sorted(needed - set(_listed())):
-        reason = f"{name} is not listed" if _listed() else installed.missing(name)
-        if reason is not None:
-            (pytest.fail if _is_required(name) else pytest.skip)(reason)
+        _complain(name, f"{name} is not listed" if _listed() else installed.missing(name))
+    started = request.node.get_closest_marker("starts_engines")
+    for name in started.args if started else ():
+        _complain(name, installed.missing(name))
+
+
+def _complain(name: str, missing: str | None) -> None:
+    if missing is not None:
+        (pytest.fail if _is_required(name) else pytest.skip)(missing)
 
 
 def _is_required(name: str) -> bool:
+    """Where engines are listed, they are what there is: nobody misses others."""
+    if _listed():
+        return False
     wanted = os.environ.get("SLUICE_REQUIRE_ENGINES", "").replace(" ", ",").split(",")
     return "1" in wanted or name in wanted
 

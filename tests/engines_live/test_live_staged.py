@@ -23,10 +23,11 @@ STAGER = str(Path(sys.executable).parent / "sluice-worker")
 QUESTION = {"messages": [{"role": "user", "content": "What is the capital of France?"}], "temperature": 0}
 
 
+pytestmark = pytest.mark.starts_engines("llamacpp")
+
+
 @pytest.fixture
 def project() -> Project:
-    if installed.llama_server() is None:
-        pytest.skip(str(installed.missing("llamacpp")))
     return load(ROOT / "docker-compose.yml", {})
 
 

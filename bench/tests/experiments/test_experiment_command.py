@@ -11,13 +11,10 @@ from typer.testing import CliRunner, Result
 from sluice_bench.cli import app
 from sluice_bench.experiments import requirement
 from sluice_bench.experiments.results_folder import run_files
-from sluice_bench.llama_cpp import PACKAGE, VERSION
-from sluice_bench.peer_packages import DEFAULT_FOLDER
 from sluice_bench.recording.run_file import read_run
 from sluice_bench.recording.verification import complaints
 
 BUNDLED = Path(__file__).parents[3] / "worker-core/models/sluice-tiny"
-LLAMA_CPP = DEFAULT_FOLDER / f"{PACKAGE}-{VERSION}" / "installed"
 runner = CliRunner(env={"COLUMNS": "300"})
 pytestmark = pytest.mark.usefixtures("few_probes")
 
@@ -80,17 +77,6 @@ def test_the_gateway_and_the_worker_itself_are_asked_the_same(tmp_path: Path) ->
     assert direct.meta.workload_sha256 == gateway.meta.workload_sha256
     assert {record.backend for record in direct.requests} == {""}
     assert {record.backend for record in gateway.requests} == {"worker"}
-
-
-@pytest.mark.skipif(not LLAMA_CPP.exists(), reason="llama.cpp's server is not built here")
-def test_engines_are_chosen_by_header_and_make_the_same_tokens(tmp_path: Path) -> None:
-    result = experiment(tmp_path, "backends", "--models-dir", str(tmp_path), "--output", str(tmp_path))
-
-    assert result.exit_code == 0, result.output
-    raw = json.loads((tmp_path / "backends.json").read_text())
-    assert raw["variants"] == ["worker", "llama-cpp"]
-    assert [left["variant"] for left in raw["left_out"]] == ["vllm"]
-    assert [(row["misrouted"], row["output_tokens"]) for row in raw["rows"]] == [(0, 8)] * 2 + [(0, 32)] * 2
 
 
 @pytest.mark.parametrize(
