@@ -18,6 +18,7 @@ from sluice_engines.load_report import LoadReport
 from sluice_router.types import EngineLoad
 
 READ_AFTER_S = 0.02
+_NOTHING = EngineLoad()
 
 
 class ToldLoad:
@@ -46,7 +47,7 @@ class ToldLoad:
         self._record = record
         self._known_for_s = known_for_s
         self._clock = clock
-        self._from_pages = EngineLoad()
+        self._from_pages = _NOTHING
         self._until_s = 0.0
         self._newest = b""
         self._timer: asyncio.TimerHandle | None = None
@@ -74,10 +75,8 @@ class ToldLoad:
             told = self._report.read(self._newest)
         except ValueError:
             return  # the pages still tell, and what is wrong with the engine's header is not the client's
-        known = self._from_pages if self._clock() < self._until_s else EngineLoad()
-        load = over(known, told)
-        if load != known:
-            self._record(load)
+        if told != _NOTHING:
+            self._record(over(self._from_pages if self._clock() < self._until_s else _NOTHING, told))
 
 
 def over(known: EngineLoad, told: EngineLoad) -> EngineLoad:

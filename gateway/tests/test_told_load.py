@@ -60,6 +60,15 @@ async def test_a_report_goes_over_what_the_pages_said_until_they_are_old() -> No
     ]
 
 
+async def test_the_same_again_is_news_too() -> None:
+    heard = Heard()
+    heard.told.note_pages(EngineLoad(kv_used_ratio=0.5))
+
+    await heard.tell(kv(0.5))
+
+    assert heard.loads == [EngineLoad(kv_used_ratio=0.5)]
+
+
 async def test_pages_are_newer_than_a_report_that_was_not_read_yet() -> None:
     heard = Heard()
     heard.told.tell(kv(0.5))

@@ -23,6 +23,13 @@ CONTEXT = 1024
 VLLM_QUEUE = 6
 """Requests, waiting ones included, that vLLM takes before it answers 503."""
 
+_VLLM_VARIABLES = {
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+    "VLLM_CPU_KVCACHE_SPACE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HF_HUB_OFFLINE": "1",
+}
+
 
 def missing(engine: str) -> str | None:
     """Why an engine cannot be started here; `None` when it can."""
@@ -100,16 +107,19 @@ def _llamacpp(folder: Path) -> dict[str, Any]:
     return {"args": [*arguments, "--threads", "1"]}
 
 
+def vllm_environment(folder: Path) -> dict[str, str]:
+    """Variables with which the program `vllm` is found, and works. The build for CPUs is a distribution of
+    another name, and its program asks for the usual one: `folder` says that it is there."""
+    named = folder / "names" / f"vllm-{VLLM_CPU.version}.dist-info"
+    named.mkdir(parents=True)
+    (named / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VLLM_CPU.version}\n")
+    path = os.pathsep.join([os.environ.get("PATH", ""), str(_home(VLLM_CPU) / "bin")])
+    return _VLLM_VARIABLES | {"PATH": path, "PYTHONPATH": str(named.parent)}
+
+
 def _vllm(folder: Path) -> dict[str, Any]:
     """The build for CPUs has no program of its own that works, so it is started as a module."""
-    variables = {
-        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
-        "VLLM_CPU_KVCACHE_SPACE": "1",
-        "VLLM_NO_USAGE_STATS": "1",
-        "HF_HUB_OFFLINE": "1",
-        "PYTHONPATH": "",
-    }
-    settings = [f"{name}={value}" for name, value in variables.items()]
+    settings = [f"{name}={value}" for name, value in {**_VLLM_VARIABLES, "PYTHONPATH": ""}.items()]
     command = ["env", *settings, vllm_python(), "-m", "vllm.entrypoints.openai.api_server"]
     arguments = ["--model", str(MODEL_FOLDER), "--served-model-name", MODEL, "--max-model-len", str(CONTEXT)]
     arguments += ["--enforce-eager", "--dtype", "float32", "--max-num-seqs", "4"]
