@@ -1,4 +1,4 @@
-"""vLLM as a managed engine by the adapter's default command, `vllm serve`: the configuration says the model."""
+"""vLLM managed by its adapter's own command, `vllm serve`: the configuration says only the model."""
 
 from __future__ import annotations
 
