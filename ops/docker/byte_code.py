@@ -24,6 +24,7 @@ LATER = (
     "aiosqlite",
     "asyncpg",
     "concurrent.futures.thread",
+    "greenlet",
     "sqlalchemy.dialects.postgresql.asyncpg",
     "sqlalchemy.dialects.sqlite.aiosqlite",
     "uvicorn.lifespan.on",
