@@ -59,8 +59,8 @@ COPY --from=build /opt/sluice /rootfs/opt/sluice
 # Everything that Python links to is there, and it starts; a missing library ends the build here. Byte code of what is
 # loaded is kept on the way: the container cannot write it.
 COPY ops/docker/byte_code.py /rootfs/tmp/
-RUN PYTHONDONTWRITEBYTECODE= chroot /rootfs /opt/sluice/bin/python /tmp/byte_code.py \
-    && PYTHONDONTWRITEBYTECODE= chroot /rootfs /opt/sluice/bin/sluice config check \
+RUN PYTHONDONTWRITEBYTECODE='' chroot /rootfs /opt/sluice/bin/python /tmp/byte_code.py \
+    && PYTHONDONTWRITEBYTECODE='' chroot /rootfs /opt/sluice/bin/sluice config check \
     && rm /rootfs/tmp/byte_code.py
 
 FROM scratch
