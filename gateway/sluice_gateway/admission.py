@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from sluice_router.router import Router
+from sluice_router.router import RECHECK_S, Router
 from sluice_router.ticket import Ticket
 from sluice_router.types import FailureClass, RequestFacts, Usage
 
@@ -77,7 +77,11 @@ class Admission:
         now = self._clock()
         next_s = self._router.expire(now)
         loop = asyncio.get_running_loop()
-        self._timer = None if next_s is None else loop.call_later(max(0.0, next_s - now), self._expire)
+        if next_s is None:
+            self._timer = None
+        else:
+            wait_s = min(RECHECK_S, max(0.0, next_s - now))
+            self._timer = loop.call_later(wait_s, self._expire)
 
     def close(self) -> None:
         """Stop the timer."""

@@ -205,17 +205,17 @@ class Dispatcher:
         ticket = self.room.first_for(replica.endpoint.id)
         if ticket is None:
             return None
-        if not replica.takes(ticket.cost, now):
-            self._held.add(replica.endpoint.id)
-            return None
-        self.room.leave(ticket, now)
         step = self._placer.step(ticket)
-        if self.shedding.overdue(ticket, replica, now):
-            self.close(ticket, self.shedding.missed(ticket, step, now))
-        elif step is None or not self._place(ticket, step, now):
-            raise AssertionError("the endpoint takes whose turn it is")
-        self._decided.append(ticket)
-        return ticket.lane
+        if step is not None and replica.takes(ticket.cost, now):
+            if self.shedding.overdue(ticket, replica, now):
+                self._refuse_waiting(ticket, now, self.shedding.missed(ticket, step, now))
+                return ticket.lane
+            if self._place(ticket, step, now):
+                self.room.leave(ticket, now)
+                self._decided.append(ticket)
+                return ticket.lane
+        self._held.add(replica.endpoint.id)
+        return None
 
     def _refuse_waiting(self, ticket: Ticket, now: float, reject: Reject) -> None:
         self.room.leave(ticket, now)

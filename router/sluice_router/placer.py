@@ -49,6 +49,8 @@ class Placer:
         """Place the ticket; False when no endpoint of the step takes it, those in `claimed` left out."""
         members = step.members
         if claimed:
+            if step.lane <= claimed:
+                return False
             members = tuple(r for r in members if r.endpoint.id not in claimed)
         picked = placement.choose(members, ticket.facts, ticket.cost, now, self._load_ttl_s)
         if picked is None:

@@ -31,6 +31,7 @@ class Replica:
         "_load",
         "_load_at",
         "_policy",
+        "_served",
         "_work_s",
         "_worked",
         "avoid_until",
@@ -75,6 +76,7 @@ class Replica:
         self.used = [0, 0, 0]
         """Sums of prompt, completion and cached tokens."""
         self._policy = policy
+        self._served = 0
         self._worked = 0.0
         self._work_s = 0.0
         self._load: EngineLoad | None = None
@@ -148,7 +150,7 @@ class Replica:
     @property
     def measured(self) -> bool:
         """Whether enough requests have ended here for `drain_work_per_s` to be refused by."""
-        return self.settled >= MEASURED
+        return self._served >= MEASURED
 
     @property
     def drain_work_per_s(self) -> float:
@@ -169,6 +171,7 @@ class Replica:
         self._load, self._load_at = load, now
         if self.ledger.record(load, now):
             self.latency.reset()
+            self._served, self._worked, self._work_s = 0, 0.0, 0.0
 
     def reported_waiting(self, now: float, ttl_s: float) -> int:
         """Requests the engine said are waiting inside it; 0 when unknown or older than `ttl_s`."""
@@ -208,11 +211,12 @@ class Replica:
         service_s = now - lease.placed_at
         if self.mean_service_s is None:
             self.mean_service_s = service_s
-            self._worked, self._work_s = float(lease.work), lease.work * service_s
         else:
             self.mean_service_s += SERVICE_TIME_WEIGHT * (service_s - self.mean_service_s)
-            self._worked += SERVICE_TIME_WEIGHT * (lease.work - self._worked)
-            self._work_s += SERVICE_TIME_WEIGHT * (lease.work * service_s - self._work_s)
+        weight = SERVICE_TIME_WEIGHT if self._served else 1.0
+        self._worked += weight * (lease.work - self._worked)
+        self._work_s += weight * (lease.work * service_s - self._work_s)
+        self._served += 1
         if usage is None:
             return
         used = self.used

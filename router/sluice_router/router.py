@@ -202,7 +202,8 @@ class Router:
         breakers that were open long enough let a probe pass.
 
         Returns the time, on the caller's clock, at which to call again; `None` when nothing waits. Only a
-        reported failure can move that time earlier: ask again after one, and after a wait has begun.
+        reported failure, or the first measurements, can move that time earlier: ask again after one, after a
+        wait has begun, and at least every `RECHECK_S`.
         """
         self._tick(now)
         self._dispatcher.refuse_late(now)
@@ -271,6 +272,7 @@ class Router:
         """
         replica = self._replicas[endpoint_id]
         replica.record_load(load, now)
+        self._now = now
         self._informed = True
         self._dispatcher.fill(replica, now)
         self._dispatcher.announce()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from sluice_router.admission_policy import AdmissionPolicy, slack
@@ -120,7 +122,7 @@ def test_nothing_is_refused_while_one_of_the_engines_is_not_known():
     r = learned("a", size=1)
     known = r._replicas["a"]
     r = router("a", "b", size=1)
-    r._replicas["a"].latency, r._replicas["a"].settled = known.latency, known.settled
+    r._replicas["a"].latency, r._replicas["a"]._served = known.latency, known._served
     for _ in range(2):
         r.admit(facts(), 0.0, nothing)
 
@@ -226,8 +228,7 @@ def test_a_lesser_target_serves_who_would_wait_too_long_for_the_better_one():
         queue_timeout_s=300.0,
     )
     known = r._replicas["a"]
-    both._replicas["a"].latency, both._replicas["a"].settled = known.latency, known.settled
-    both._replicas["a"].mean_service_s = known.mean_service_s
+    both._replicas["a"].latency, both._replicas["a"]._served = known.latency, known._served
     both._replicas["a"]._worked, both._replicas["a"]._work_s = known._worked, known._work_s
     asked = facts(backend="b", prefer=True, priority="interactive")
     assert both.admit(asked, 0.0, nothing).endpoint.id == "a"
@@ -482,3 +483,62 @@ def test_an_engines_refusal_for_a_full_queue_is_not_its_fault():
 
     assert [s.failures for s in r.snapshot().replicas] == [0, 0]
     assert all(s.in_flight == 0 for s in r.snapshot().replicas)
+
+
+def test_five_thousand_leases_over_a_long_random_day_leave_nothing_behind():
+    rng = random.Random(11)
+    r = router("a", "b", "c", size=2000, queue_timeout_s=20.0, max_queue=500)
+    r.record_load("a", EngineLoad(kv_capacity_tokens=4_000_000, kv_used_ratio=0.1, max_running=1900), 0.0)
+    open_tickets: list = []
+    now, most = 0.0, 0
+    for number in range(30_000):
+        now += rng.expovariate(200.0)
+        draw = rng.random()
+        if draw < 0.55 or not open_tickets:
+            size, kind = rng.randint(1, 3000), rng.choice(["interactive", "default", "bulk"])
+            asked = facts(
+                prompt_tokens_estimate=size, priority=kind, stream=rng.random() < 0.7, body_bytes=size
+            )
+            open_tickets.append(r.admit(asked, now, nothing))
+        else:
+            ticket = rng.choice(open_tickets)
+            end_or_touch(rng, r, ticket, now)
+        if number % 500 == 0:
+            r.expire(now)
+            open_tickets = [t for t in open_tickets if not t.closed]
+            running = [t for t in open_tickets if t.endpoint is not None]
+            most = max(most, len(running))
+            for snapshot in r.snapshot().replicas:
+                leases = [t.lease for t in running if t.endpoint.id == snapshot.endpoint.id]
+                assert snapshot.work.leases == snapshot.in_flight == len(leases)
+                assert snapshot.work.work == sum(lease.work for lease in leases)
+    assert most > 5000
+    assert min(s.settled for s in r.snapshot().replicas) > 500
+    for ticket in open_tickets:
+        ticket.settle(now, None, FailureClass.CLIENT_GONE)
+
+    after = r.snapshot()
+    assert [(s.in_flight, s.work.leases, s.work.work, s.work.new_tokens_queued) for s in after.replicas] == [
+        (0,) * 4
+    ] * 3
+    assert (after.waiting, after.waiting_tokens, after.waiting_work, r._room._bytes) == (0, 0, 0, 0)
+    assert after.admitted == sum(after.outcomes.values())
+
+
+def end_or_touch(rng: random.Random, r: Router, ticket, now: float) -> None:
+    """Something happens to a request."""
+    draw = rng.random()
+    if draw < 0.4:
+        ticket.first_token(now)
+    elif draw < 0.8:
+        failure = rng.choice([*[None] * 150, *FailureClass])
+        ticket.settle(
+            now, Usage(prompt_tokens=rng.randint(1, 3000), completion_tokens=rng.randint(0, 40)), failure
+        )
+    elif draw < 0.9:
+        ticket.cancel(now)
+    elif draw < 0.93:
+        ticket.retry(now, rng.choice([FailureClass.OVERLOADED, FailureClass.CALLER]), nothing)
+    else:
+        used = rng.random()
+        r.record_load(rng.choice("abc"), EngineLoad(kv_capacity_tokens=4_000_000, kv_used_ratio=used), now)
