@@ -7,6 +7,7 @@ import random
 import pytest
 
 from sluice_router.admission_policy import AdmissionPolicy, slack
+from sluice_router.failure import Failover
 from sluice_router.latency_model import MEASURED
 from sluice_router.router import Router
 from sluice_router.types import Endpoint, EngineLoad, FailureClass, Outcome, Reject, RequestFacts, Usage
@@ -392,6 +393,36 @@ def test_a_metrics_outage_holds_nobody_for_ever():
     assert now == pytest.approx(10.0, abs=1.1), "when the reading had grown old"
 
 
+def test_when_the_large_one_goes_elsewhere_the_small_ones_behind_it_are_served_at_once():
+    r = router("a", "z")
+    for name in "az":
+        r.record_load(name, EngineLoad(kv_capacity_tokens=10_000, kv_used_ratio=0.0), 0.0)
+    running = [r.admit(facts(), 0.0, nothing) for _ in range(10)]
+    r.set_models("a", ["m", "only-on-a"], 0.0)
+    r.set_models("z", ["m"], 0.0)
+    large = r.admit(facts(prompt_tokens_estimate=8500), 0.0, nothing)
+    small = r.admit(facts(prompt_tokens_estimate=10, model="only-on-a"), 0.0, nothing)
+    assert (large.decision, small.decision) == (None, None)
+
+    for ticket in running:
+        if ticket.endpoint.id == "z":
+            ticket.settle(1.0, None)
+
+    assert large.endpoint is not None and large.endpoint.id == "z"
+    assert small.endpoint is not None and small.endpoint.id == "a"
+
+
+def test_a_prompt_whose_first_token_nobody_sees_counts_as_computed_when_it_was_due():
+    r = learned("a")
+    r.admit(facts(stream=False), 0.0, nothing)
+    r.admit(facts(stream=True), 0.0, nothing)
+    assert r.snapshot().replicas[0].work.new_tokens_queued == 2 * TOKENS
+
+    r.expire(5.0)
+
+    assert r.snapshot().replicas[0].work.new_tokens_queued == TOKENS
+
+
 # The queue's bounds
 
 
@@ -447,6 +478,20 @@ def test_nobody_is_turned_out_for_one_who_would_not_fit_even_then():
 
 
 # One fate for each
+
+
+def test_who_leaves_when_its_time_was_over_already_has_one_fate():
+    """The look at the clock lets a suspended endpoint be tried, which ends the wait: too late for it."""
+    r = learned("a", "z", size=1, failover=Failover(breaker_failures=1, breaker_open_s=5.0))
+    first, second = r.admit(facts(), 0.0, nothing), r.admit(facts(), 0.0, nothing)
+    second.settle(0.0, None, FailureClass.BROKEN)
+    waiting = r.admit(facts(), 0.0, nothing)
+    assert (first.endpoint is not None, waiting.decision) == (True, None)
+
+    waiting.cancel(30.0)
+
+    assert waiting.outcome is Outcome.SHED_DEADLINE
+    assert [s.in_flight for s in r.snapshot().replicas if s.endpoint.id != first.endpoint.id] == [0]
 
 
 def test_a_retried_request_gives_its_tokens_back_where_it_failed_and_holds_them_where_it_goes():
