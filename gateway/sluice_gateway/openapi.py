@@ -47,7 +47,7 @@ _STATUSES = {
     "401": "No key, or a wrong one.",
     "403": "The key may not use what was asked for.",
     "404": "No such model.",
-    "429": "A limit, or a full queue; `retry-after` says when to come back.",
+    "429": "A limit, a full queue, or no time left; `retry-after` says when to come back.",
     "502": "The engine failed.",
     "503": "No engine can take the request now; `retry-after` says when to come back.",
 }

@@ -23,7 +23,7 @@ starts nothing by itself and is not to be shared between threads. `notify` callb
 call that decided, when the state is consistent again, so that they may call back.
 
 The bounds on the queue count all waiting requests together. A retried request was already admitted and may
-exceed it, by as many as fit in flight.
+exceed the one on their number, by as many as fit in flight.
 """
 
 from __future__ import annotations

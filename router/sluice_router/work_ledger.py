@@ -24,6 +24,8 @@ from sluice_router.types import EngineLoad
 
 DRIFT = 0.15
 DRIFTS = 3
+DRIFT_EVERY_S = 0.2
+"""Readings that come faster, for instance with every answer, count as one."""
 NOTICEABLE = 0.05
 """Share of the KV cache that computed prompts have to fill before its drift says anything."""
 LEAST_SHARE = 0.05
@@ -72,6 +74,7 @@ class WorkLedger:
         "_changed_running",
         "_drifts",
         "_due",
+        "_judged_at",
         "_load",
         "_load_at",
         "_mean_new",
@@ -107,6 +110,7 @@ class WorkLedger:
         self._load: EngineLoad | None = None
         self._load_at = 0.0
         self._drifts = 0
+        self._judged_at = -DRIFT_EVERY_S
         self._changed_kv = self._changed_queued = self._changed_running = 0
 
     # Leases
@@ -165,7 +169,9 @@ class WorkLedger:
         if restarted:
             self.shared = 1.0
             self._drifts = 0
-        self._reconcile(load)
+        if now - self._judged_at >= DRIFT_EVERY_S:
+            self._judged_at = now
+            self._reconcile(load)
         return restarted
 
     def new_tokens_queued(self, now: float) -> int:

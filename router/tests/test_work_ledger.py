@@ -145,6 +145,17 @@ def test_prompts_that_share_a_prefix_are_counted_as_the_engine_counts_them_after
     assert counted == [10_000, 10_000, 2000]
 
 
+def test_readings_that_come_with_every_answer_do_not_count_three_times():
+    leases = [lease(new=1000, output=0) for _ in range(10)]
+    ledger = ledger_with(*leases)
+    for one in leases:
+        ledger.first_token(one)
+    for number in range(50):
+        ledger.record(EngineLoad(kv_used_ratio=0.2, kv_capacity_tokens=10_000), 1.0 + number / 1000)
+
+    assert ledger.shared == 1.0
+
+
 def test_one_odd_reading_between_others_changes_nothing():
     leases = [lease(new=1000, output=0) for _ in range(10)]
     ledger = ledger_with(*leases)
