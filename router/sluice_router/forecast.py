@@ -1,7 +1,7 @@
 """When a request that has to wait would get its first token, as far as that was measured.
 
     ttft >= (work ahead + its own) / drain rate        until one of its endpoints has room for it
-            + rtt + own prompt / prefill rate          on the fastest of them
+            + rtt + its prompt and those queued there  on the one that is fastest now
 
 The drain rate is the work that leaves all its endpoints in a second, at their present occupancy. The first
 term counts only when every endpoint that could serve has seen `latency_model.MEASURED` requests end, the
@@ -60,6 +60,13 @@ class Capacity:
     def wait_s(self, work: int) -> float | None:
         """Seconds until that much work has left; `None` when unknown. A guess unless `measured`."""
         return work / self.drain_work_per_s if self.drain_work_per_s > 0.0 else None
+
+    def placed_s(self, cost: Cost, now: float) -> float:
+        """Seconds to the first token once it is placed, where as many prompts are queued as now: an endpoint
+        that others wait for has about as many then. 0 when unknown."""
+        if self.fastest is None:
+            return 0.0
+        return self.fastest.predicted_ttft_s(cost.prompt_tokens, now) or 0.0
 
     def bare_s(self, cost: Cost, now: float) -> float:
         """Seconds to the first token with nothing queued before it; 0 when unknown."""

@@ -75,7 +75,6 @@ class Shedding:
     def too_late(self, ticket: Ticket, step: Step, now: float) -> Reject | None:
         """A refusal, if the ticket would wait longer than it has patience for."""
         capacity = self._capacity(step, now)
-        bare_s = capacity.bare_s(ticket.cost, now)
         patience_s = self.patience_s(ticket, step, now)
         if not capacity.measured:
             return None
@@ -83,7 +82,7 @@ class Shedding:
         if wait_s is None:
             return None
         limit_s = self._limit_s(ticket, patience_s, capacity.slack)
-        excess_s = wait_s + bare_s - limit_s
+        excess_s = wait_s + capacity.placed_s(ticket.cost, now) - limit_s
         if excess_s <= 0.0:
             return None
         return refusals.too_late(patience_s, self._told(ticket, step, excess_s, now))
