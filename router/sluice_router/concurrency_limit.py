@@ -13,8 +13,8 @@ configured number, never passes it, and is left alone
   difference, and jitter of a millisecond is no overload.
 
 Engines that do say how they are (`EngineLoad`) are not limited by it. It does not know what is normal but by
-what was: an engine that is overloaded from its first request on looks as if that were its speed. Source: Netflix's *concurrency-limits*,
-Gradient2. Does not know the clock.
+what was: an engine that is overloaded from its first request on looks as if that were its speed. Source:
+Netflix's *concurrency-limits*, Gradient2. Does not know the clock.
 """
 
 from __future__ import annotations
