@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 
 from sluice_router import refusals
 from sluice_router.admission_policy import AdmissionPolicy
-from sluice_router.placer import Placer
+from sluice_router.placer import Placer, covers
 from sluice_router.plan import Step
 from sluice_router.queue import Lane
 from sluice_router.replica import Replica
@@ -109,8 +109,11 @@ class Dispatcher:
         self.outcomes[reject.outcome] += 1
 
     def _place(self, ticket: Ticket, step: Step, now: float) -> bool:
-        claimed = self.room.claimed_before(ticket.place) if len(self.room) else _NOBODY
-        return self._placer.place(ticket, step, claimed, now)
+        return self._placer.place(ticket, step, self._claimed(ticket), now)
+
+    def _claimed(self, ticket: Ticket) -> Lane:
+        """The endpoints that others wait for whose turn comes before the ticket's."""
+        return self.room.claimed_before(ticket.place) if len(self.room) else _NOBODY
 
     def _wait_or_shed(self, ticket: Ticket, step: Step, now: float) -> None:
         """Its target is full: wait; or, if there is no room or no time for that, be served by a lesser
@@ -140,8 +143,9 @@ class Dispatcher:
 
     def _enqueue(self, ticket: Ticket, step: Step, now: float) -> None:
         self.shedding.patience_s(ticket, step, now)
+        if not covers(self._claimed(ticket), step.lane):  # else they are held already
+            self._held.update([r.endpoint.id for r in step.members if r.available])
         self.room.enter(ticket, step.lane, now + self._queue_timeout_s, now)
-        self._held.update([r.endpoint.id for r in step.members if r.available])
 
     # At the exit
 

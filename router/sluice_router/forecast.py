@@ -8,8 +8,8 @@ term counts only when every endpoint that could serve has seen `latency_model.ME
 second only when the fastest has seen as many first tokens: an endpoint that is not known yet may be faster.
 What is not counted is 0, so a forecast is never longer than what was measured.
 
-The sums over the endpoints are kept for `KEPT_S`, since a thousand endpoints are looked at for every request
-that has to wait. Does not know the queue, nor the clock.
+The sums over the endpoints are kept for a moment, `KEPT_S` and longer where there are many: else a thousand
+endpoints would be looked at for every request that has to wait. Does not know the queue, nor the clock.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from sluice_router.queue import Lane
 from sluice_router.replica import Replica
 
 KEPT_S = 0.05
+KEPT_PER_ENDPOINT_S = 0.0002
 REMEMBERED = 1024
 _TYPICAL_TOKENS = 1000
 """The prompt that the fastest endpoint is told by."""
@@ -89,9 +90,10 @@ class Forecasts:
         self._kept: dict[Lane, Capacity] = {}
 
     def capacity(self, members: Sequence[Replica], lane: Lane, now: float) -> Capacity:
-        """Of these endpoints, whose ids are `lane`. May be `KEPT_S` old."""
+        """Of these endpoints, whose ids are `lane`. May be as old as the module says."""
         kept = self._kept.get(lane)
-        if kept is not None and now - kept.at < KEPT_S and kept.drain_work_per_s > 0.0:
+        for_s = KEPT_S + KEPT_PER_ENDPOINT_S * len(members)
+        if kept is not None and kept.drain_work_per_s > 0.0 and now - kept.at < for_s:
             return kept
         if len(self._kept) >= REMEMBERED:
             self._kept.clear()

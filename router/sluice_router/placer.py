@@ -49,7 +49,7 @@ class Placer:
         """Place the ticket; False when no endpoint of the step takes it, those in `claimed` left out."""
         members = step.members
         if claimed:
-            if step.lane <= claimed:
+            if covers(claimed, step.lane):
                 return False
             members = tuple(r for r in members if r.endpoint.id not in claimed)
         picked = placement.choose(members, ticket.facts, ticket.cost, now, self._load_ttl_s)
@@ -91,3 +91,8 @@ class Placer:
     def forget(self) -> None:
         """An endpoint's models have changed."""
         self._planner.forget()
+
+
+def covers(claimed: Lane, lane: Lane) -> bool:
+    """Whether all of `lane` is in `claimed`. Mostly they are one object, however long they are."""
+    return claimed is lane or lane <= claimed

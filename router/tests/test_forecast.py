@@ -99,9 +99,10 @@ def test_sums_are_kept_for_a_moment_and_forgotten_when_endpoints_change():
     first = forecasts.capacity(members, lane, 0.0)
 
     assert forecasts.capacity(members, lane, KEPT_S / 2) is first
-    assert forecasts.capacity(members, lane, KEPT_S) is not first
+    second = forecasts.capacity(members, lane, 2 * KEPT_S)
+    assert second is not first
     forecasts.forget()
-    assert forecasts.capacity(members, lane, KEPT_S) is not first
+    assert forecasts.capacity(members, lane, 2 * KEPT_S) is not second
 
 
 def test_what_is_unknown_is_not_kept():

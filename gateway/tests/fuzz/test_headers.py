@@ -13,7 +13,8 @@ PATH = "/v1/chat/completions"
 BODY = b'{"model":"m","messages":[{"role":"user","content":"Hi"}]}'
 NAMES = (
     "authorization", "x-api-key", "content-type", "accept", "traceparent", "tracestate", "baggage",
-    "x-request-id", "x-backend", "x-quant", "x-priority", "x-session-id", "x-sluice-route", "idempotency-key",
+    "x-request-id", "x-backend", "x-quant", "x-priority", "x-session-id", "x-slo-ttft-ms",
+    "x-sluice-route", "idempotency-key",
     "content-encoding", "expect", "origin", "access-control-request-method", "cookie", "host", "te", "via",
     "forwarded", "x-forwarded-for", "anthropic-version", "anthropic-beta", "openai-organization", "range",
     "cache-control", "upgrade", "connection", "keep-alive", "date", "user-agent", "accept-encoding",
