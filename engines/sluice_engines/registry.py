@@ -13,8 +13,10 @@ Only adapters that are asked for are imported: a broken plugin that nobody uses 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Mapping
-from importlib.metadata import EntryPoint, entry_points
+from functools import cache
+from importlib.metadata import EntryPoint, EntryPoints, entry_points
 
 from sluice_engines.adapter import EngineAdapter
 
@@ -70,7 +72,10 @@ _MEMBERS = (
 
 
 def _find(name: str) -> EntryPoint:
-    found = {entry.value: entry for entry in entry_points(group=GROUP, name=name)}
+    found = _named(name)
+    if not found:
+        _registered.cache_clear()  # it may have been installed a moment ago
+        found = _named(name)
     if not found:
         raise AdapterError(
             f"There is no engine adapter '{name}'; installed ones: {', '.join(adapter_names())}."
@@ -81,6 +86,18 @@ def _find(name: str) -> EntryPoint:
             " uninstall all but one of these packages."
         )
     return next(iter(found.values()))
+
+
+def _named(name: str) -> dict[str, EntryPoint]:
+    """Entries of a name, by what they point to."""
+    return {entry.value: entry for entry in _registered(tuple(sys.path)).select(name=name)}
+
+
+@cache
+def _registered(places: tuple[str, ...]) -> EntryPoints:
+    """What is installed in `places`, which are `sys.path`. Kept, because finding out reads a file of every
+    installed package, and a configuration asks for each of its backends, at every reload anew."""
+    return entry_points(group=GROUP)
 
 
 def _load(entry: EntryPoint) -> AdapterFactory:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,6 +54,18 @@ def test_a_broken_plugin_that_nobody_uses_does_no_harm(tmp_path, monkeypatch):
 
     assert "acme" in adapter_names()
     assert load_adapters(["worker"]) == {"worker": WorkerAdapter}
+
+
+def test_a_plugin_that_was_installed_while_the_process_runs_is_found(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(AdapterError, match="no engine adapter 'acme'"):
+        load_adapters(["acme"])
+    (tmp_path / "acme_later.py").write_text("Adapter = dict\n")
+    place = len(sys.path)
+    install(tmp_path, "acme-engine", "acme = acme_later:Adapter", monkeypatch)
+    del sys.path[0 : len(sys.path) - place]  # where it was looked for before
+
+    assert load_adapters(["acme"]) == {"acme": dict}
 
 
 def test_two_packages_under_one_name_are_refused(tmp_path, monkeypatch):

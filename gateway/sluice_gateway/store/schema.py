@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import re
+from functools import cache
 
 from sqlalchemy import MetaData
 
@@ -20,6 +21,7 @@ METADATA = MetaData(
 _REVISION = re.compile(r"(\d{4})_\w+")
 
 
+@cache
 def declare_all() -> MetaData:
     """`METADATA` with the tables of every package, whether or not it was imported before."""
     import sluice_gateway
