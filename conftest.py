@@ -27,6 +27,12 @@ for name in ("COLUMNS", "LINES"):
 finder.install()
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """pytest-xdist would begin with the files of most tests; those that take longest, which come first in
+    `testpaths`, have few."""
+    config.option.loadscopereorder = False
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
     """Modules and tests stay until the end: no collection of garbage need look through them, now or later."""
