@@ -28,8 +28,8 @@ finder.install()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """pytest-xdist would begin with the files of most tests; those that take longest, which come first in
-    `testpaths`, have few."""
+    """pytest-xdist would begin with the files of most tests, and end with those that take longest, which have
+    few. `testpaths` has small ones last."""
     config.option.loadscopereorder = False
 
 
