@@ -13,6 +13,7 @@ import pytest
 from repository import ROOT
 
 from sluice_bench.peer_packages import PeerUnavailable
+from sluice_bench.worker_targets import llama_command
 from sluice_engines.llamacpp import LlamaCppAdapter
 
 ENGINES = ROOT / "ops" / "engines"
@@ -92,3 +93,12 @@ def test_what_cannot_be_installed_is_one_sentence_and_status_2(
 
     assert install.main(["vllm", "--folder", str(tmp_path)]) == 2
     assert capsys.readouterr().err.splitlines()[-1] == "install: the index has no such version"
+
+
+def test_the_launcher_takes_what_the_bench_starts_it_with() -> None:
+    words = llama_command(Path("llama-server"), Path("a.gguf"), 8007, threads=2)
+    options = module("llama_server").parser().parse_args(words[1:])
+
+    assert (options.model, options.port, options.threads, options.threads_batch) == ("a.gguf", 8007, 2, 2)
+    assert (options.kv_unified, options.no_cache_prompt, options.cache_ram) == (True, True, 0)
+    assert (options.batch_size, options.ubatch_size, options.flash_attn) == (2048, 512, "on")
