@@ -116,9 +116,9 @@ class VllmAdapter(OpenAICompatibleAdapter):
             source="measured on 0.32",
         ),
         Quirk(
-            about="It tells KV use and waiting requests with plain answers to chat and completions that ask for"
-            " it (ORCA), never with streams; all who wait are counted, so that it can only say that fewer do."
-            " For each it looks through its metrics, some 2 ms, and writes a line of log: only"
+            about="It tells KV use and waiting requests with plain answers to chat and completions that ask"
+            " for it (ORCA), never with streams; all who wait are counted, so that it can only say that fewer"
+            " do. For each it looks through its metrics, some 2 ms, and writes a line of log: only"
             " `options: {load_report: true}` asks.",
             source="vllm/entrypoints/serve/utils/orca_metrics.py of 0.32; measured",
         ),
