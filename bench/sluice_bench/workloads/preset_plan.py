@@ -47,10 +47,25 @@ class Planned(msgspec.Struct, frozen=True, kw_only=True):
 
 def plan(name: PresetName, count: int, seed: int, fit: int | None = None) -> list[Planned]:
     """`count` requests. With `fit`, all lengths are scaled down so that the longest prompt and answer fit."""
+    return list(islice(requests(name, seed, fit), count))
+
+
+def requests(name: PresetName, seed: int, fit: int | None = None) -> Iterator[Planned]:
+    """A plan without end."""
     preset, source = PRESETS[name], random.Random(f"{name}:{seed}")
     planned = _sessions(preset, preset.sessions, source) if preset.sessions else _single(preset, source)
     factor = scale(name, fit)
-    return [_scaled(request, factor) for request in islice(planned, count)]
+    return (_scaled(request, factor) for request in planned)
+
+
+def session(name: PresetName, number: int, seed: int, fit: int | None = None) -> Iterator[Planned]:
+    """The rounds of one session by itself. Raises `ValueError` for a preset without sessions."""
+    preset, source = PRESETS[name], random.Random(f"{name}:{seed}:{number}")
+    if preset.sessions is None:
+        raise ValueError(f"{name} has no sessions")
+    factor = scale(name, fit)
+    rounds = _rounds(f"session-{number}", preset, preset.sessions, source)
+    return (_scaled(request, factor) for request in rounds)
 
 
 def scale(name: PresetName, fit: int | None) -> float:
@@ -62,21 +77,24 @@ def scale(name: PresetName, fit: int | None) -> float:
     return min(1.0, fit / PRESETS[name].longest)
 
 
-def schedule(name: PresetName, count: int, seed: int) -> Schedule | None:
-    """The preset's own arrivals, or `None` when its sessions set the pace."""
+def schedule(name: PresetName, count: int, seed: int, rate_per_s: float | None = None) -> Schedule | None:
+    """The preset's own arrivals, or `None` when its sessions set the pace.
+
+    With `rate_per_s` they come at that mean rate instead, in the same shape: bursts last as long as they did.
+    """
     preset = PRESETS[name]
     if preset.rate_per_s is None:
         return None
+    rate = preset.rate_per_s if rate_per_s is None else rate_per_s
     if preset.bursts is not None:
-        stages = _burst_stages(preset.bursts, count, random.Random(f"{name}:stages:{seed}"))
-        return Schedule.of(
-            "stages", arrivals.stages(stages, count, seed), rate_per_s=preset.rate_per_s, seed=seed
-        )
+        bursts = preset.bursts if rate_per_s is None else _at_rate(preset.bursts, rate)
+        stages = _burst_stages(bursts, count, random.Random(f"{name}:stages:{seed}"))
+        return Schedule.of("stages", arrivals.stages(stages, count, seed), rate_per_s=rate, seed=seed)
     if preset.cv == 1:
-        offsets = arrivals.poisson(preset.rate_per_s, count, seed)
-        return Schedule.of("poisson", offsets, rate_per_s=preset.rate_per_s, cv=1.0, seed=seed)
-    offsets = arrivals.gamma(preset.rate_per_s, preset.cv, count, seed)
-    return Schedule.of("gamma", offsets, rate_per_s=preset.rate_per_s, cv=preset.cv, seed=seed)
+        offsets = arrivals.poisson(rate, count, seed)
+        return Schedule.of("poisson", offsets, rate_per_s=rate, cv=1.0, seed=seed)
+    offsets = arrivals.gamma(rate, preset.cv, count, seed)
+    return Schedule.of("gamma", offsets, rate_per_s=rate, cv=preset.cv, seed=seed)
 
 
 def workload(corpus: Corpus, name: PresetName, planned: Sequence[Planned], seed: int) -> Workload:
@@ -185,6 +203,15 @@ def _rounds(name: str, preset: Preset, shape: Sessions, source: random.Random) -
         length += output + _draw(shape.appended, source)
         if length > shape.longest:
             length, start = _draw(preset.input, source), start + 1
+
+
+def _at_rate(bursts: Bursts, rate_per_s: float) -> Bursts:
+    """With that mean rate over both states."""
+    expected = bursts.low_per_s * bursts.low_s + bursts.high_per_s * bursts.high_s
+    factor = rate_per_s * (bursts.low_s + bursts.high_s) / expected
+    return msgspec.structs.replace(
+        bursts, low_per_s=bursts.low_per_s * factor, high_per_s=bursts.high_per_s * factor
+    )
 
 
 def _burst_stages(bursts: Bursts, count: int, source: random.Random) -> list[Stage]:
