@@ -1,0 +1,102 @@
+"""The most that a fleet could do with what it was asked: what a policy's goodput is held against.
+
+The work of requests on engines of one shape, from below:
+
+- each token that no earlier prompt began with is prefilled once, by somebody: the fleet's prefix cache is taken
+  to be without end, and to be everywhere;
+- each output token but the first costs `sequence_s`;
+- each step costs `step_s`, and there are no fewer steps than a full batch, a full KV cache and full chunks allow.
+
+`ideal_share` takes requests as they come; a policy that serves short requests only can exceed it. `most_good`
+cannot be exceeded by anybody: it serves the cheapest first and charges nothing for what is shared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from sluice_bench.simulator.engine_shape import EngineShape
+from sluice_bench.simulator.tally import Tally
+from sluice_bench.simulator.traffic import Traffic, TrafficShape
+
+SAMPLE = 4000
+"""Requests that a capacity is computed from, the first half of them only to fill the caches."""
+
+
+class Work(msgspec.Struct, frozen=True, kw_only=True):
+    """Of one request, tokens."""
+
+    new: int
+    """Without what an earlier prompt began with."""
+    own: int
+    """Without what it shares at all."""
+    decoded: int
+
+
+class EndlessCache:
+    """Finds what is new in each prompt."""
+
+    def __init__(self) -> None:
+        self._longest: dict[int, int] = {}
+
+    def work(self, stream: int, shared: int, prompt: int, output: int) -> Work:
+        """Of the next request."""
+        known = min(shared, self._longest.get(stream, 0)) if shared else 0
+        if shared:
+            # What answers a prompt that is all stream is part of what the stream goes on with.
+            told = prompt + output - 1 if shared == prompt else shared
+            self._longest[stream] = max(self._longest.get(stream, 0), told)
+        return Work(new=max(1, prompt - known), own=max(1, prompt - shared), decoded=output - 1)
+
+
+def fleet_seconds(work: Sequence[Work], shape: EngineShape) -> float:
+    """Seconds of one engine that all of it takes at least."""
+    new = sum(one.new for one in work)
+    decoded = sum(one.decoded for one in work)
+    held = sum((one.own + one.decoded / 2) * one.decoded for one in work)
+    steps = max(
+        decoded / shape.max_running, (new + decoded) / shape.chunk_tokens, held / shape.kv_tokens
+    )
+    return new / shape.prefill_tokens_per_s + decoded * shape.sequence_s + steps * shape.step_s
+
+
+def capacity_per_s(shape: EngineShape, traffic: TrafficShape, replicas: int, seed: int) -> float:
+    """Requests a second that so many engines could bear of this traffic, at most."""
+    source, cache = Traffic(traffic, seed), EndlessCache()
+    work = []
+    for place in range(SAMPLE):
+        if source.sessions is None:
+            request = source.next()
+        else:
+            request, _ = source.next_round(place % (source.sessions * traffic.copies))
+        facts = request.facts
+        work.append(cache.work(facts.stream, facts.shared, request.prompt, request.output))
+    counted = work[SAMPLE // 2 :]
+    return replicas * len(counted) / fleet_seconds(counted, shape)
+
+
+def ideal_share(tally: Tally, first: int, seconds: float, replicas: int, shape: EngineShape) -> float:
+    """Share of the requests from number `first` on, which came within `seconds`, that there was capacity for."""
+    needed = fleet_seconds(works(tally)[first:], shape)
+    return min(1.0, replicas * seconds / needed)
+
+
+def works(tally: Tally) -> list[Work]:
+    """Of all requests, in order."""
+    cache = EndlessCache()
+    return list(map(cache.work, tally.stream, tally.shared, tally.prompt, tally.output))
+
+
+def most_good(tally: Tally, seconds: float, replicas: int, shape: EngineShape) -> int:
+    """Requests that could be served whole within `seconds`, whichever are chosen."""
+    prefill_s, token_s = 1 / shape.prefill_tokens_per_s, shape.sequence_s + shape.step_s / shape.max_running
+    costs = sorted(work.own * prefill_s + work.decoded * token_s for work in works(tally))
+    left, served = replicas * seconds, 0
+    for cost in costs:
+        left -= cost
+        if left < 0:
+            break
+        served += 1
+    return served
