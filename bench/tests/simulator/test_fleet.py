@@ -1,0 +1,216 @@
+"""A simulated fleet loses nothing, repeats itself, and stays within what is possible."""
+
+from __future__ import annotations
+
+import math
+from itertools import count
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sluice_router.router import Router
+
+from sluice_bench.simulator.engine_shape import SHAPES
+from sluice_bench.simulator.faults import Fault
+from sluice_bench.simulator.fleet import POLICIES, SLUICE, Fleet, FleetSettings
+from sluice_bench.simulator.ideal import capacity_per_s, most_good
+from sluice_bench.simulator.sim_figures import SimFigures, figures, is_good
+from sluice_bench.simulator.tally import BROKEN, COMPLETE, LEFT
+from sluice_bench.simulator.traffic import TrafficShape
+from sluice_bench.workloads.presets import PRESETS
+
+SHAPE = SHAPES["small"]
+TRAFFIC = TrafficShape(preset="qwen-api", fit=2048)
+
+
+def fleet(policy: str = SLUICE, load: float = 1.0, **changes: Any) -> Fleet:
+    traffic = changes.pop("traffic", TRAFFIC)
+    base: dict[str, Any] = {
+        "policy": policy, "traffic": traffic, "shape": SHAPE, "replicas": 4, "requests": 200, "seed": 1,
+    } | changes  # fmt: skip
+    if "rate_per_s" not in base:
+        base["rate_per_s"] = load * capacity_per_s(SHAPE, traffic, base["replicas"], 1)
+    ticks = count()
+    return Fleet(FleetSettings(**base), lambda: next(ticks))
+
+
+def run(*arguments: Any, **changes: Any) -> tuple[Fleet, SimFigures]:
+    made = fleet(*arguments, **changes)
+    made.run()
+    return made, figures(made, 1.0, 0.0)
+
+
+def assert_nothing_is_left(made: Fleet) -> None:
+    assert made.tally.open == 0
+    assert all(made.tally.ending)
+    for engine in made.engines:
+        assert engine.kv.held(engine.step) == engine.running == len(engine.waiting) == 0
+        assert engine.queued_tokens == 0
+        assert 0 <= engine.kv.cached <= engine.kv.capacity
+    for gateway in made.gateways:
+        assert not any(gateway.backlog.values())
+        balancer = gateway.balancer
+        if isinstance(balancer, Router):
+            snapshot = balancer.snapshot()
+            assert snapshot.waiting == 0
+            assert sum(snapshot.outcomes.values()) == snapshot.admitted
+            assert all(replica.in_flight == 0 for replica in snapshot.replicas)
+        else:
+            assert not balancer.view.in_flight.any()  # type: ignore[attr-defined]
+            assert not balancer.view.prefill_tokens.any()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_policy_ends_every_request_and_gives_everything_back(policy: str) -> None:
+    made, found = run(policy, load=1.2)
+
+    assert_nothing_is_left(made)
+    assert found.endings == {COMPLETE: 200}
+    assert 0.05 < found.hit_rate < 0.7
+
+
+faults = st.lists(
+    st.builds(
+        Fault,
+        kind=st.sampled_from(["death", "stall", "slow", "metrics"]),
+        share=st.floats(0.1, 1.0),
+        start_s=st.floats(0.0, 10.0),
+        seconds=st.floats(0.1, 10.0),
+    ),
+    max_size=3,
+)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    policy=st.sampled_from(POLICIES),
+    gateways=st.integers(1, 3),
+    load=st.floats(0.3, 4.0),
+    queue=st.integers(0, 30),
+    patience=st.sampled_from([None, 0.5, 5.0]),
+    struck=faults,
+    seed=st.integers(0, 99),
+)
+def test_nothing_is_lost_whatever_goes_wrong(
+    policy: str, gateways: int, load: float, queue: int, patience: float | None, struck: list[Fault], seed: int
+) -> None:
+    traffic = msgspec.structs.replace(
+        TRAFFIC,
+        tenants=(5, 1, 1),
+        classes={"interactive": 1, "default": 1, "bulk": 1},
+        clients={"leave": 1, "obey": 1, "hammer": 1},
+    )
+    made, found = run(
+        policy, load, traffic=traffic, gateways=gateways, patience_s=patience, max_queue=queue,
+        queue_timeout_s=3.0, faults=tuple(struck), requests=80, seed=seed,
+    )  # fmt: skip
+
+    assert_nothing_is_left(made)
+    assert sum(found.endings.values()) == 80
+    assert found.endings.get(LEFT, 0) == 0 or patience is not None
+    assert found.endings.get(BROKEN, 0) == 0 or any(fault.kind == "death" for fault in struck)
+
+
+@pytest.mark.parametrize("preset", sorted(PRESETS))
+def test_every_preset_runs(preset: Any) -> None:
+    traffic = TrafficShape(preset=preset, fit=2048)
+    users = {"rate_per_s": 8.0} if PRESETS[preset].sessions else {}
+    made, found = run(traffic=traffic, requests=60, **users)
+
+    assert_nothing_is_left(made)
+    assert found.requests == 48
+
+
+def test_a_seed_is_a_run() -> None:
+    traffic = msgspec.structs.replace(TRAFFIC, clients={"obey": 1, "hammer": 1})
+
+    def once(seed: int) -> bytes:
+        made, found = run("power-of-two", 1.5, traffic=traffic, gateways=2, seed=seed)
+        return msgspec.json.encode(msgspec.structs.replace(found, seed=0, decisions_s=0, admit_p99_us=0))
+
+    assert once(3) == once(3)
+    assert once(3) != once(4)
+
+
+@pytest.mark.parametrize("policy", [SLUICE, "dual-hash", "random"])
+@pytest.mark.parametrize("load", [0.5, 2.0, 6.0])
+def test_nobody_serves_more_than_there_is_capacity_for(policy: str, load: float) -> None:
+    made, found = run(policy, load, max_queue=20)
+    good = [number for number in range(200) if is_good(made.tally, number)]
+
+    assert len(good) <= most_good(made.tally, made.events.now, 4, SHAPE)
+    assert 0 < found.ideal <= 1
+    if load > 1:
+        assert found.ideal == pytest.approx(1 / load, rel=0.4)
+
+
+def test_the_bound_is_what_can_be_served_in_that_time() -> None:
+    made, _ = run(load=0.5)
+    tally = made.tally
+    alone = [
+        (tally.prompt[n] - tally.shared[n]) / 2000 + (tally.output[n] - 1) * (0.002 + 0.02 / 32)
+        for n in range(200)
+    ]
+
+    assert most_good(tally, 1e9, 1, SHAPE) == 200
+    for served in (1, 50, 199):
+        seconds = sum(sorted(alone)[:served])
+        assert most_good(tally, seconds / 2 + 1e-6, 2, SHAPE) == served
+
+
+def test_a_dead_replica_breaks_streams_and_others_are_tried_elsewhere() -> None:
+    death = Fault(kind="death", share=0.25, start_s=2.0, seconds=3.0)
+    made, found = run(load=0.8, faults=(death,), requests=300)
+
+    assert 0 < found.endings[BROKEN] < 60
+    assert found.endings[COMPLETE] > 200
+    assert_nothing_is_left(made)
+    broken = [n for n, ending in enumerate(made.tally.ending) if ending == BROKEN]
+    assert all(not math.isnan(made.tally.ttft[n]) for n in broken)
+
+
+def test_a_slow_node_and_a_stalled_one_take_longer() -> None:
+    def ttft(*struck: Fault) -> float:
+        _, found = run("round-robin", 0.4, faults=struck)
+        (only,) = found.classes.values()
+        assert only.ttft_p99_s is not None
+        return only.ttft_p99_s
+
+    well = ttft()
+    assert ttft(Fault(kind="slow", share=0.5, start_s=0.0, seconds=1000)) > 1.5 * well
+    assert ttft(Fault(kind="stall", share=0.25, start_s=2.0, seconds=4.0)) > 3.0
+
+
+def test_without_metrics_only_own_requests_count() -> None:
+    readings: list[int] = []
+    made = fleet(faults=(Fault(kind="metrics", share=0.5, start_s=0.0, seconds=1e6),))
+    balancer = made.gateways[0].balancer
+    known = balancer.record_load
+    balancer.record_load = lambda *told: (readings.append(int(told[0][7:])), known(*told))  # type: ignore
+    made.run()
+
+    assert set(readings) == {2, 3}
+
+
+def test_obeying_clients_come_back_when_they_are_told_to() -> None:
+    traffic = msgspec.structs.replace(TRAFFIC, clients={"obey": 1})
+    made, found = run(load=4.0, traffic=traffic, max_queue=2)
+
+    assert found.obeyed > 5
+    assert found.honesty is not None
+    assert 0 <= found.honesty <= 1
+    assert found.refusals["shed_capacity"] >= found.endings.get("shed_capacity", 0)
+    later = [
+        made.tally.ttft[n] for n in range(200) if made.tally.ending[n] == COMPLETE
+    ]
+    assert max(later) > 1.0, "waiting to be allowed to come back counts"
+
+
+def test_a_preset_with_sessions_asks_the_next_round_after_the_answer() -> None:
+    made, found = run(traffic=TrafficShape(preset="agent-coding", fit=4096), rate_per_s=4.0, requests=80)
+
+    assert_nothing_is_left(made)
+    assert found.hit_rate > 0.5
+    assert max(made.tally.arrived) > 10.0
