@@ -34,6 +34,7 @@ from sluice_bench.commands.run_command import run_command
 from sluice_bench.commands.scrape_cost_command import scrape_cost_command
 from sluice_bench.commands.search_command import search_command
 from sluice_bench.commands.server_address import target_of
+from sluice_bench.commands.simulate_command import simulate_command
 from sluice_bench.commands.verify_command import verify_command
 from sluice_bench.gateway_bench import LANES, BenchSettings, GatewayBench, LaneName, run_bench
 from sluice_bench.gateway_bench import number_of_steps as gateway_steps
@@ -224,6 +225,7 @@ app.command("prompts")(prompts_command)
 app.command("quality")(quality_command)
 app.command("report")(report_command)
 app.command("scrape-cost")(scrape_cost_command)
+app.command("simulate")(simulate_command)
 app.command("verify")(verify_command)
 
 

@@ -1,4 +1,4 @@
-"""What a gateway of the simulation asks of whoever decides: the router's own verbs, so that it can be replaced."""
+"""What a simulated gateway asks of whoever decides: the router's own verbs, so that it can be replaced."""
 
 from __future__ import annotations
 

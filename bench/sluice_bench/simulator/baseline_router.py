@@ -15,6 +15,9 @@ from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from sluice_bench.simulator.balancer import Notify
+from sluice_bench.simulator.traffic import Facts
 from sluice_router.types import (
     Endpoint,
     EngineLoad,
@@ -24,9 +27,6 @@ from sluice_router.types import (
     RequestFacts,
     Usage,
 )
-
-from sluice_bench.simulator.balancer import Notify
-from sluice_bench.simulator.traffic import Facts
 
 MOST_ATTEMPTS = 3
 _RETRIED = frozenset({FailureClass.UNREACHABLE, FailureClass.BROKEN, FailureClass.OVERLOADED})

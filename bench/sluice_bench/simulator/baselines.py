@@ -1,12 +1,9 @@
 """Placement rules that others publish, written anew from their descriptions, to be compared with.
 
-| name | rule | source |
-|---|---|---|
-| random, round-robin | as they say | |
-| least-outstanding | fewest requests in flight | Envoy, Ray Serve |
-| power-of-two | the emptier of two drawn at random | Mitzenmacher 2001 |
-| consistent-hash | a ring by the beginning of the prompt | SMG, production-stack |
-| cache-aware | longest match if it is half of the prompt, else the emptiest tree; shortest queue when unbalanced | SGLang |
+| name | rule | source | |---|---|---| | random, round-robin | as they say | | | least-outstanding | fewest
+requests in flight | Envoy, Ray Serve | | power-of-two | the emptier of two drawn at random | Mitzenmacher
+2001 | | consistent-hash | a ring by the beginning of the prompt | SMG, production-stack | | cache-aware |
+longest match if it is half of the prompt, else the emptiest tree; shortest queue when unbalanced | SGLang |
 | weighted-scorers | 2 queue + 2 KV use + 3 prefix match | llm-d's defaults |
 | lmetric | least (queued + new prefill tokens) x (batch + 1) | LMetric, OSDI'26 |
 | dual-hash | the better of two hashed candidates by the same product, no admission | DualMap, ICLR'26 |
@@ -43,11 +40,11 @@ class Memory:
 
     def placed(self, replica: int, facts: Facts) -> None:
         """See `Strategy`."""
-        self.history.place(replica, facts.stream, facts.shared, facts.prompt_tokens_estimate)
+        self.history.place(replica, facts.stream_id, facts.shared, facts.prompt_tokens_estimate)
 
     def expected_new(self, replica: int, facts: Facts) -> int:
         """See `Strategy`."""
-        match = self.history.matches(facts.stream, facts.shared) if facts.shared else {}
+        match = self.history.matches(facts.stream_id, facts.shared) if facts.shared else {}
         return max(1, facts.prompt_tokens_estimate - match.get(replica, 0))
 
     def lost(self, replica: int) -> None:
@@ -65,9 +62,10 @@ class Memory:
         """Tokens that each replica would have to prefill."""
         new = np.full(view.replicas, float(facts.prompt_tokens_estimate))
         if facts.shared:
-            for replica, match in self.history.matches(facts.stream, facts.shared).items():
+            for replica, match in self.history.matches(facts.stream_id, facts.shared).items():
                 new[replica] -= match
-        return np.maximum(new, 1.0)
+        new[new < 1.0] = 1.0
+        return new
 
 
 def key_of(facts: Facts) -> int:
@@ -138,7 +136,7 @@ class CacheAware(Memory):
         low, high = float(load.min()), float(load.max())
         if high - low > BALANCE_ABS and high > BALANCE_REL * low:
             return self.least(view.in_flight, view)
-        matches = self.history.matches(facts.stream, facts.shared) if facts.shared else {}
+        matches = self.history.matches(facts.stream_id, facts.shared) if facts.shared else {}
         healthy = {at: match for at, match in matches.items() if not view.unhealthy[at]}
         if healthy:
             best = max(healthy, key=lambda at: healthy[at])
@@ -156,7 +154,7 @@ class WeightedScorers(Memory):
         score = KV_WEIGHT * (1.0 - view.kv_used)
         score += QUEUE_WEIGHT * ((high - view.waiting) / (high - low) if high > low else 1.0)
         if facts.shared:
-            for replica, match in self.history.matches(facts.stream, facts.shared).items():
+            for replica, match in self.history.matches(facts.stream_id, facts.shared).items():
                 score[replica] += PREFIX_WEIGHT * match / facts.prompt_tokens_estimate
         return self.least(-score, view)
 
@@ -178,7 +176,7 @@ class DualHash(Memory):
         key, healthy = key_of(facts), view.healthy
         one = healthy[mixed(key) % len(healthy)]
         other = healthy[mixed(key ^ 0x5DEECE66D) % len(healthy)]
-        matches = self.history.matches(facts.stream, facts.shared) if facts.shared else {}
+        matches = self.history.matches(facts.stream_id, facts.shared) if facts.shared else {}
 
         def cost(at: int) -> float:
             new = max(1, facts.prompt_tokens_estimate - matches.get(at, 0))

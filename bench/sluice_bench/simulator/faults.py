@@ -47,7 +47,9 @@ def read_fault(text: str) -> Fault:
     found = re.fullmatch(rf"([a-z]+):({number})@({number})\+({number})", text)
     if found is None or found[1] not in get_args(Kind):
         kinds = ", ".join(get_args(Kind))
-        raise ValueError(f"{text!r} is no fault; write KIND:SHARE@START+SECONDS, where KIND is one of {kinds}")
+        raise ValueError(
+            f"{text!r} is no fault; write KIND:SHARE@START+SECONDS, where KIND is one of {kinds}"
+        )
     return Fault(
         kind=found[1],  # type: ignore[arg-type]
         share=float(found[2]),

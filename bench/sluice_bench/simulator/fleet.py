@@ -1,9 +1,9 @@
 """A whole simulation: gateways, engines, clients, scrapes and faults, put together from settings and a seed.
 
-Each gateway has a balancer of its own and knows of the others nothing but what they share. Engines are scraped by
-every gateway, all at once, every `scrape_s`: a reading is up to that old when it is used, and the corrections
-for what happened since are the balancer's own. A gateway finds a dead engine by being refused a connection,
-or by the next probe.
+Each gateway has a balancer of its own and knows of the others nothing but what they share. Engines are
+scraped by every gateway, all at once, every `scrape_s`: a reading is up to that old when it is used, and the
+corrections for what happened since are the balancer's own. A gateway finds a dead engine by being refused a
+connection, or by the next probe.
 """
 
 from __future__ import annotations
@@ -13,8 +13,6 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import msgspec
-from sluice_router.router import Router
-from sluice_router.types import Endpoint, EngineLoad, Reject
 
 from sluice_bench.arrivals import NS_PER_S
 from sluice_bench.simulator.balancer import Balancer
@@ -30,6 +28,8 @@ from sluice_bench.simulator.stopwatch import Stopwatch
 from sluice_bench.simulator.tally import Tally
 from sluice_bench.simulator.traffic import MODEL, Client, Request, Traffic, TrafficShape
 from sluice_bench.workloads.preset_plan import schedule
+from sluice_router.router import Router
+from sluice_router.types import Endpoint, EngineLoad, Reject
 
 SLUICE = "sluice"
 POLICIES = (SLUICE, *BASELINES)

@@ -1,8 +1,9 @@
-"""A gateway in simulated time: it asks its balancer, sends to engines, and tells the balancer what became of it.
+"""A gateway in simulated time: it asks its balancer, sends to engines, and tells the balancer what became of
+it.
 
 It makes the calls that the real gateway makes, in the same order: admit; on a failure before the first token,
-retry; at the first token, answered; at the end, settle. Every attempt belongs to one visit, and every visit is
-settled or refused or cancelled.
+retry; at the first token, answered; at the end, settle. Every attempt belongs to one visit, and every visit
+is settled or refused or cancelled.
 """
 
 from __future__ import annotations
@@ -10,14 +11,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from sluice_router.types import Endpoint, EngineLoad, FailureClass, Reject, Usage
-
 from sluice_bench.simulator.engine_model import EngineModel
 from sluice_bench.simulator.events import Events
 from sluice_bench.simulator.job import Job
 from sluice_bench.simulator.stopwatch import Stopwatch
 from sluice_bench.simulator.tally import BROKEN, COMPLETE, LEFT, OUTPUT_WEIGHT, Tally
 from sluice_bench.simulator.traffic import Request
+from sluice_router.types import Endpoint, EngineLoad, FailureClass, Reject, Usage
 
 if TYPE_CHECKING:
     from sluice_bench.simulator.balancer import Balancer, Stay
@@ -99,7 +99,7 @@ class Visit(Job):
 
     def __init__(self, gateway: GatewayModel, request: Request) -> None:
         facts = request.facts
-        super().__init__(facts.stream, facts.shared, request.prompt, request.output)
+        super().__init__(facts.stream_id, facts.shared, request.prompt, request.output)
         self.gateway = gateway
         self.request = request
         self.stay: Stay

@@ -2,10 +2,11 @@
 
 The work of requests on engines of one shape, from below:
 
-- each token that no earlier prompt began with is prefilled once, by somebody: the fleet's prefix cache is taken
-  to be without end, and to be everywhere;
+- each token that no earlier prompt began with is prefilled once, by somebody: the fleet's prefix cache is
+  taken to be without end, and to be everywhere;
 - each output token but the first costs `sequence_s`;
-- each step costs `step_s`, and there are no fewer steps than a full batch, a full KV cache and full chunks allow.
+- each step costs `step_s`, and there are no fewer steps than a full batch, a full KV cache and full chunks
+  allow.
 
 `ideal_share` takes requests as they come; a policy that serves short requests only can exceed it. `most_good`
 cannot be exceeded by anybody: it serves the cheapest first and charges nothing for what is shared.
@@ -13,13 +14,15 @@ cannot be exceeded by anybody: it serves the cheapest first and charges nothing 
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Sequence
 
 import msgspec
 
 from sluice_bench.simulator.engine_shape import EngineShape
 from sluice_bench.simulator.tally import Tally
-from sluice_bench.simulator.traffic import Traffic, TrafficShape
+from sluice_bench.simulator.traffic import Request, Traffic, TrafficShape
+from sluice_bench.workloads.presets import PRESETS
 
 SAMPLE = 4000
 """Requests that a capacity is computed from, the first half of them only to fill the caches."""
@@ -56,29 +59,45 @@ def fleet_seconds(work: Sequence[Work], shape: EngineShape) -> float:
     new = sum(one.new for one in work)
     decoded = sum(one.decoded for one in work)
     held = sum((one.own + one.decoded / 2) * one.decoded for one in work)
-    steps = max(
-        decoded / shape.max_running, (new + decoded) / shape.chunk_tokens, held / shape.kv_tokens
-    )
+    steps = max(decoded / shape.max_running, (new + decoded) / shape.chunk_tokens, held / shape.kv_tokens)
     return new / shape.prefill_tokens_per_s + decoded * shape.sequence_s + steps * shape.step_s
 
 
 def capacity_per_s(shape: EngineShape, traffic: TrafficShape, replicas: int, seed: int) -> float:
     """Requests a second that so many engines could bear of this traffic, at most."""
-    source, cache = Traffic(traffic, seed), EndlessCache()
-    work = []
-    for place in range(SAMPLE):
-        if source.sessions is None:
-            request = source.next()
-        else:
-            request, _ = source.next_round(place % (source.sessions * traffic.copies))
-        facts = request.facts
-        work.append(cache.work(facts.stream, facts.shared, request.prompt, request.output))
+    cache = EndlessCache()
+    work = [
+        cache.work(request.facts.stream_id, request.facts.shared, request.prompt, request.output)
+        for request, _ in _sample(traffic, seed)
+    ]
     counted = work[SAMPLE // 2 :]
     return replicas * len(counted) / fleet_seconds(counted, shape)
 
 
+def mean_cycle_s(shape: EngineShape, traffic: TrafficShape, seed: int) -> float | None:
+    """Seconds from one prompt of a session to the next on an empty engine; `None` without sessions."""
+    if PRESETS[traffic.preset].sessions is None:
+        return None
+    alone_s = shape.step_s + shape.sequence_s
+    return statistics.fmean(
+        think_s
+        + (request.prompt - request.facts.shared) / shape.prefill_tokens_per_s
+        + request.output * alone_s
+        for request, think_s in _sample(traffic, seed)
+    )
+
+
+def _sample(traffic: TrafficShape, seed: int) -> list[tuple[Request, float]]:
+    """Requests with the times that their users think before them."""
+    source = Traffic(traffic, seed)
+    if source.sessions is None:
+        return [(source.next(), 0.0) for _ in range(SAMPLE)]
+    users = source.sessions * traffic.copies
+    return [source.next_round(place % users) for place in range(SAMPLE)]
+
+
 def ideal_share(tally: Tally, first: int, seconds: float, replicas: int, shape: EngineShape) -> float:
-    """Share of the requests from number `first` on, which came within `seconds`, that there was capacity for."""
+    """Share of the requests from `first` on, which came within `seconds`, that there was capacity for."""
     needed = fleet_seconds(works(tally)[first:], shape)
     return min(1.0, replicas * seconds / needed)
 

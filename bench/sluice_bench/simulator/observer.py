@@ -1,4 +1,5 @@
-"""What is looked at once a second while a simulation runs: how even the load is, and who waits while others are served.
+"""What is looked at once a second while a simulation runs: how even the load is, and who waits while others
+are served.
 
 The service gap is that of the fairness literature (VTC, OSDI'24): over any time in which two tenants both
 have something waiting, the difference of the service that each received, in tokens, an output token

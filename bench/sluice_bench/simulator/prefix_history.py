@@ -22,9 +22,7 @@ class PrefixHistory:
 
     def matches(self, stream: int, shared: int) -> dict[int, int]:
         """Tokens of a prompt that replicas are believed to have; those that have none are left out."""
-        return {
-            replica: min(tokens, shared) for replica, tokens in self._holders.get(stream, {}).items()
-        }
+        return {replica: min(tokens, shared) for replica, tokens in self._holders.get(stream, {}).items()}
 
     def place(self, replica: int, stream: int, shared: int, prompt: int) -> None:
         """A prompt was sent there, of which `shared` tokens are the stream's."""

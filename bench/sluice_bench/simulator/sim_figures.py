@@ -11,12 +11,12 @@ import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
-from sluice_router.types import PRIORITIES
 
 from sluice_bench.simulator.fleet import Fleet
 from sluice_bench.simulator.ideal import ideal_share
 from sluice_bench.simulator.tally import COMPLETE, Tally
 from sluice_bench.stats.percentile import percentile_of_sorted
+from sluice_router.types import PRIORITIES
 
 WARM_UP_SHARE = 0.2
 SLO_S: Mapping[str, float] = {"interactive": 2.0, "default": 10.0, "bulk": 300.0}

@@ -8,9 +8,8 @@ from __future__ import annotations
 from array import array
 from math import nan
 
-from sluice_router.types import PRIORITIES, Outcome, Reject
-
 from sluice_bench.simulator.traffic import Client, Request
+from sluice_router.types import PRIORITIES, Outcome, Reject
 
 COMPLETE, BROKEN, LEFT = "complete", "broken", "left"
 """Endings beside those that the router's outcomes name."""
@@ -61,7 +60,7 @@ class Tally:
         self.tenant.append(facts.tenant)
         self.prompt.append(request.prompt)
         self.shared.append(facts.shared)
-        self.stream.append(facts.stream)
+        self.stream.append(facts.stream_id)
         self.output.append(request.output)
         self.made.append(0)
         self.cached.append(0)

@@ -1,12 +1,13 @@
 """What the clients of a simulated fleet ask: a preset's requests, as the router and the engines see them.
 
-Lengths, shared prefixes and arrivals are the presets' own (`workloads/presets.py`), the same that a live server
-is loaded with. Added here: how many copies of the preset's streams there are (a fleet of a thousand engines has
-more applications than one of eight), who asks (tenants), how urgently (classes), and what the client does when
-it is refused.
+Lengths, shared prefixes and arrivals are the presets' own (`workloads/presets.py`), the same that a live
+server is loaded with. Added here: how many copies of the preset's streams there are (a fleet of a thousand
+engines has more applications than one of eight), who asks (tenants), how urgently (classes), and what the
+client does when it is refused.
 
 A prompt is numbers: the hash chain of its blocks, where the blocks of one stream are the same in each prompt
-that shares them and all others are nobody else's.
+that shares them and all others are nobody else's. Numbers of one stream follow each other, which no hash's
+do; whoever compares them cannot tell.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ from itertools import accumulate
 from typing import Generic, TypeVar
 
 import msgspec
-from sluice_router.types import RequestFacts
 
 from sluice_bench.workloads.preset_plan import Planned, requests, session
 from sluice_bench.workloads.presets import PRESETS, PresetName
+from sluice_router.types import RequestFacts
 
 MODEL = "simulated"
 _CHAIN_TOKENS = 64
@@ -44,7 +45,7 @@ class Client(IntEnum):
 class Facts(RequestFacts, frozen=True, kw_only=True):
     """A request's facts, and what baselines that keep a tree of prompts would find in the text."""
 
-    stream: int = -1
+    stream_id: int = -1
     shared: int = 0
     """Tokens of the prompt that are the beginning of the stream."""
 
@@ -94,7 +95,6 @@ class Traffic:
             for copy in range(shape.copies)
         ]
         self._numbers: dict[str, int] = {}
-        self._chains: dict[int, tuple[int, ...]] = {}
         self._tenants = Dice({f"tenant-{place}": share for place, share in enumerate(shape.tenants)})
         self._classes = Dice(shape.classes)
         self._clients = Dice({Client[name.upper()]: share for name, share in shape.clients.items()})
@@ -136,7 +136,7 @@ class Traffic:
             tenant=self._tenants.throw(source),
             priority=self._classes.throw(source),
             session=f"{copy}/{planned.prefix}" if lane >= 0 else None,
-            stream=stream,
+            stream_id=stream,
             shared=shared,
             prompt_tokens_estimate=prompt,
             max_tokens=max(output, 4096),
@@ -153,16 +153,11 @@ class Traffic:
         blocks = min(prompt // _CHAIN_TOKENS, _LONGEST_CHAIN)
         common = min(shared // _CHAIN_TOKENS, blocks)
         own = _OWN + self.drawn * _LONGEST_CHAIN
-        rest = tuple(range(own, own + blocks - common))
+        rest = range(own, own + blocks - common)
         if not common:
-            return rest
-        known = self._chains.get(stream, ())
-        if len(known) < common:
-            first = mixed(stream)
-            known = self._chains[stream] = tuple(
-                mixed(first + at) for at in range(max(common, 2 * len(known)))
-            )
-        return known[:common] + rest
+            return tuple(rest)
+        first = mixed(stream)
+        return (*range(first, first + common), *rest)
 
 
 class Dice(Generic[T]):

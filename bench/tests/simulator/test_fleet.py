@@ -10,7 +10,6 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sluice_router.router import Router
 
 from sluice_bench.simulator.engine_shape import SHAPES
 from sluice_bench.simulator.faults import Fault
@@ -20,6 +19,7 @@ from sluice_bench.simulator.sim_figures import SimFigures, figures, is_good
 from sluice_bench.simulator.tally import BROKEN, COMPLETE, LEFT
 from sluice_bench.simulator.traffic import TrafficShape
 from sluice_bench.workloads.presets import PRESETS
+from sluice_router.router import Router
 
 SHAPE = SHAPES["small"]
 TRAFFIC = TrafficShape(preset="qwen-api", fit=2048)
@@ -94,7 +94,13 @@ faults = st.lists(
     seed=st.integers(0, 99),
 )
 def test_nothing_is_lost_whatever_goes_wrong(
-    policy: str, gateways: int, load: float, queue: int, patience: float | None, struck: list[Fault], seed: int
+    policy: str,
+    gateways: int,
+    load: float,
+    queue: int,
+    patience: float | None,
+    struck: list[Fault],
+    seed: int,
 ) -> None:
     traffic = msgspec.structs.replace(
         TRAFFIC,
@@ -127,7 +133,7 @@ def test_a_seed_is_a_run() -> None:
     traffic = msgspec.structs.replace(TRAFFIC, clients={"obey": 1, "hammer": 1})
 
     def once(seed: int) -> bytes:
-        made, found = run("power-of-two", 1.5, traffic=traffic, gateways=2, seed=seed)
+        _, found = run("power-of-two", 1.5, traffic=traffic, gateways=2, seed=seed)
         return msgspec.json.encode(msgspec.structs.replace(found, seed=0, decisions_s=0, admit_p99_us=0))
 
     assert once(3) == once(3)
@@ -202,9 +208,7 @@ def test_obeying_clients_come_back_when_they_are_told_to() -> None:
     assert found.honesty is not None
     assert 0 <= found.honesty <= 1
     assert found.refusals["shed_capacity"] >= found.endings.get("shed_capacity", 0)
-    later = [
-        made.tally.ttft[n] for n in range(200) if made.tally.ending[n] == COMPLETE
-    ]
+    later = [made.tally.ttft[n] for n in range(200) if made.tally.ending[n] == COMPLETE]
     assert max(later) > 1.0, "waiting to be allowed to come back counts"
 
 
