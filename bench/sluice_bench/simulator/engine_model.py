@@ -19,7 +19,7 @@ from heapq import heappop, heappush
 
 from sluice_bench.simulator.engine_shape import EngineShape
 from sluice_bench.simulator.events import Events
-from sluice_bench.simulator.job import Job, State
+from sluice_bench.simulator.job import DECODE, GONE, PREFILL, WAITING, Job
 from sluice_bench.simulator.kv_ledger import KvLedger
 
 _ALMOST = 1e-9
@@ -31,6 +31,7 @@ class EngineModel:
 
     def __init__(self, shape: EngineShape, events: Events) -> None:
         self.shape = shape
+        self._prefill_s = 1 / shape.prefill_tokens_per_s
         self.kv = KvLedger(shape.kv_blocks, shape.block_tokens)
         self.alive = True
         self.step = 0
@@ -87,7 +88,7 @@ class EngineModel:
             raise RuntimeError("nothing can be sent to a dead engine")
         if job.prompt + job.output > self.kv.capacity * self.shape.block_tokens:
             raise ValueError("the request is longer than the engine's whole KV cache")
-        job.state = State.WAITING
+        job.state = WAITING
         job.uncached_estimate = job.prompt - self.kv.cached_tokens(job)
         self.queued_tokens += job.uncached_estimate
         self.waiting.append(job)
@@ -100,14 +101,14 @@ class EngineModel:
 
     def abort(self, job: Job) -> None:
         """The client has left: free what the request holds. Nothing more is said of it."""
-        if job.state is State.WAITING:
+        if job.state == WAITING:
             self.waiting.remove(job)
             self.queued_tokens -= job.uncached_estimate
-        elif job.state is not State.GONE:
+        elif job.state != GONE:
             self._cut()
             self._leave(job, keep=True)
             self._parts = [part for part in self._parts if part[0] is not job]
-        job.state = State.GONE
+        job.state = GONE
 
     def kill(self) -> None:
         """Die, with all requests and all that was cached."""
@@ -123,7 +124,7 @@ class EngineModel:
         self._decoding = self.queued_tokens = 0
         self.kv = KvLedger(self.kv.capacity, self.shape.block_tokens)
         for job in jobs:
-            job.state, job.entry = State.GONE, None
+            job.state, job.entry = GONE, None
             job.broken(self._events.now)
 
     def revive(self) -> None:
@@ -158,46 +159,55 @@ class EngineModel:
 
     def _begin(self) -> None:
         """Decide on the next steps; none when there is nothing to do."""
-        while self._decoding and self.kv.most_steps(self.step, 1) < 1:
+        kv, shape, step = self.kv, self.shape, self.step
+        while self._decoding and kv.most_steps(step, 1) < 1:
             self._preempt()
-        prefill = self._compose()
-        steps = 1
-        if len(self._parts) == 1 and self._parts[0][0].remaining > prefill:
-            steps = (self._parts[0][0].remaining - 1) // prefill
-        elif not prefill:
-            if not self._decoding:
+        prefill = self._compose() if self.waiting or self._prefilling else 0
+        decoding = self._decoding
+        if not prefill:
+            self._parts = []
+            if not decoding:
                 self._steps = 0
                 return
-            steps = self._next_end() - self.step
-        if self._decoding:
-            steps = min(steps, self._next_end() - self.step)
-            if steps > 1:
-                steps = self.kv.most_steps(self.step, steps)
+            steps = self._next_end() - step
+        else:
+            first = self._parts[0][0].remaining
+            steps = (first - 1) // prefill if first > prefill else 1
+            if decoding and steps > 1:
+                steps = min(steps, self._next_end() - step)
+        if decoding and steps > 1:
+            steps = kv.most_steps(step, steps)
         self._steps = steps
-        self._step_s = self.shape.step_duration_s(self._decoding, prefill) * self._slowness
-        self._started = max(self._events.now, self._frozen_until)
-        self._open = not prefill and not self.waiting and len(self._running) < self.shape.max_running
-        self._schedule()
+        # `EngineShape.step_duration_s`, without the call.
+        duration_s = shape.step_s + shape.sequence_s * decoding + prefill * self._prefill_s
+        self._step_s = duration_s = duration_s * self._slowness
+        now = self._events.now
+        self._started = started = now if now > self._frozen_until else self._frozen_until
+        self._open = not prefill and not self.waiting and len(self._running) < shape.max_running
+        self._plan += 1
+        self._events.at(started + steps * duration_s, self._end, self._plan)
 
     def _compose(self) -> int:
         """Deal the step's tokens out to prompts; how many they are."""
         room = self.shape.chunk_tokens - self._decoding
-        left, parts = room, []
+        left = room
+        self._parts = parts = []
         for job in self._prefilling:
-            tokens = min(left, job.remaining)
+            tokens = job.remaining
+            if tokens >= left:
+                parts.append((job, left))
+                return room
             parts.append((job, tokens))
             left -= tokens
-            if not left:
-                break
-        while left and self.waiting and len(self._running) < self.shape.max_running:
-            job = self.waiting[0]
+        waiting, most = self.waiting, self.shape.max_running
+        while left and waiting and len(self._running) < most:
+            job = waiting[0]
             if not self.kv.hold(job, self.step):
                 break
             self._join(job)
-            tokens = min(left, job.remaining)
+            tokens = job.remaining if job.remaining < left else left
             parts.append((job, tokens))
             left -= tokens
-        self._parts = parts
         return room - left
 
     def _join(self, job: Job) -> None:
@@ -208,7 +218,7 @@ class EngineModel:
         self.hit_tokens += min(job.hit, job.prompt)
         if job.answered or job.recomputed:
             self.recomputed_tokens += job.remaining
-        job.state = State.PREFILL
+        job.state = PREFILL
         self._running[job] = None
         self._prefilling.append(job)
 
@@ -217,7 +227,7 @@ class EngineModel:
         ends = self._ends
         while True:
             step, _, job = ends[0]
-            if job.finish_step == step and job.state is State.DECODE:
+            if job.finish_step == step and job.state == DECODE:
                 return step
             heappop(ends)
 
@@ -230,23 +240,23 @@ class EngineModel:
         self.step += steps
         self.busy_s += steps * self._step_s
         self.kv.settle(self.step)
-        if steps:
+        if steps and self._parts:
             for job, tokens in self._parts:
                 job.remaining -= tokens * steps
                 self.prefilled_tokens += tokens * steps
                 if not job.remaining:
                     self._prefilled(job, now)
-        self._finish_due(now)
+        ends = self._ends
+        if ends and ends[0][0] <= self.step:
+            self._finish_due(now)
         self._settling = False
-        self._steps = 0
-        if self.alive:
-            self._begin()
+        self._begin()
 
     def _prefilled(self, job: Job, now: float) -> None:
         """Its prompt is computed, which gives its next token."""
         self._prefilling.popleft()
         self.kv.publish(job, self.step)
-        job.state = State.DECODE
+        job.state = DECODE
         self._decoding += 1
         job.generated += 1
         job.finish_step = self.step + job.output - job.generated
@@ -260,14 +270,14 @@ class EngineModel:
         ends = self._ends
         while ends and ends[0][0] <= self.step:
             step, _, job = heappop(ends)
-            if job.finish_step == step and job.state is State.DECODE:
+            if job.finish_step == step and job.state == DECODE:
                 self._leave(job, keep=True)
                 job.generated = job.output
                 job.finished(now)
 
     def _leave(self, job: Job, *, keep: bool) -> None:
         """Out of the batch."""
-        decoding = job.state is State.DECODE
+        decoding = job.state == DECODE
         del self._running[job]
         if decoding:
             self._decoding -= 1
@@ -276,7 +286,7 @@ class EngineModel:
             self._prefilling.remove(job)
             keep = False
         self.kv.release(job, self.step, decoding=decoding, keep=keep)
-        job.state = State.GONE
+        job.state = GONE
 
     def _preempt(self) -> None:
         """Put the request that joined last back to the head of the queue."""
@@ -284,7 +294,7 @@ class EngineModel:
         self._leave(job, keep=False)
         self.preemptions += 1
         job.recomputed += 1
-        job.state = State.WAITING
+        job.state = WAITING
         job.uncached_estimate = job.prompt + job.generated - self.kv.cached_tokens(job)
         self.queued_tokens += job.uncached_estimate
         self.waiting.appendleft(job)

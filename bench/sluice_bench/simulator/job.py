@@ -6,20 +6,14 @@ happens; `first_token` at most once, then exactly one of `finished` and `broken`
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from sluice_bench.simulator.kv_ledger import Stream
 
 
-class State(IntEnum):
-    """Where a job is."""
-
-    WAITING = 0
-    PREFILL = 1
-    DECODE = 2
-    GONE = 3
+WAITING, PREFILL, DECODE, GONE = range(4)
+"""Where a job is. Plain numbers: they are compared for every request, many times."""
 
 
 class Job:
@@ -57,7 +51,7 @@ class Job:
         self.recomputed = 0
         """Tokens that were prefilled again after a preemption."""
         self.uncached_estimate = 0
-        self.state = State.WAITING
+        self.state = WAITING
         self.answered = False
         self.finish_step = 0
         self.offset = 0
