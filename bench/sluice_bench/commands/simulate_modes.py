@@ -129,8 +129,8 @@ def _number(text: str) -> float:
 
 def _table(found: list[SimFigures], scenarios: list[Scenario], policies: tuple[str, ...]) -> Table:
     drawn = Table()
-    for title in ("load", "policy", *router_page.BRIEF):
-        drawn.add_column(title, justify="left" if title == "policy" else "right")
+    for title in ("load", "policy", *router_page.BRIEF.values()):
+        drawn.add_column(title, justify="left" if title == "policy" else "right", no_wrap=title == "policy")
     for scenario in scenarios:
         for policy in policies:
             figures = [one for one in found if (one.load, one.policy) == (scenario.load, policy)]

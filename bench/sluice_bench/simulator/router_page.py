@@ -43,8 +43,16 @@ COLUMNS: tuple[Column, ...] = (
     ("wasted prefill", lambda found: found.wasted_prefill, "%"),
     ("decision µs p50", lambda found: found.admit_p50_us, ""),
 )
-BRIEF = ("goodput", "of ideal", "TTFT p50 s", "p99", "hit", "refused", "decision µs p50")
-"""What a terminal has room for."""
+BRIEF: Mapping[str, str] = {
+    "goodput": "goodput",
+    "of ideal": "ideal",
+    "TTFT p50 s": "TTFT p50",
+    "p99": "p99",
+    "hit": "hit",
+    "refused": "refused",
+    "decision µs p50": "µs",
+}
+"""What a terminal has room for, and under which title."""
 EXTRA: Mapping[str, tuple[Column, ...]] = {
     "clients": (
         ("honesty", lambda found: found.honesty, "%"),
