@@ -5,10 +5,12 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 
+from sluice_bench.figure import figures_section
 from sluice_bench.formatting import number
 from sluice_bench.reports.chart import WIDE, Plot, PlotPoint, Series, draw
 from sluice_bench.reports.svg import svg_file
 from sluice_bench.simulator.fit_report import fit_section
+from sluice_bench.simulator.router_figures import figures
 from sluice_bench.simulator.sim_figures import ClassFigures, SimFigures
 from sluice_bench.simulator.sim_plan import LOAD_PRESETS, Question
 from sluice_bench.simulator.sim_report import Result, SimReport
@@ -44,12 +46,12 @@ COLUMNS: tuple[Column, ...] = (
     ("decision µs p50", lambda found: found.admit_p50_us, ""),
 )
 BRIEF: Mapping[str, str] = {
-    "goodput": "goodput",
+    "goodput": "good",
     "of ideal": "ideal",
     "TTFT p50 s": "TTFT p50",
     "p99": "p99",
     "hit": "hit",
-    "refused": "refused",
+    "refused": "shed",
     "decision µs p50": "µs",
 }
 """What a terminal has room for, and under which title."""
@@ -62,6 +64,7 @@ EXTRA: Mapping[str, tuple[Column, ...]] = {
     "tenants": (
         ("Jain", lambda found: found.jain, ""),
         ("max gap, tokens", lambda found: found.max_gap_tokens, ""),
+        ("others' TTFT p95 s", lambda found: found.others_ttft_p95_s, ""),
     ),
     "faults": (("broken", lambda found: found.endings.get("broken", 0), ""),),
 }
@@ -72,6 +75,7 @@ def render(report: SimReport, asked: Sequence[Question], raw_name: str, plots: M
     sections = [_section(report, question, plots) for question in asked]
     parts = [
         _opening(report, raw_name),
+        figures_section(figures(report)),
         *(section for section in sections if section),
         _speed(report),
         fit_section(report.fits),

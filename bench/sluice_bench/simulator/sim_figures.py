@@ -61,6 +61,8 @@ class SimFigures(msgspec.Struct, frozen=True, kw_only=True):
     jain: float
     """Index of the tenants' service over what each could have had."""
     max_gap_tokens: float
+    others_ttft_p95_s: float | None
+    """Of all tenants but the first."""
     load_cv: float
     wasted_prefill: float
     """Share of the prefilled tokens that did no good: computed again, or for requests that were not good."""
@@ -110,6 +112,9 @@ def figures(fleet: Fleet, load: float, real_s: float) -> SimFigures:
         obeyed=tally.obeyed,
         jain=jain(_satisfaction(tally)),
         max_gap_tokens=fleet.observer.max_gap_tokens,
+        others_ttft_p95_s=_percentile(
+            [tally.ttft[number] for number in served if tally.tenant[number] != "tenant-0"], 0.95
+        ),
         load_cv=statistics.fmean(fleet.observer.load_cv) if fleet.observer.load_cv else 0.0,
         wasted_prefill=_wasted(fleet, good),
         preemptions=sum(engine.preemptions for engine in fleet.engines),

@@ -122,14 +122,18 @@ def _state_age(replicas: int, seconds: float) -> Question:
 
 def _gateways(replicas: int, seconds: float) -> Question:
     base = _b2b("gateways", 0.9, replicas, seconds)
+    alone = (Fault(kind="sync", share=1.0, start_s=0.0, seconds=100 * seconds),)
+    numbers = (("1", 1, ()), ("4", 4, ()), ("16", 16, ()), ("16, none shares", 16, alone))
     return Question(
         name="gateways",
         title="Many gateways",
-        text="b2b-prefix at load 0.9, metrics every second, nothing shared between gateways.",
+        text="b2b-prefix at load 0.9, metrics every second. Routers that share state do so every 0.2 s, or "
+        "not at all.",
         varied="gateways",
         policies=BEST,
         scenarios=tuple(
-            (str(number), msgspec.structs.replace(base, gateways=number)) for number in (1, 4, 16)
+            (word, msgspec.structs.replace(base, gateways=number, faults=faults))
+            for word, number, faults in numbers
         ),
     )
 
@@ -157,7 +161,7 @@ def _clients(replicas: int, seconds: float) -> Question:
 
 
 def _tenants(replicas: int, seconds: float) -> Question:
-    even, abused = (1.0,) * 5, (50.0, 1.0, 1.0, 1.0, 1.0)
+    without, abused = (0.0, 1.0, 1.0, 1.0, 1.0), (50.0, 1.0, 1.0, 1.0, 1.0)
     base = Scenario(
         name="tenants",
         traffic=TrafficShape(preset="chat-azure24"),
@@ -168,16 +172,21 @@ def _tenants(replicas: int, seconds: float) -> Question:
     return Question(
         name="tenants",
         title="One tenant at fifty times the others",
-        text="chat-azure24 at load 1.5, five tenants. Jain's index is of what each got over what it could "
-        "have had by equal shares.",
+        text="chat-azure24 at load 1.5, five tenants; and what the other four get alone. Jain's index is of "
+        "what each got over what it could have had by equal shares.",
         varied="tenants",
         policies=(SLUICE, "least-outstanding"),
         scenarios=tuple(
             (
                 word,
-                msgspec.structs.replace(base, traffic=msgspec.structs.replace(base.traffic, tenants=shares)),
+                msgspec.structs.replace(
+                    base, load=load, traffic=msgspec.structs.replace(base.traffic, tenants=shares)
+                ),
             )
-            for word, shares in (("even", even), ("one at 50×", abused))
+            for word, shares, load in (
+                ("without it", without, base.load * 4 / 54),
+                ("one at 50×", abused, base.load),
+            )
         ),
     )
 

@@ -20,6 +20,7 @@ from sluice_bench.simulator.tally import BROKEN, COMPLETE, LEFT
 from sluice_bench.simulator.traffic import TrafficShape
 from sluice_bench.workloads.presets import PRESETS
 from sluice_router.router import Router
+from sluice_router.types import Endpoint
 
 SHAPE = SHAPES["small"]
 TRAFFIC = TrafficShape(preset="qwen-api", fit=2048)
@@ -218,3 +219,34 @@ def test_a_preset_with_sessions_asks_the_next_round_after_the_answer() -> None:
     assert_nothing_is_left(made)
     assert found.hit_rate > 0.5
     assert max(made.tally.arrived) > 10.0
+
+
+def test_routers_that_share_state_do_so_except_while_they_cannot() -> None:
+    told: list[tuple[int, float, int]] = []
+
+    class Sharing(Router):
+        number = 0
+
+        def export_delta(self, now: float) -> int:
+            return self.number
+
+        def apply_delta(self, delta: int, now: float) -> None:
+            told.append((self.number, now, delta))
+
+    def balancer(settings: FleetSettings, _: object) -> Sharing:
+        ids = [f"engine-{place}" for place in range(settings.replicas)]
+        made = Sharing(
+            [Endpoint(id=name, backend="engine", url="http://e.invalid") for name in ids],
+            max_queue=10,
+            queue_timeout_s=9.0,
+        )
+        made.number, Sharing.number = Sharing.number, Sharing.number + 1
+        return made
+
+    outage = Fault(kind="sync", share=1.0, start_s=1.0, seconds=2.0)
+    settings = fleet(gateways=3, faults=(outage,)).settings
+    Fleet(settings, lambda: 0, balancer).run()
+
+    times = sorted({round(now, 1) for _, now, _ in told})
+    assert times[:5] == [0.2, 0.4, 0.6, 0.8, 3.0]
+    assert {(to, origin) for to, _, origin in told} == {(a, b) for a in range(3) for b in range(3) if a != b}
