@@ -30,6 +30,7 @@ Loads = Annotated[
 Replicas = Annotated[int, typer.Option(min=1, help="Engines.")]
 Gateways = Annotated[int, typer.Option(min=1, help="Gateways, each with a router of its own.")]
 Seconds = Annotated[float, typer.Option(min=1, help="Of arrivals.")]
+WarmUpS = Annotated[float, typer.Option(min=0, help="Of arrivals before them, at a load of 0.6 at most.")]
 Seeds = Annotated[int, typer.Option(min=1, help="Repeats, each with another seed.")]
 Shape = Annotated[str, typer.Option(help="Kind of engine.")]
 ScrapeS = Annotated[
@@ -79,6 +80,7 @@ def simulate_command(
     replicas: Replicas = 16,
     gateways: Gateways = 1,
     seconds: Seconds = 60.0,
+    warm_up_s: WarmUpS = 60.0,
     seeds: Seeds = 3,
     shape: Shape = "h100-8b",
     scrape_s: ScrapeS = 1.0,
@@ -122,6 +124,7 @@ def simulate_command(
                 replicas=replicas,
                 gateways=gateways,
                 seconds=seconds,
+                warm_up_s=warm_up_s,
                 seeds=seeds,
                 shape=shape,
                 scrape_s=scrape_s,

@@ -51,6 +51,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     gateways: int
     seconds: float
     seeds: int
+    warm_up_s: float
     shape: str
     scrape_s: float
     obey: float
@@ -64,7 +65,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
 def small(asked: Asked) -> Asked:
     """Of a few replicas for a few seconds."""
     return msgspec.structs.replace(
-        asked, replicas=min(4, asked.replicas), seconds=min(5.0, asked.seconds), seeds=1
+        asked, replicas=min(4, asked.replicas), seconds=min(5.0, asked.seconds), warm_up_s=2.0, seeds=1
     )
 
 
@@ -103,6 +104,7 @@ def _scenario(asked: Asked, load: float) -> Scenario:
         replicas=asked.replicas,
         gateways=asked.gateways,
         seconds=asked.seconds,
+        warm_up_s=asked.warm_up_s,
         shape=asked.shape,
         scrape_s=asked.scrape_s,
         faults=tuple(read_fault(text) for text in asked.faults),
@@ -147,7 +149,7 @@ def report(
     """Simulate the report's scenarios and write it. Raises `ValueError`."""
     if quick:
         seeds, replicas, seconds = 1, 4, 4.0
-    asked = list(questions(replicas, seconds))
+    asked = [hurried(question) if quick else question for question in questions(replicas, seconds)]
     known = [*(question.name for question in asked), SPEED, TRAFFIC]
     wanted = only or tuple(known)
     if unknown := [name for name in wanted if name not in known]:
@@ -170,6 +172,17 @@ def _earlier(raw: Path) -> SimReport | None:
         return msgspec.json.decode(raw.read_bytes(), type=SimReport)
     except (OSError, msgspec.DecodeError):
         return None
+
+
+def hurried(question: Question) -> Question:
+    """With a short warm-up, for figures that mean nothing."""
+    return msgspec.structs.replace(
+        question,
+        scenarios=tuple(
+            (value, msgspec.structs.replace(scenario, warm_up_s=2.0))
+            for value, scenario in question.scenarios
+        ),
+    )
 
 
 def _report(

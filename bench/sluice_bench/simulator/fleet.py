@@ -46,6 +46,11 @@ class FleetSettings(msgspec.Struct, frozen=True, kw_only=True):
     rate_per_s: float
     """Of a preset with sessions: so many users, spread over the first second."""
     requests: int
+    """All, those that warm up included."""
+    warm_up_requests: int = 0
+    """The first ones: they fill caches and teach routers, and are in no figure."""
+    warm_up_rate_per_s: float | None = None
+    """At which they come; `None`: at the same as all others."""
     seed: int
     gateways: int = 1
     scrape_s: float = 1.0
@@ -155,11 +160,7 @@ class Fleet:
             for lane in range(min(users, settings.requests)):
                 self.events.at(lane / users, self._next_round, lane)
             return
-        planned = schedule(
-            settings.traffic.preset, settings.requests, settings.seed, rate_per_s=settings.rate_per_s
-        )
-        assert planned is not None
-        self._offsets = planned.offsets_ns
+        self._offsets = _offsets(settings)
         self.events.at(self._offsets[0] / NS_PER_S, self._arrive, 0)
 
     def _arrive(self, place: int) -> None:
@@ -271,6 +272,21 @@ class Fleet:
             elif fault.kind == "slow":
                 engine.slow_down(SLOWNESS)
                 self.events.at(fault.end_s, _recover, engine)
+
+
+def _offsets(settings: FleetSettings) -> tuple[int, ...]:
+    """When each request of a preset without sessions arrives, ns."""
+    preset, seed, warm = settings.traffic.preset, settings.seed, settings.warm_up_requests
+    if settings.warm_up_rate_per_s is None or not warm:
+        planned = schedule(preset, settings.requests, seed, settings.rate_per_s)
+        assert planned is not None
+        return planned.offsets_ns
+    slow = schedule(preset, warm, seed + 1_000_003, settings.warm_up_rate_per_s)
+    quick = schedule(preset, settings.requests - warm, seed, settings.rate_per_s)
+    assert slow is not None
+    assert quick is not None
+    start = slow.offsets_ns[-1]
+    return (*slow.offsets_ns, *(start + offset for offset in quick.offsets_ns))
 
 
 def _revive(engine: EngineModel) -> None:

@@ -8,14 +8,17 @@ The work of requests on engines of one shape, from below:
 - each step costs `step_s`, and there are no fewer steps than a full batch, a full KV cache and full chunks
   allow.
 
-`ideal_share` takes requests as they come; a policy that serves short requests only can exceed it. `most_good`
-cannot be exceeded by anybody: it serves the cheapest first and charges nothing for what is shared.
+Capacity is told for requests as they come. Goodput counts requests, so whoever must refuse some does best to
+refuse the longest: the ideal serves the cheapest ones first. `most_good` cannot be exceeded by anybody, since
+it charges nothing at all for what is shared; `ideal_share` charges each request with what is new in it.
 """
 
 from __future__ import annotations
 
 import statistics
-from collections.abc import Sequence
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from itertools import accumulate
 
 import msgspec
 
@@ -97,9 +100,10 @@ def _sample(traffic: TrafficShape, seed: int) -> list[tuple[Request, float]]:
 
 
 def ideal_share(tally: Tally, first: int, seconds: float, replicas: int, shape: EngineShape) -> float:
-    """Share of the requests from `first` on, which came within `seconds`, that there was capacity for."""
-    needed = fleet_seconds(works(tally)[first:], shape)
-    return min(1.0, replicas * seconds / needed)
+    """Share of the requests from `first` on, which came within `seconds`, that could be served whole."""
+    work = works(tally)[first:]
+    served = _served((one.new for one in work), (one.decoded for one in work), seconds * replicas, shape)
+    return served / len(work)
 
 
 def works(tally: Tally) -> list[Work]:
@@ -109,13 +113,13 @@ def works(tally: Tally) -> list[Work]:
 
 
 def most_good(tally: Tally, seconds: float, replicas: int, shape: EngineShape) -> int:
-    """Requests that could be served whole within `seconds`, whichever are chosen."""
+    """Requests that could be served whole in that time, whichever are chosen, what is shared for free."""
+    work = works(tally)
+    return _served((one.own for one in work), (one.decoded for one in work), seconds * replicas, shape)
+
+
+def _served(prefilled: Iterable[int], decoded: Iterable[int], engine_s: float, shape: EngineShape) -> int:
+    """How many of the cheapest requests fit into so much time of engines."""
     prefill_s, token_s = 1 / shape.prefill_tokens_per_s, shape.sequence_s + shape.step_s / shape.max_running
-    costs = sorted(work.own * prefill_s + work.decoded * token_s for work in works(tally))
-    left, served = replicas * seconds, 0
-    for cost in costs:
-        left -= cost
-        if left < 0:
-            break
-        served += 1
-    return served
+    costs = sorted(p * prefill_s + d * token_s for p, d in zip(prefilled, decoded, strict=True))
+    return bisect_right(list(accumulate(costs)), engine_s)

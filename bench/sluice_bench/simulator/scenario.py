@@ -22,6 +22,8 @@ from sluice_bench.simulator.traffic import TrafficShape
 
 REPLICAS_EACH = 8
 """Engines that a preset's groups are meant for (llm-d's benchmark has eight): a larger fleet gets copies."""
+WARM_UP_LOAD = 0.6
+"""No fleet meets twice its capacity with empty caches and routers that have seen nothing yet."""
 
 
 class Scenario(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +35,9 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     replicas: int = 32
     gateways: int = 1
     seconds: float = 60.0
-    """Of arrivals."""
+    """Of arrivals that count."""
+    warm_up_s: float = 60.0
+    """Of arrivals before them, at `WARM_UP_LOAD` or less."""
     shape: str = "h100-8b"
     scrape_s: float = 1.0
     faults: tuple[Fault, ...] = ()
@@ -65,7 +69,8 @@ def fleet_settings(scenario: Scenario, policy: str, seed: int) -> FleetSettings:
     engine, replicas = scenario.engine, scenario.replicas
     traffic = fleet_traffic(scenario.traffic, replicas, engine)
     rate = offered_per_s(scenario, seed)
-    requests = max(10, round(rate * scenario.seconds))
+    warm_rate = rate * min(1.0, WARM_UP_LOAD / scenario.load)
+    warm = max(1, round(warm_rate * scenario.warm_up_s))
     cycle_s = mean_cycle_s(engine, traffic, seed)
     return FleetSettings(
         policy=policy,
@@ -74,7 +79,9 @@ def fleet_settings(scenario: Scenario, policy: str, seed: int) -> FleetSettings:
         replicas=replicas,
         gateways=scenario.gateways,
         rate_per_s=rate if cycle_s is None else rate * cycle_s,
-        requests=requests,
+        requests=warm + max(10, round(rate * scenario.seconds)),
+        warm_up_requests=warm,
+        warm_up_rate_per_s=warm_rate if cycle_s is None else None,
         seed=seed,
         scrape_s=scenario.scrape_s,
         faults=scenario.faults,

@@ -1,7 +1,7 @@
 """The figures of one simulation, from what became of its requests. Pure.
 
-Requests that arrived in the first fifth of the run only warm it up: they are in no figure, except where a
-figure is of the whole run (conservation, decisions).
+Requests that only warm the fleet up are in no figure, except where a figure is of the whole run (endings,
+refusals, decisions).
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from sluice_bench.simulator.tally import COMPLETE, Tally
 from sluice_bench.stats.percentile import percentile_of_sorted
 from sluice_router.types import PRIORITIES
 
-WARM_UP_SHARE = 0.2
 SLO_S: Mapping[str, float] = {"interactive": 2.0, "default": 10.0, "bulk": 300.0}
 """Seconds to the first token, by class."""
 
@@ -89,7 +88,7 @@ def figures(fleet: Fleet, load: float, real_s: float) -> SimFigures:
     """After the run, which took `real_s` of real time."""
     tally, settings = fleet.tally, fleet.settings
     total = len(tally.arrived)
-    first = int(total * WARM_UP_SHARE)
+    first = settings.warm_up_requests
     good = [is_good(tally, number) for number in range(total)]
     served = [number for number in range(first, total) if not math.isnan(tally.ttft[number])]
     prompts = sum(tally.prompt[number] for number in served)

@@ -18,6 +18,7 @@ from sluice_bench.simulator.ideal import capacity_per_s, most_good
 from sluice_bench.simulator.sim_figures import SimFigures, figures, is_good
 from sluice_bench.simulator.tally import BROKEN, COMPLETE, LEFT
 from sluice_bench.simulator.traffic import TrafficShape
+from sluice_bench.stats.percentile import percentile_of
 from sluice_bench.workloads.presets import PRESETS
 from sluice_router.router import Router
 from sluice_router.types import Endpoint
@@ -124,10 +125,22 @@ def test_nothing_is_lost_whatever_goes_wrong(
 def test_every_preset_runs(preset: Any) -> None:
     traffic = TrafficShape(preset=preset, fit=2048)
     users = {"rate_per_s": 8.0} if PRESETS[preset].sessions else {}
-    made, found = run(traffic=traffic, requests=60, **users)
+    made, found = run(traffic=traffic, requests=60, warm_up_requests=12, **users)
 
     assert_nothing_is_left(made)
     assert found.requests == 48
+
+
+def test_warming_up_is_slower_and_in_no_figure() -> None:
+    made, found = run(load=3.0, requests=150, warm_up_requests=50, warm_up_rate_per_s=2.0)
+    warm, rest = made.tally.arrived[:50], made.tally.arrived[50:]
+
+    assert found.requests == 100
+    assert 15 < warm[-1] < 40
+    assert rest[0] > warm[-1]
+    assert rest[-1] - rest[0] < 12
+    only = found.classes["interactive"]
+    assert only.ttft_p50_s == percentile_of(sorted(made.tally.ttft[50:]), 0.5)
 
 
 def test_a_seed_is_a_run() -> None:
@@ -148,9 +161,8 @@ def test_nobody_serves_more_than_there_is_capacity_for(policy: str, load: float)
     good = [number for number in range(200) if is_good(made.tally, number)]
 
     assert len(good) <= most_good(made.tally, made.events.now, 4, SHAPE)
-    assert 0 < found.ideal <= 1
-    if load > 1:
-        assert found.ideal == pytest.approx(1 / load, rel=0.4)
+    assert min(1, 0.6 / load) <= found.ideal <= 1
+    assert found.ideal < 0.6 or load < 6
 
 
 def test_the_bound_is_what_can_be_served_in_that_time() -> None:
