@@ -85,7 +85,7 @@ faults = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     policy=st.sampled_from(POLICIES),
     gateways=st.integers(1, 3),
