@@ -17,13 +17,21 @@ ValueOf = Callable[[SimFigures], float | None]
 def figures(report: SimReport) -> list[Figure]:
     """In the order of the page; a figure whose section was not simulated has no value."""
     results = report.results
-    honesty = _seeds(results, "clients", "all obey", _honesty)
     return [
         *_decisions(report),
         *(_overload(results, preset) for preset in LOAD_PRESETS),
         _gateways(results, "16", "16 gateways: goodput over that of 1", 95),
         _gateways(results, "16, none shares", "the same with nothing shared", 75),
-        _figure("Retry-After honesty", "%", 90, honesty, higher=True),
+        *(
+            _figure(
+                f"Retry-After honesty, {word}",
+                "%",
+                90,
+                _seeds(results, "clients", value, _honesty),
+                higher=True,
+            )
+            for word, value in (("bursts", "bursts, all obey"), ("lasting overload", "a fifth obeys"))
+        ),
         _fairness(results),
         _starvation(results),
         _slow(results),

@@ -221,7 +221,8 @@ def _trust(report: SimReport) -> str:
         "longer is worse for "
         "whoever queues.\n"
         "- *Ideal* takes an endless prefix cache that is everywhere, full batches, and the cheapest requests "
-        "first. In a short run goodput can exceed it: what is in flight at the end is done later.\n"
+        "first, and no notice of when they come. In a short run goodput can exceed it: what is in flight at "
+        "the end is done later.\n"
         f"- Decision times are real: {env.cpu}, {env.cores} cores, {env.system}, Python {env.python}, load "
         f"average before {env.load_average:.2f}. All else depends on nothing but the seed."
     )

@@ -139,24 +139,31 @@ def _gateways(replicas: int, seconds: float) -> Question:
 
 
 def _clients(replicas: int, seconds: float) -> Question:
-    scenarios = []
-    for word, clients in (
-        ("all leave", {"leave": 1.0}),
-        ("half obey", {"leave": 0.5, "obey": 0.5}),
-        ("all obey", {"obey": 1.0}),
-        ("a third hammers", {"leave": 1.0, "obey": 1.0, "hammer": 1.0}),
-    ):
-        base = _b2b("clients", 2.0, replicas, seconds)
+    lasting = _b2b("clients", 2.0, replicas, seconds)
+    spiky = msgspec.structs.replace(
+        lasting, traffic=TrafficShape(preset="code-azure23-spiky"), load=0.7, seconds=8 * seconds
+    )
+
+    def asked(base: Scenario, **clients: float) -> Scenario:
         traffic = msgspec.structs.replace(base.traffic, clients=clients)
-        scenarios.append((word, msgspec.structs.replace(base, traffic=traffic)))
+        return msgspec.structs.replace(base, traffic=traffic)
+
     return Question(
         name="clients",
         title="What refused clients do",
-        text="b2b-prefix at load 2. Who obeys waits exactly as long as Retry-After says; who hammers asks "
-        "again within 0.15 s. Honesty is the share of first obeyed retries that were admitted.",
+        text="b2b-prefix at load 2 all the time, and code-azure23-spiky at load 0.7, which comes in bursts of "
+        "ten times the mean. Who obeys waits exactly as long as Retry-After says; who hammers asks again "
+        "within 0.15 s. Honesty is the share of first obeyed retries that were admitted.",
         varied="clients",
         policies=(SLUICE,),
-        scenarios=tuple(scenarios),
+        scenarios=(
+            ("all leave", asked(lasting, leave=1)),
+            ("a fifth obeys", asked(lasting, leave=4, obey=1)),
+            ("all obey", asked(lasting, obey=1)),
+            ("a third hammers", asked(lasting, leave=1, obey=1, hammer=1)),
+            ("bursts, all leave", asked(spiky, leave=1)),
+            ("bursts, all obey", asked(spiky, obey=1)),
+        ),
     )
 
 

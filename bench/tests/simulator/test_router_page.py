@@ -65,7 +65,7 @@ def test_the_report_has_every_section_and_keeps_the_others(tmp_path: Path) -> No
         assert f"## {wanted[name].title}" in page
     assert "(router-load-b2b-prefix.svg)" in page
     assert "ideal" in (tmp_path / "router-load-b2b-prefix.svg").read_text()
-    assert "| half obey | sluice |" in page
+    assert "| a fifth obeys | sluice |" in page
     assert "| 1.3 | sluice | bulk |" in page
     assert "`--quick` run" in page
 
