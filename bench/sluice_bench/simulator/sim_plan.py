@@ -152,8 +152,8 @@ def _clients(replicas: int, seconds: float) -> Question:
         name="clients",
         title="What refused clients do",
         text="b2b-prefix at load 2 all the time, and code-azure23-spiky at load 0.7, which comes in bursts "
-        "of ten times the mean. Who obeys waits exactly as long as Retry-After says; who hammers asks again in "
-        "0.15 s at most. Honesty is the share of first obeyed retries that were admitted.",
+        "of ten times the mean. Who obeys waits exactly as long as Retry-After says; who hammers asks again "
+        "in 0.15 s at most. Honesty is the share of first obeyed retries that were admitted.",
         varied="clients",
         policies=(SLUICE,),
         scenarios=(
