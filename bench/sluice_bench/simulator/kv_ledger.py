@@ -197,7 +197,10 @@ class KvLedger:
 
     def most_steps(self, step: int, steps: int) -> int:
         """How many of the next steps all that grow have room for, with all that is only cached evicted."""
-        if self._at_most(step + steps) <= self.capacity or self.held(step + steps) <= self.capacity:
+        rounds = (step + steps + 2 * self._block - 2) // self._block  # as in `_at_most`, without the call
+        if self._static + self._pinned + self._growing * rounds <= self.capacity:
+            return steps
+        if self.held(step + steps) <= self.capacity:
             return steps
         low, high = 0, steps
         while high - low > 1:
@@ -210,7 +213,8 @@ class KvLedger:
 
     def settle(self, step: int) -> None:
         """Evict what is in the way of live requests."""
-        if self._at_most(step) + self.cached <= self.capacity:
+        rounds = (step + 2 * self._block - 2) // self._block  # as in `_at_most`, without the call
+        if self._static + self._pinned + self._growing * rounds + self.cached <= self.capacity:
             return
         excess = self.held(step) + self.cached - self.capacity
         idle = self._idle
