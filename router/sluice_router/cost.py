@@ -85,7 +85,7 @@ class CostModel:
         if ratio is not None:
             prompt = round(prompt * ratio.value(PROMPT_BOUNDS))
         output = self._output_tokens(facts, now)
-        work: float = prompt + OUTPUT_WEIGHT * output
+        work = float(prompt + OUTPUT_WEIGHT * output)
         bias = self._biases.get(_of_tenant(facts))
         if bias is not None:
             work *= bias.value(BIAS_BOUNDS)
