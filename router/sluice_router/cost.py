@@ -132,20 +132,20 @@ class CostModel:
 class _Ratio:
     """Real tokens for one expected, over the recent past."""
 
-    __slots__ = ("_expected", "_real")
+    __slots__ = ("_counted", "_expected")
 
     def __init__(self) -> None:
         self._expected = _PRIOR
-        self._real = _PRIOR
+        self._counted = _PRIOR
 
     def add(self, expected: int, real: int) -> None:
         self._expected = _FORGETTING * self._expected + expected
-        self._real = _FORGETTING * self._real + real
+        self._counted = _FORGETTING * self._counted + real
 
     def value(self, bounds: tuple[float, float]) -> float:
         if self._expected <= 0.0:
             return 1.0
-        return min(bounds[1], max(bounds[0], self._real / self._expected))
+        return min(bounds[1], max(bounds[0], self._counted / self._expected))
 
 
 def _ratio(ratios: OrderedDict[_Key, _Ratio], key: _Key) -> _Ratio:
