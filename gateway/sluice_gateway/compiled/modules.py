@@ -8,7 +8,9 @@ do, because mypyc does it differently from Python (`tests/compiled/test_modules.
   coroutine, so that two requests that are both in such a place would raise each other's exceptions. `async
   with` is fine where leaving never waits, as with `asyncio.timeout`;
 - assign `None` or an enum's member to an attribute, call what may change it, and look at it again in the same
-  function: mypy believes the assignment, and machine code raises `TypeError` where it is not true.
+  function: mypy believes the assignment, and machine code raises `TypeError` where it is not true;
+- call an attribute `_real` or `_imag`: with the underscore that mypyc adds, that is a word of C's compilers;
+- assign a whole number to a variable declared as `float`: the two are kept differently.
 """
 
 from __future__ import annotations
