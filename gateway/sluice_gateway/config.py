@@ -110,6 +110,8 @@ def parse(name: str, text: str, environment: Mapping[str, str]) -> Settings:
     _check_backends(document, settings, environment)
     _check_keys(document, settings)
     _check_aliases(document, settings)
+    if mistake := settings.admission.mistake():
+        raise document.error(("admission", mistake[0]), mistake[1])
     return settings
 
 

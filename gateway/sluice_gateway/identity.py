@@ -52,5 +52,7 @@ class Key(msgspec.Struct, frozen=True, kw_only=True):
     limits: LimitValues = NO_LIMITS
     tenant_limits: LimitValues = NO_LIMITS
     """Those of its tenant, which all of the tenant's keys share."""
+    tenant_weight: float = 1.0
+    """What its tenant gets of engines that others wait for too, compared with them."""
     expires_at: float | None = None
     """Seconds since 1970; from then on the key is refused."""

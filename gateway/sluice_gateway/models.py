@@ -129,6 +129,7 @@ class Catalog:
             via=TRANSLATED_TO.get(kind),
             model=body.model,
             tenant=key.tenant,
+            weight=key.tenant_weight,
             backend=asked.backend,
             allowed_backends=key.scopes.backends,
             quant=asked.quant,

@@ -57,8 +57,9 @@ REQUEST_HEADERS = (
     ),
     (
         "`X-Priority: interactive, default or bulk`",
-        "who goes first when requests wait; nobody waits for ever: a `default` request gives way to newer"
-        " ones for a quarter of `queue.timeout_s`, a `bulk` one for three quarters",
+        "who goes first when requests wait; nobody waits for ever: a `default` request lets newer"
+        " `interactive` ones go first for 8 seconds, a `bulk` one for about 5 minutes (the differences of the"
+        " times in `admission`); within a class tenants share by weight, see [router.md](router.md)",
     ),
     (
         "`X-Session-Id: ANYTHING`",

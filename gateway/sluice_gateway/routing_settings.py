@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Annotated
 
 from msgspec import Meta
@@ -22,7 +23,8 @@ class AdmissionSettings(Section, frozen=True, kw_only=True):
         Seconds,
         Meta(
             description="Seconds to the first token for requests with `X-Priority: interactive`."
-            " `X-SLO-TTFT-Ms` wins over it."
+            " `X-SLO-TTFT-Ms` wins over it. The differences between the three are how long a class lets more"
+            " urgent ones go first."
         ),
     ] = 2.0
     default_ttft_s: Annotated[Seconds, Meta(description="The same for `default`.")] = 10.0
@@ -43,6 +45,21 @@ class AdmissionSettings(Section, frozen=True, kw_only=True):
             " say how large theirs is.",
         ),
     ] = 0.92
+
+    def mistake(self) -> tuple[str, str] | None:
+        """(key, what is wrong with it), if a class has less time than a more urgent one."""
+        times = {
+            "interactive_ttft_s": self.interactive_ttft_s,
+            "default_ttft_s": self.default_ttft_s,
+            "bulk_ttft_s": self.bulk_ttft_s,
+        }
+        for (urgent, urgent_s), (less, less_s) in pairwise(times.items()):
+            if less_s < urgent_s:
+                return (
+                    less,
+                    f"must not be less than '{urgent}' ({urgent_s:g}), which is for more urgent requests",
+                )
+        return None
 
     def policy(self, max_queue_tokens: int | None, max_queue_bytes: int | None) -> AdmissionPolicy:
         """The same for the router, with the queue's bounds."""

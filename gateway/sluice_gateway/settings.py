@@ -213,7 +213,13 @@ class Queue(Section, frozen=True, kw_only=True):
         Count | None,
         Meta(description="Bytes of requests that may wait: the memory that the queue may take."),
     ] = 268_435_456
-    timeout_s: Annotated[Seconds, Meta(description="A request that has waited this long gets 503.")] = 30.0
+    timeout_s: Annotated[
+        Seconds,
+        Meta(
+            description="A request that has waited this long gets 503; a `bulk` one may wait for a tenth more"
+            " than `admission.bulk_ttft_s`, if that is longer."
+        ),
+    ] = 30.0
 
 
 class Timeouts(Section, frozen=True, kw_only=True):

@@ -14,6 +14,7 @@ BaseUrl = Annotated[str, Meta(pattern=r"^(https?://[^/]|http\+unix://)\S*$")]
 ProxyUrl = Annotated[str, Meta(pattern=r"^(https?|socks5)://\S+$")]
 Quant = Literal["none", "awq", "int8", "int4", "fp8"]
 Count = Annotated[int, Meta(ge=1)]
+Weight = Annotated[float, Meta(ge=0.01, le=100)]
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -53,6 +53,17 @@ def mistake(text: str, **environment: str) -> str:
         (f"keys:\n  - id: a\n    sha256: {DIGEST.upper()}\n", 3, ("sha256", "64 lower-case")),
         ("backends:\n  - name: a\n    adapter: worker\n    url: [x]\n", 4, ("url", "http://host:port")),
         ("admission:\n  kv_share: 0.9\n  bulk_ttft_s: 0\n", 3, ("admission.bulk_ttft_s", "> 0")),
+        (
+            "admission:\n  default_ttft_s: 1\n",
+            2,
+            ("admission.default_ttft_s", "'interactive_ttft_s' (2)", "more urgent"),
+        ),
+        (
+            "admission:\n  bulk_ttft_s: 9\n  kv_share: 1\n",
+            2,
+            ("admission.bulk_ttft_s", "'default_ttft_s' (10)"),
+        ),
+        ("tenants:\n  - id: a\n    weight: 0\n", 3, ("tenants[0].weight", ">= 0.01")),
         ("admission:\n  kv_share: 1.2\n", 2, ("admission.kv_share", "<= 1")),
         ("queue:\n  max_waiting: 9\n  max_tokens: 0\n", 3, ("queue.max_tokens", ">= 1")),
         ("timeouts:\n  idle_s: 0\n", 2, ("timeouts.idle_s", "> 0")),

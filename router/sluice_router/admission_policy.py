@@ -35,6 +35,15 @@ class AdmissionPolicy(msgspec.Struct, frozen=True, kw_only=True):
     max_queue_bytes: int | None = None
     """Bytes of request bodies that may wait; `None`: any number."""
 
+    @property
+    def deadlines_s(self) -> dict[str, float]:
+        """The budgets by class."""
+        return {
+            "interactive": self.interactive_ttft_s,
+            "default": self.default_ttft_s,
+            "bulk": self.bulk_ttft_s,
+        }
+
     def ttft_budget_s(self, facts: RequestFacts) -> float:
         """Seconds to the first token: what the client said, or what its class has."""
         if facts.ttft_budget_s is not None:

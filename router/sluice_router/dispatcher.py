@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping
 
-from sluice_router import refusals
+from sluice_router import priority, refusals
 from sluice_router.admission_policy import AdmissionPolicy
 from sluice_router.placer import Placer, covers
 from sluice_router.plan import Step
-from sluice_router.queue import Lane
 from sluice_router.replica import Replica
 from sluice_router.shedding import Shedding
+from sluice_router.shelf import Lane
 from sluice_router.ticket import Ticket
 from sluice_router.types import Outcome, Reject
 from sluice_router.waiting_room import WaitingRoom
@@ -34,10 +34,10 @@ class Dispatcher:
     """The queue with its two doors."""
 
     __slots__ = (
+        "_classes",
         "_decided",
         "_held",
         "_placer",
-        "_queue_timeout_s",
         "_replicas",
         "_slots",
         "outcomes",
@@ -59,9 +59,11 @@ class Dispatcher:
         """See `Router`."""
         self._replicas = replicas
         self._placer = placer
-        self._queue_timeout_s = queue_timeout_s
+        self._classes = priority.classes(queue_timeout_s, policy.deadlines_s)
         self._slots = sum(r.endpoint.max_in_flight for r in replicas.values())
-        self.room = WaitingRoom(max_queue, policy.max_queue_tokens, policy.max_queue_bytes)
+        self.room = WaitingRoom(
+            max_queue, policy.max_queue_tokens, policy.max_queue_bytes, self._classes.deadlines_s
+        )
         self.shedding = Shedding(
             policy, self.room, random, queue_timeout_s=queue_timeout_s, recovery_s=recovery_s
         )
@@ -109,11 +111,16 @@ class Dispatcher:
         self.outcomes[reject.outcome] += 1
 
     def _place(self, ticket: Ticket, step: Step, now: float) -> bool:
-        return self._placer.place(ticket, step, self._claimed(ticket), now)
+        """Place a newcomer where nobody waits."""
+        claimed = self.room.claimed() if len(self.room) else _NOBODY
+        return self._place_beside(ticket, step, claimed, now)
 
-    def _claimed(self, ticket: Ticket) -> Lane:
-        """The endpoints that others wait for whose turn comes before the ticket's."""
-        return self.room.claimed_before(ticket.place) if len(self.room) else _NOBODY
+    def _place_beside(self, ticket: Ticket, step: Step, claimed: Lane, now: float) -> bool:
+        if not self._placer.place(ticket, step, claimed, now):
+            return False
+        assert ticket.endpoint is not None
+        self.room.charge(ticket, step.lane, ticket.endpoint.id)
+        return True
 
     def _wait_or_shed(self, ticket: Ticket, step: Step, now: float) -> None:
         """Its target is full: wait; or, if there is no room or no time for that, be served by a lesser
@@ -143,9 +150,13 @@ class Dispatcher:
 
     def _enqueue(self, ticket: Ticket, step: Step, now: float) -> None:
         self.shedding.patience_s(ticket, step, now)
-        if not covers(self._claimed(ticket), step.lane):  # else they are held already
+        if not covers(self.room.claimed(), step.lane):  # else they are held already
             self._held.update([r.endpoint.id for r in step.members if r.available])
-        self.room.enter(ticket, step.lane, now + self._queue_timeout_s, now)
+        limit_s = self._classes.limit_s(ticket.facts.priority)
+        self.room.enter(ticket, step.lane, now + limit_s, now)
+        if self._held and self.room.leads(ticket) and (free := self._held & step.lane):
+            self._held -= free
+            self._fill_all(list(free), now)
 
     # At the exit
 
@@ -163,7 +174,8 @@ class Dispatcher:
         """Refuse those whose time in the queue is over, or whose patience."""
         for ticket in self.room.expired(now):
             again_s = self.shedding.retry_after_s(ticket, self._placer.step(ticket), now)
-            self._refuse_waiting(ticket, now, refusals.timed_out(self._queue_timeout_s, again_s))
+            limit_s = self._classes.limit_s(ticket.facts.priority)
+            self._refuse_waiting(ticket, now, refusals.timed_out(limit_s, again_s))
         for ticket in list(self.room):
             if self.shedding.may_have_lost_patience(ticket, now):
                 step = self._placer.step(ticket)
@@ -206,7 +218,7 @@ class Dispatcher:
         served there now."""
         if not replica.available:
             return None
-        ticket = self.room.first_for(replica.endpoint.id)
+        ticket = self.room.first_for(replica.endpoint.id, now)
         if ticket is None:
             return None
         step = self._placer.step(ticket)
@@ -214,7 +226,8 @@ class Dispatcher:
             if self.shedding.overdue(ticket, replica, now):
                 self._refuse_waiting(ticket, now, self.shedding.missed(ticket, step, now))
                 return ticket.lane
-            if self._place(ticket, step, now):
+            claimed = self.room.claimed(ticket) - {replica.endpoint.id}
+            if self._place_beside(ticket, step, claimed, now):
                 self.room.leave(ticket, now)
                 self._decided.append(ticket)
                 return ticket.lane

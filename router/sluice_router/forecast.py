@@ -17,8 +17,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sluice_router.cost import Cost
-from sluice_router.queue import Lane
 from sluice_router.replica import Replica
+from sluice_router.shelf import Lane
 
 KEPT_S = 0.05
 KEPT_PER_ENDPOINT_S = 0.0002

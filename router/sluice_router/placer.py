@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping
 from sluice_router import matching, placement, refusals
 from sluice_router.matching import Mismatch
 from sluice_router.plan import Planner, Step
-from sluice_router.queue import Lane
 from sluice_router.replica import Replica
+from sluice_router.shelf import Lane
 from sluice_router.ticket import Ticket
 from sluice_router.types import Endpoint, Reject, RequestFacts
 from sluice_router.work_ledger import Lease

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sluice_router.matching import candidates
-from sluice_router.queue import Lane
 from sluice_router.replica import Replica
+from sluice_router.shelf import Lane
 from sluice_router.targets import Target, targets
 from sluice_router.types import Choice, RequestFacts
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 
-from sluice_router.queue import Lane
+from sluice_router.shelf import Lane
 from sluice_router.types import RequestFacts
 
 LEAST_S, MOST_S = 1.0, 60.0
@@ -45,18 +45,20 @@ def identity(facts: RequestFacts) -> Identity:
 
 
 class _Promise:
-    __slots__ = ("at", "until", "who")
+    __slots__ = ("at", "lane", "service_s", "until", "who")
 
-    def __init__(self, at: float, until: float, who: Identity) -> None:
+    def __init__(self, at: float, until: float, who: Identity, lane: Lane, service_s: float) -> None:
         self.at = at
         self.until = until
         self.who = who
+        self.lane = lane
+        self.service_s = service_s
 
 
 class ReturnTimes:
     """The times that were told and are not over."""
 
-    __slots__ = ("_by_identity", "_clocks", "_in_order", "_kept_share", "_random")
+    __slots__ = ("_by_identity", "_clocks", "_in_order", "_kept_share", "_promised", "_random")
 
     def __init__(self, random: Callable[[], float]) -> None:
         """`random` gives numbers from 0 to 1."""
@@ -65,6 +67,8 @@ class ReturnTimes:
         self._in_order: deque[_Promise] = deque()
         self._by_identity: dict[Identity, deque[_Promise]] = {}
         self._kept_share = 1.0
+        self._promised: dict[tuple[Lane, str | None], list[float]] = {}
+        """Number and seconds of service of the open promises, by tenant, and over all of them."""
 
     def __len__(self) -> int:
         return len(self._in_order)
@@ -85,7 +89,7 @@ class ReturnTimes:
             return MOST_S
         if service_s > 0.0:
             self._clocks[lane] = at
-            self._remember(_Promise(at, at + spread_s + GRACE_S, identity(facts)))
+            self._remember(_Promise(at, at + spread_s + GRACE_S, identity(facts), lane, service_s))
         return at + spread_s - now
 
     def redeem(self, facts: RequestFacts, now: float) -> bool:
@@ -98,6 +102,7 @@ class ReturnTimes:
         if not found:
             del self._by_identity[promise.who]
         promise.until = now
+        self._count(promise, -1)
         self._kept_share += _SHARE_WEIGHT * (1.0 - self._kept_share)
         return True
 
@@ -112,7 +117,22 @@ class ReturnTimes:
         self._forget_the_late(now)
         return (clock - now) * self._kept_share
 
+    def promised_s(self, lane: Lane, tenant: str | None = None) -> float:
+        """Seconds of the drain that requests of a tenant, or of all, need which were told to come back."""
+        found = self._promised.get((lane, tenant))
+        return 0.0 if found is None else found[1] * self._kept_share
+
+    def _count(self, promise: _Promise, number: int) -> None:
+        for tenant in (None, promise.who[0]):
+            key = promise.lane, tenant
+            found = self._promised.setdefault(key, [0, 0.0])
+            found[0] += number
+            found[1] += number * promise.service_s
+            if not found[0]:
+                del self._promised[key]
+
     def _remember(self, promise: _Promise) -> None:
+        self._count(promise, 1)
         self._in_order.append(promise)
         self._by_identity.setdefault(promise.who, deque()).append(promise)
         if len(self._in_order) > REMEMBERED:
@@ -130,6 +150,7 @@ class ReturnTimes:
         if found is None or promise not in found:
             return False
         found.remove(promise)
+        self._count(promise, -1)
         if not found:
             del self._by_identity[promise.who]
         return True

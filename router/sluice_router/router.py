@@ -13,9 +13,10 @@ Invariants, true between any two calls:
   admitted == waiting + in flight + the sum of all outcomes;
 - retries stay within the budget (`budget.py`).
 
-Who waits is served by urgency and age (`priority.py`); nobody who needs little overtakes one who needs much
-at an endpoint that both wait for. When the queue is full, a more urgent arrival takes the place of the
-youngest of the least urgent. What would be answered too late is refused (`shedding.py`), once that can be
+Who waits is served by deadline, and tenants fairly (`queue.py`); nobody who needs little overtakes one who
+needs much and whose turn it is at an endpoint that both wait for. When the queue is full, a more urgent
+arrival takes the place of a less urgent request, and one of a tenant that holds little of it that of one that
+holds much (`crowd.py`). What would be answered too late is refused (`shedding.py`), once that can be
 told from measurements.
 
 The caller passes the time (seconds, monotonic) and calls `expire` when the time that it returned has come. It
@@ -38,7 +39,7 @@ from sluice_router import matching, priority, refusals
 from sluice_router.admission_policy import AdmissionPolicy
 from sluice_router.breaker import Breaker, BreakerState
 from sluice_router.budget import RetryBudget
-from sluice_router.cost import CostModel
+from sluice_router.cost import CostModel, work_of
 from sluice_router.dispatcher import Dispatcher
 from sluice_router.failure import Failover
 from sluice_router.matching import Mismatch
@@ -77,7 +78,8 @@ class Router:
     ) -> None:
         """Start with all endpoints healthy and empty.
 
-        `max_queue`: requests that may wait at once. `queue_timeout_s`: longest wait of one. `load_ttl_s`: age
+        `max_queue`: requests that may wait at once. `queue_timeout_s`: longest wait of one,
+        unless its class says more (`priority.py`). `load_ttl_s`: age
         at which an engine's reading stops counting. `recovery_s`: what `Retry-After` says while no endpoint
         is healthy. `random`: numbers from 0 to 1, for what must not happen all at once. Raises `ValueError`
         on two endpoints with the same id.
@@ -85,7 +87,7 @@ class Router:
         self._replicas = _replicas(endpoints, failover, admission, load_ttl_s, random)
         if len(self._replicas) != len(endpoints):
             raise ValueError("endpoint ids must be unique")
-        self._queue_timeout_s = queue_timeout_s
+        self._classes = priority.classes(queue_timeout_s, admission.deadlines_s)
         self._max_attempts = failover.max_attempts
         self._avoid_s = failover.avoid_s
         self._budget = RetryBudget(failover.retry_ratio, failover.retry_floor, failover.retry_window_s)
@@ -134,7 +136,7 @@ class Router:
         self._tick(now)
         self._admitted += 1
         self._budget.note_request(now)
-        place = priority.place(facts.priority, now, self._queue_timeout_s, self._admitted)
+        place = self._classes.place(facts.priority, now, self._admitted, facts.ttft_budget_s)
         ticket = Ticket(self, facts, place, self._costs.estimate(facts, now), now)
         self._dispatcher.admit(ticket, now)
         self._dispatcher.announce()
@@ -183,6 +185,7 @@ class Router:
         self._tick(now)
         replica = self._replicas[failed.id]
         replica.vacate(lease)
+        self._room.settle(ticket, 0)
         ticket.reopen(failed.id)
         self._record(replica, ticket, failure, now)
         refusal = self._retry_refusal(ticket, failure, now)
@@ -308,6 +311,7 @@ class Router:
         replica = self._replicas[ticket.endpoint.id]
         replica.vacate(lease)
         replica.record_service(lease, usage, now, well=failure is None)
+        self._room.settle(ticket, None if usage is None else work_of(usage))
         self._informed = self._informed or replica.measured
         if usage is not None and failure is None:
             self._costs.learn(ticket.facts, ticket.cost, usage, now)

@@ -20,6 +20,7 @@ from sluice_router.forecast import Capacity, Forecasts
 from sluice_router.plan import Step
 from sluice_router.replica import Replica
 from sluice_router.return_times import ReturnTimes
+from sluice_router.shelf import Lane
 from sluice_router.ticket import Ticket
 from sluice_router.types import Reject
 from sluice_router.waiting_room import WaitingRoom
@@ -30,7 +31,15 @@ KEPT_WORD = 1.5
 class Shedding:
     """The refusals for lack of time."""
 
-    __slots__ = ("_forecasts", "_policy", "_queue_timeout_s", "_recovery_s", "_returns", "_room")
+    __slots__ = (
+        "_deadlines_s",
+        "_forecasts",
+        "_policy",
+        "_queue_timeout_s",
+        "_recovery_s",
+        "_returns",
+        "_room",
+    )
 
     def __init__(
         self,
@@ -44,6 +53,7 @@ class Shedding:
         """`queue_timeout_s` is told for a wait that nobody can foresee, `recovery_s` where nothing is usable;
         `random`: see `ReturnTimes`."""
         self._policy = policy
+        self._deadlines_s = tuple(policy.deadlines_s[name] for name in priority.BANDS)
         self._room = room
         self._forecasts = Forecasts()
         self._returns = ReturnTimes(random)
@@ -136,14 +146,37 @@ class Shedding:
         self._forecasts.forget()
 
     def _wait_s(self, ticket: Ticket, step: Step, capacity: Capacity, now: float) -> float | None:
-        """Seconds until an endpoint would have room for it."""
-        band = priority.BANDS[ticket.facts.priority]
-        work = self._room.work_ahead(step.lane, band) + ticket.cost.work
-        wait_s = capacity.wait_s(work)
-        if wait_s is None or ticket.came_back:
+        """Seconds until an endpoint would have room for it.
+
+        More urgent classes come first for as long as their deadlines are earlier, and not longer. Of its own
+        class all come first who wait, and all who were told to come back; but no more than its tenant's fair
+        part of the drain leaves to others while what its tenant has there is served.
+        """
+        lane, facts = step.lane, ticket.facts
+        band = priority.BANDS[facts.priority]
+        own_s = capacity.wait_s(ticket.cost.work)
+        if own_s is None:
+            return None
+        urgent_s = self._urgent_s(lane, band, capacity)
+        wait_s = urgent_s + own_s + (capacity.wait_s(self._room.work_of_class(lane, band)) or 0.0)
+        if not ticket.came_back:
+            wait_s = max(wait_s, self._returns.reserved_s(lane, now) + own_s)
+        rivals = self._room.rivals(ticket, lane)
+        promised_s = self._returns.promised_s(lane, facts.tenant)
+        if self._returns.promised_s(lane) > promised_s:
+            rivals += 1.0
+        if rivals == facts.weight:
             return wait_s
-        own_s = capacity.wait_s(ticket.cost.work) or 0.0
-        return max(wait_s, self._returns.reserved_s(step.lane, now) + own_s)
+        mine_s = own_s + promised_s + (capacity.wait_s(self._room.work_of_tenant(ticket, lane)) or 0.0)
+        return min(wait_s, urgent_s + mine_s * rivals / facts.weight)
+
+    def _urgent_s(self, lane: Lane, band: int, capacity: Capacity) -> float:
+        """Seconds for which more urgent classes come first."""
+        total_s = 0.0
+        for other in range(band):
+            work_s = capacity.wait_s(self._room.work_of_class(lane, other)) or 0.0
+            total_s += min(work_s, self._deadlines_s[band] - self._deadlines_s[other])
+        return total_s
 
     def _told(self, ticket: Ticket, step: Step, wait_s: float, now: float) -> float:
         own_s = self._capacity(step, now).wait_s(ticket.cost.work) or 0.0

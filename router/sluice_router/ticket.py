@@ -18,7 +18,8 @@ from typing import Protocol
 from urllib.parse import quote
 
 from sluice_router.cost import Cost
-from sluice_router.queue import Lane, Place
+from sluice_router.queue import Charge
+from sluice_router.shelf import Lane, Place
 from sluice_router.types import Endpoint, FailureClass, Outcome, Reject, RequestFacts, Usage
 from sluice_router.work_ledger import Lease
 
@@ -57,6 +58,7 @@ class Ticket:
         "arrived_at",
         "attempts",
         "came_back",
+        "charge",
         "choice",
         "cost",
         "decision",
@@ -83,7 +85,9 @@ class Ticket:
         """What it is expected to need; what its queue places and shares are charged with is `cost.work`."""
         self.arrived_at = arrived_at
         self.place = place
-        """Place among those that wait: rank, and order of arrival. Kept through retries."""
+        """Place among those that wait: deadline, and order of arrival. Kept through retries."""
+        self.charge: Charge | None = None
+        """What its tenant is charged with, while that is an estimate."""
         self.decision: Endpoint | Reject | None = None
         """`None` while waiting. Stays readable after the ticket is closed."""
         self.outcome: Outcome | None = None

@@ -203,6 +203,8 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
     ttft_budget_s: float | None = None
     """Seconds to the first token after which the answer is worth nothing to the client; overrides its
     class's. From a header."""
+    weight: float = 1.0
+    """The tenant's: what it gets of a contended endpoint, compared with others."""
     guided: bool = False
     """The answer is held to a grammar or a schema."""
     prefix: tuple[int, ...] = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from sluice_router.explain import explain
-from sluice_router.priority import PATIENCE
+from sluice_router.priority import DEADLINES_S
 from sluice_router.router import Router
 from sluice_router.ticket import Ticket
 from sluice_router.types import Choice, Endpoint, FailureClass, Outcome, Reject, RequestFacts
@@ -149,7 +149,7 @@ def test_the_more_urgent_go_first_and_equals_by_age():
     tickets = [r.admit(facts(model="tiny", priority=p), 1.0 + i / 10, nothing) for i, p in enumerate(order)]
 
     served = []
-    for now in range(10, 16):
+    for now in range(2, 8):  # before the less urgent have given way for long enough
         running.settle(float(now), None)
         running = next(t for t in tickets if t.endpoint and not t.closed)
         served.append(tickets.index(running))
@@ -161,9 +161,10 @@ def test_a_bulk_request_that_has_waited_goes_before_newer_urgent_ones():
     r = router(CPU)
     running = r.admit(facts(model="tiny"), 0.0, nothing)
     bulk = r.admit(facts(model="tiny", priority="bulk"), 1.0, nothing)
-    late = r.admit(facts(model="tiny", priority="interactive"), 1.1 + PATIENCE["bulk"] * TIMEOUT_S, nothing)
+    late_at = 1.1 + DEADLINES_S["bulk"] - DEADLINES_S["interactive"]
+    late = r.admit(facts(model="tiny", priority="interactive"), late_at, nothing)
 
-    running.settle(35.0, None)
+    running.settle(late_at + 1.0, None)
 
     assert where(bulk) == "cpu"
     assert late.decision is None

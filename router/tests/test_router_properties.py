@@ -13,6 +13,7 @@ from sluice_router.breaker import BreakerState
 from sluice_router.failure import Failover
 from sluice_router.latency_model import MEASURED
 from sluice_router.matching import candidates
+from sluice_router.priority import classes
 from sluice_router.router import Router
 from sluice_router.targets import targets
 from sluice_router.ticket import Ticket
@@ -48,9 +49,11 @@ MOSTLY = st.sampled_from([True, True, True, False])
 
 
 FACTS = st.builds(
-    lambda model, backend, prefer, priority, session, size, stream, budget: RequestFacts(
+    lambda model, backend, prefer, priority, session, size, stream, budget, tenant: RequestFacts(
         request_id="r",
         kind="chat",
+        tenant=tenant,
+        weight=float(len(tenant)),
         model=model,
         backend=backend,
         prefer=prefer,
@@ -71,6 +74,7 @@ FACTS = st.builds(
     size=st.sampled_from([0, 10, 200, 900]),
     stream=st.booleans(),
     budget=st.sampled_from([None, None, None, 0.5]),
+    tenant=st.sampled_from(["a", "a", "bb"]),
 )
 LOADS = st.builds(
     EngineLoad,
@@ -85,6 +89,7 @@ LOADS = st.builds(
 POLICY = AdmissionPolicy(
     interactive_ttft_s=1.0, default_ttft_s=3.0, bulk_ttft_s=8.0, max_queue_tokens=2000, max_queue_bytes=7000
 )
+LONGEST_WAIT_S = max(classes(TIMEOUT_S, POLICY.deadlines_s).limits_s)
 
 
 class Client:
@@ -182,13 +187,13 @@ class RouterMachine(RuleBasedStateMachine):
     def leave_together(self, client: Client, other: Client) -> None:
         client.cancels_when_rung = other
 
-    @rule(seconds=st.floats(0.0, TIMEOUT_S / 2))
+    @rule(seconds=st.floats(0.0, TIMEOUT_S / 2) | st.just(LONGEST_WAIT_S / 2))
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
         following = self.router.expire(self.now)
         self.looked_at = self.now
         assert (following is None) == (self.router.snapshot().waiting == 0)
-        assert following is None or self.now < following <= self.now + TIMEOUT_S
+        assert following is None or self.now < following <= self.now + LONGEST_WAIT_S
 
     @rule(endpoint=st.sampled_from("abc"), draining=MOSTLY.map(lambda yes: not yes))
     def somebody_drains(self, endpoint: str, draining: bool) -> None:
@@ -277,13 +282,14 @@ class RouterMachine(RuleBasedStateMachine):
         assert room.tokens == sum(t.cost.prompt_tokens for t in waiting)
         assert room.work == sum(t.cost.work for t in waiting) == sum(room._sums.values())
         assert room._bytes == sum(t.facts.body_bytes for t in waiting)
+        assert room.work == sum(room._own.values())
         for lane in (frozenset("a"), frozenset("abc")):
             ahead = sum(t.cost.work for t in waiting if t.facts.priority != "bulk" and t.lane & lane)
             assert room.work_ahead(lane, 1) == ahead
 
     @invariant()
     def nothing_waits_that_could_run_or_never_can(self) -> None:
-        """It waits for endpoints that do not take it, or are waited for by somebody who comes before."""
+        """It waits for endpoints that do not take whose turn it is."""
         replicas = {s.endpoint.id: s for s in self.router.snapshot().replicas}
         assert {i: s.endpoint.models for i, s in replicas.items()} == self.models
         usable = {
@@ -297,9 +303,8 @@ class RouterMachine(RuleBasedStateMachine):
             worth = next((w for t in targets(ticket.facts) if (w := self.of(t, ticket) & usable)), None)
             assert worth, "it has nothing to wait for"
             for endpoint_id in worth:
-                taken = self.router._replicas[endpoint_id].takes(ticket.cost, self.now)
-                before = [t for t in self.waiting() if endpoint_id in t.lane and t.place < ticket.place]
-                assert not taken or before, "it could run"
+                first = self.router._room.first_for(endpoint_id, self.now)
+                assert not self.router._replicas[endpoint_id].takes(first.cost, self.now), "it could run"
 
     def of(self, target, ticket: Ticket) -> set[str]:
         endpoints = [s.endpoint for s in self.router.snapshot().replicas]
@@ -320,14 +325,15 @@ class RouterMachine(RuleBasedStateMachine):
         for place in running.keys() - self.placed_before:
             placed = running[place]
             for ticket in self.waiting():
-                if placed.endpoint.id in self.router._room._queue._shelf_of[ticket.place][0]:
+                if placed.endpoint.id in self.router._room._queue._entries[ticket.place].shelf.lane:
                     alike = self.alike(ticket) == self.alike(placed)
                     assert not alike or place < ticket.place, "it was overtaken where it waits"
         self.placed_before = set(running)
 
     def alike(self, ticket: Ticket) -> object:
-        """What has to be equal for two requests to compete for the same places."""
-        return msgspec.structs.replace(ticket.facts, priority="default", session=None), ticket.excluded
+        """What has to be equal for two requests to be taken by deadline alone: the class too, because
+        between classes it counts what they were given (`turns.py`)."""
+        return msgspec.structs.replace(ticket.facts, session=None), ticket.excluded
 
     @invariant()
     def retries_stay_within_the_budget(self) -> None:
@@ -375,9 +381,10 @@ class RouterMachine(RuleBasedStateMachine):
             assert (ledger.leases, ledger.work, ledger._counted_kv(), ledger._queued_tokens) == (0, 0, 0, 0)
         assert (self.router._room.tokens, self.router._room.work, self.router._room._bytes) == (0, 0, 0)
         assert snapshot.waiting == 0
-        assert not self.router._room._queue._shelves
-        assert not self.router._room._queue._shelf_of
-        assert not self.router._room._queue._deadlines
+        left = vars(self.router._room._queue)
+        assert not any(left[name] for name in ("_entries", "_shelves", "_turns", "_crowds", "_ends"))
+        assert not self.router._room._own
+        assert not self.router._room._sums
         assert not self.router._dispatcher._decided
 
 

@@ -75,7 +75,13 @@ class Identities:
         from sluice_gateway.keys.tokens import Tokens
 
         self._signing_keys = SigningKeys(settings)
-        return Tokens(settings, self._signing_keys, lambda: self._known.tenant_limits, wall_clock=wall_clock)
+        return Tokens(
+            settings,
+            self._signing_keys,
+            lambda: self._known.tenant_limits,
+            lambda: self._known.tenant_weights,
+            wall_clock=wall_clock,
+        )
 
     def _replace(self, known: Known) -> None:
         self._known = known

@@ -14,7 +14,7 @@ from msgspec import Meta
 from sluice_gateway.identity import Scopes
 from sluice_gateway.limits.settings import Bounded
 from sluice_gateway.routes import Kind
-from sluice_gateway.settings_base import BaseUrl, Name, Quant, Seconds, Section, Sha256
+from sluice_gateway.settings_base import BaseUrl, Name, Quant, Seconds, Section, Sha256, Weight
 
 Moment = Annotated[datetime, Meta(tz=True)]
 
@@ -60,10 +60,17 @@ class KeySettings(Section, frozen=True, kw_only=True):
 
 
 class TenantSettings(Section, frozen=True, kw_only=True):
-    """Whom keys belong to. A tenant without limits needs no entry."""
+    """Whom keys belong to. A tenant without limits, of weight 1, needs no entry."""
 
     id: Annotated[Name, Meta(description="Name in keys, logs and usage. Unique.")]
     limits: Annotated[Bounded, Meta(description="Bounds that all of the tenant's keys share.")] = Bounded()
+    weight: Annotated[
+        Weight,
+        Meta(
+            description="How much it gets, compared with others, of engines that requests wait for; see"
+            " [router.md](router.md). From 0.01 to 100."
+        ),
+    ] = 1.0
 
 
 class Grant(Section, frozen=True, kw_only=True):

@@ -29,6 +29,7 @@ class FileKeys:
         self.tenants = {tenant.id: _tenant_record(tenant) for tenant in tenants}
         self.tenant_names = frozenset({DEFAULT_TENANT, *self.tenants, *(key.tenant for key in keys)})
         """Those too that only keys mention; a tenant without limits needs no entry."""
+        self.tenant_weights = {tenant.id: tenant.weight for tenant in tenants}
         self.keys = {key.id: _key_record(key) for key in sorted(keys, key=lambda key: key.id)}
 
     def identities(self, tenant_limits: Mapping[str, LimitValues]) -> dict[bytes, Key]:
@@ -40,6 +41,7 @@ class FileKeys:
                 scopes=key.scopes(),
                 limits=key.limits.values(),
                 tenant_limits=tenant_limits.get(key.tenant, NO_LIMITS),
+                tenant_weight=self.tenant_weights.get(key.tenant, 1.0),
                 expires_at=key.expires.timestamp() if key.expires else None,
             )
             for key in self._keys
@@ -63,6 +65,7 @@ class Known:
 
     snapshot: Snapshot
     tenant_limits: Mapping[str, LimitValues]
+    tenant_weights: Mapping[str, float]
     shadowed: frozenset[str] = frozenset()
     """Ids of the store's keys that the file has too."""
 
@@ -70,20 +73,24 @@ class Known:
 def before_the_store(file: FileKeys) -> Known:
     """What is known until the store has been read: the file. Nobody can say yet that there are no keys."""
     limits = _tenant_limits(file, ())
-    return Known(Snapshot(file.identities(limits), is_open=False, is_complete=False), limits)
+    return Known(
+        Snapshot(file.identities(limits), is_open=False, is_complete=False), limits, file.tenant_weights
+    )
 
 
 def build(file: FileKeys, state: StoreState, *, takes_tokens: bool) -> Known:
     """File and store together. `takes_tokens`: signed tokens are configured, so there is no open mode."""
     limits = _tenant_limits(file, state.tenants)
     shadowed = frozenset(row.id for row in state.secrets if row.id in file.keys)
-    keys = _stored([row for row in state.secrets if row.id not in shadowed], limits)
+    keys = _stored([row for row in state.secrets if row.id not in shadowed], limits, file.tenant_weights)
     keys.update(file.identities(limits))
     is_open = not (keys or state.keyed or takes_tokens)
-    return Known(Snapshot(keys, is_open=is_open), limits, shadowed)
+    return Known(Snapshot(keys, is_open=is_open), limits, file.tenant_weights, shadowed)
 
 
-def _stored(rows: Iterable[Any], tenant_limits: Mapping[str, LimitValues]) -> dict[bytes, Key]:
+def _stored(
+    rows: Iterable[Any], tenant_limits: Mapping[str, LimitValues], tenant_weights: Mapping[str, float]
+) -> dict[bytes, Key]:
     scopes = cache(partial(msgspec.json.decode, type=Scopes))
     limits = cache(partial(msgspec.json.decode, type=LimitValues))
     return {
@@ -93,6 +100,7 @@ def _stored(rows: Iterable[Any], tenant_limits: Mapping[str, LimitValues]) -> di
             scopes=scopes(row.scopes),
             limits=limits(row.limits),
             tenant_limits=tenant_limits.get(row.tenant, NO_LIMITS),
+            tenant_weight=tenant_weights.get(row.tenant, 1.0),
             expires_at=_earlier(row.expires_at, row.until),
         )
         for row in rows

@@ -39,14 +39,16 @@ class Tokens:
         settings: JwtSettings,
         signing_keys: SigningKeys,
         tenant_limits: Callable[[], Mapping[str, LimitValues]],
+        tenant_weights: Callable[[], Mapping[str, float]] = dict,
         *,
         wall_clock: Callable[[], float] = time.time,
         remembered: int = _REMEMBERED,
     ) -> None:
-        """`tenant_limits`: those of the moment, by tenant."""
+        """`tenant_limits`, `tenant_weights`: those of the moment, by tenant."""
         self._settings = settings
         self._signing_keys = signing_keys
         self._tenant_limits = tenant_limits
+        self._tenant_weights = tenant_weights
         self._wall_clock = wall_clock
         self._remembered = remembered
         self._known: OrderedDict[bytes, Key] = OrderedDict()
@@ -123,6 +125,7 @@ class Tokens:
             scopes=scopes,
             limits=self._settings.limits.values(),
             tenant_limits=self._tenant_limits().get(tenant, NO_LIMITS),
+            tenant_weight=self._tenant_weights().get(tenant, 1.0),
             expires_at=float(claims["exp"]) + self._settings.leeway_s,
         )
 
