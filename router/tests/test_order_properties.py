@@ -205,6 +205,29 @@ def test_estimates_apart_nobody_gets_ahead_by_more_than_one_request():
     assert max(ahead) - min(ahead) <= 2 * (2000 + 2 * 256)
 
 
+def test_who_underestimates_its_requests_gets_no_more_in_the_end():
+    """Every other request of `a` costs eight times as much as it seems to, and no estimate can know which."""
+    requests = [Request(0.0, "a", 100, 2000 if i % 2 else 2, max_tokens=2000) for i in range(120)]
+    requests += [Request(0.0, "b", 100, 200, max_tokens=200) for _ in range(400)]
+
+    Engine(2, policy=PATIENT).run(requests)
+
+    last = min(max(r.begun_at for r in requests if r.tenant == t) for t in "ab")
+    times = [r.begun_at for r in requests if r.begun_at <= last]
+    ahead = [given_by(requests, "a", t, False) - given_by(requests, "b", t, False) for t in times]
+    assert max(ahead) - min(ahead) <= 2 * OUTPUT_WEIGHT * 2 * 2100
+
+
+def test_who_comes_late_has_no_claim_to_the_time_before():
+    requests = stream("early", 1000, 0.2, 100.0)
+    requests += stream("late", 1000, 0.2, 100.0, first_s=50.0)
+
+    Engine(2, policy=PATIENT).run(requests)
+
+    both = [r.tenant for r in requests if 50.0 < r.begun_at <= 100.0]
+    assert abs(both.count("late") - both.count("early")) <= 4
+
+
 # One tenant that asks for fifty times as much
 
 SERVICE_S = 1000 / RATE

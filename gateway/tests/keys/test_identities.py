@@ -117,6 +117,20 @@ async def test_tenants_limits_come_with_every_key_of_theirs() -> None:
         assert limits() == [LimitValues(), LimitValues(concurrent=7)]
 
 
+async def test_a_tenants_weight_comes_with_every_key_of_it() -> None:
+    filed = [{"id": "heavy", "weight": 2.5}, {"id": "plain"}]
+    async with process("sqlite:///:memory:", keys=FILE, tenants=filed) as one:
+        secrets = [(await one.service.create_key(ROOT, {}, tenant=t)).secret for t in ("heavy", "plain")]
+        found = [one.keyring.authenticate({b"x-api-key": s.encode()}, LOCAL) for s in secrets]
+        assert [key.tenant_weight for key in found if isinstance(key, Key)] == [2.5, 1.0]
+
+        other = [{"id": "new", "sha256": digest("sk-new"), "tenant": "heavy"}]
+        await one.reload(settings_of(keys=other, tenants=[{"id": "heavy", "weight": 4}]))
+        changed = one.keyring.authenticate({b"x-api-key": b"sk-new"}, LOCAL)
+        assert isinstance(changed, Key)
+        assert changed.tenant_weight == 4.0
+
+
 async def test_a_key_that_the_file_has_too_is_the_files(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
