@@ -18,7 +18,7 @@ from sluice_router.cost import OUTPUT_WEIGHT, work_of
 from sluice_router.priority import DEADLINES_S
 from sluice_router.router import Router
 from sluice_router.ticket import Ticket
-from sluice_router.types import Endpoint, Outcome, RequestFacts, Usage
+from sluice_router.types import Endpoint, EngineLoad, Outcome, RequestFacts, Usage
 
 RATE = 1000.0
 """Cost per second and slot."""
@@ -320,3 +320,22 @@ def test_while_the_capacity_suffices_nobody_waits_much_beyond_the_deadline_of_it
     for band, name in enumerate(("interactive", "default", "bulk")):
         longest = max((r.wait_s for r in requests if r.facts.priority == name), default=0.0)
         assert longest <= 1.1 * deadlines_s[band], name
+
+
+# Room that is kept for whose turn it is
+
+
+def test_room_that_is_too_small_for_whose_turn_it_is_goes_to_the_more_urgent_only():
+    router = Engine(4).router
+    router.record_load("e", EngineLoad(kv_capacity_tokens=2000), 0.0)
+
+    def ask(prompt: int, priority: str = "default") -> Ticket:
+        request = Request(0.0, "t", prompt, 1, max_tokens=1, priority=priority)
+        return router.admit(request.facts, 0.0, lambda: None)
+
+    running, large = ask(1000), ask(1500)
+    small, urgent = ask(10), ask(10, "interactive")
+
+    assert [t.decision is None for t in (running, large, small, urgent)] == [False, True, True, False]
+    running.settle(1.0, None)
+    assert [t.decision is None for t in (large, small)] == [False, False]
