@@ -8,6 +8,9 @@ set -euo pipefail
 kernels=$(/opt/sluice/bin/python -c 'from sluice_worker.kernels.cpu.build import PREBUILT; print(PREBUILT)')
 /opt/sluice/bin/python -m sluice_worker.kernels.cpu.build "$kernels"
 /opt/sluice/bin/pip uninstall -y pip setuptools
-find /opt/sluice -name '*.so' -not -path '*/torch/*' -not -path '*/nvidia/*' -exec strip --strip-unneeded {} +
+# Libraries that wheels bring along (numpy.libs) were patched, and cannot be loaded after `strip`.
+find /opt/sluice -name '*.so' -not -path '*/torch/*' -not -path '*/nvidia/*' -not -path '*.libs/*' \
+    -exec strip --strip-unneeded {} +
+/opt/sluice/bin/python -c 'import numpy, sluice_worker.engine'
 find /opt/sluice -depth -type d \( -name tests -o -name __pycache__ \) -not -path '*/torch/*' -exec rm -rf {} +
 rm -rf /opt/sluice/lib/python3*/site-packages/torch/include
