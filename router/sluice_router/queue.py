@@ -73,7 +73,7 @@ class WaitingQueue(Generic[T]):
 
     def __iter__(self) -> Iterator[T]:
         """All items, in the order in which they began to wait."""
-        return (entry.item for entry in self._entries.values())
+        return iter([entry.item for entry in self._entries.values()])
 
     def push(
         self,
