@@ -39,6 +39,10 @@ class BodyFacts(msgspec.Struct, frozen=True, kw_only=True):
     """Names of boolean fields of `Capabilities` that the request uses."""
     session: str | None = None
     """`prompt_cache_key`: requests with the same one probably share a prefix."""
+    preamble: tuple[msgspec.Raw, ...] = ()
+    """What an engine reads before the conversation, as the client wrote it: tools, system prompt."""
+    conversation: msgspec.Raw | None = None
+    """The messages, or the text to go on with, as the client wrote them. It shares the body's memory."""
 
 
 _ABSENT = msgspec.Raw(b"null")
@@ -181,7 +185,7 @@ def decode(kind: Kind, body: bytes) -> BodyFacts | Problem:
         text = f"You must provide '{shape.content[0]}': {shape.what}."
         return problem(Failure.INVALID_REQUEST, text, param=shape.content[0])
     if isinstance(fields, _Body):
-        return _facts(fields, content)
+        return _facts(fields, content, getattr(fields, shape.content[0]))
     stream = bool(fields.stream) or fields.stream_format == _AS_EVENTS
     size = measure(content)
     return BodyFacts(
@@ -200,7 +204,7 @@ def _content(shape: _Shape, fields: _Head) -> list[memoryview]:
     return found
 
 
-def _facts(fields: _Body, content: list[memoryview]) -> BodyFacts | Problem:
+def _facts(fields: _Body, content: list[memoryview], conversation: msgspec.Raw) -> BodyFacts | Problem:
     options = fields.stream_options
     if options and not fields.stream:
         return problem(
@@ -225,6 +229,8 @@ def _facts(fields: _Body, content: list[memoryview]) -> BodyFacts | Problem:
         max_tokens=max_tokens,
         needs=needs,
         session=fields.prompt_cache_key or None,
+        preamble=tuple(fields.tools or ()),
+        conversation=conversation,
     )
 
 

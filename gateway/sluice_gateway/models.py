@@ -21,7 +21,9 @@ from sluice_gateway.errors import Failure, Problem, problem
 from sluice_gateway.facts import BodyFacts
 from sluice_gateway.identity import Key
 from sluice_gateway.keys import scopes
+from sluice_gateway.prompt_size import BYTES_PER_TOKEN
 from sluice_gateway.routes import Kind
+from sluice_router.prefix_chain import BLOCK_BYTES, chain
 from sluice_router.router import Router
 from sluice_router.types import Choice, RequestFacts
 
@@ -49,6 +51,10 @@ _PARAM_IN_DIALECT = {
     ("count_tokens", "json_schema"): "output_config.format",
 }
 """By (kind, feature), where another dialect has another name for what uses the feature."""
+
+
+_GENERATING: frozenset[Kind] = frozenset({"chat", "completions", "messages", "responses"})
+"""Kinds whose engines keep a prompt's KV cache for the next one."""
 
 
 class Model(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +91,7 @@ class Catalog:
         self._created_at = datetime.fromtimestamp(started_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         self._aliases = aliases or {}
         self._backends = router.backends()
+        self._has_choice = router.endpoints > 1
 
     def models(self, key: Key) -> ModelList:
         """The models that the key's holder may use, then the aliases."""
@@ -146,7 +153,17 @@ class Catalog:
             needs=body.needs,
             ttft_budget_s=asked.ttft_budget_s,
             guided=body.guided,
+            prefix=self._prefix(body, key) if self._has_choice and kind in _GENERATING else (),
+            prefix_block_tokens=max(1, round(BLOCK_BYTES / BYTES_PER_TOKEN[body.script])),
         )
+
+    def _prefix(self, body: BodyFacts, key: Key) -> tuple[int, ...]:
+        """The hash chain of the prompt. Here and not where the body is decoded, because only here the tenant
+        is known, and because an engine alone needs none."""
+        if body.conversation is None:
+            return ()
+        preamble = [bytes(part) for part in body.preamble]
+        return chain(key.tenant, body.model, preamble, bytes(body.conversation))
 
     def explain(self, facts: RequestFacts) -> Problem | None:
         """Why no engine could ever serve the request; `None` when one could, were it healthy."""

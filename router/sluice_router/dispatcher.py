@@ -162,6 +162,7 @@ class Dispatcher:
 
     def fill(self, replica: Replica, now: float) -> None:
         """Give the replica's free slots to those who come first among those who wait for it."""
+        self._placer.reopened(replica)
         if len(self.room):
             self._fill_all([replica.endpoint.id], now)
 
@@ -187,6 +188,8 @@ class Dispatcher:
         """Endpoints have become usable or unusable: have everybody wait for the first target that is now
         worth it, run, or be refused."""
         self.shedding.forget()
+        for replica in self._replicas.values():
+            self._placer.reopened(replica)
         for ticket in list(self.room):
             step = self._placer.step(ticket)
             if step is None:
@@ -221,6 +224,7 @@ class Dispatcher:
         ticket = self.room.first_for(replica.endpoint.id, now)
         if ticket is None:
             return None
+        self._placer.reopened(replica)
         step = self._placer.step(ticket)
         if step is not None and replica.takes(ticket.cost, now):
             if self.shedding.overdue(ticket, replica, now):

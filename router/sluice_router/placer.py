@@ -6,28 +6,51 @@ go first is told by `claimed`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from sluice_router import matching, placement, refusals
+from sluice_router import matching, refusals
+from sluice_router.admission_policy import AdmissionPolicy
 from sluice_router.matching import Mismatch
+from sluice_router.placement import Placement
 from sluice_router.plan import Planner, Step
+from sluice_router.prefixes import Prefixes
 from sluice_router.replica import Replica
 from sluice_router.shelf import Lane
 from sluice_router.ticket import Ticket
-from sluice_router.types import Endpoint, Reject, RequestFacts
+from sluice_router.types import Endpoint, Reject, RequestFacts, Usage
 from sluice_router.work_ledger import Lease
 
 
 class Placer:
     """Places tickets on the replicas that it was given."""
 
-    __slots__ = ("_load_ttl_s", "_placements", "_planner", "_recovery_s", "_replicas", "retries")
+    __slots__ = (
+        "_placement",
+        "_placements",
+        "_planner",
+        "_recovery_s",
+        "_replicas",
+        "prefixes",
+        "retries",
+    )
 
-    def __init__(self, replicas: Mapping[str, Replica], *, load_ttl_s: float, recovery_s: float) -> None:
-        """`replicas` by endpoint id; the mapping is shared. The times are the router's."""
+    def __init__(
+        self,
+        replicas: Mapping[str, Replica],
+        policy: AdmissionPolicy,
+        random: Callable[[], float],
+        *,
+        load_ttl_s: float,
+        recovery_s: float,
+        prefix_blocks: int,
+    ) -> None:
+        """`replicas` by endpoint id, in the order of their numbers; the mapping is shared. All else is the
+        router's."""
         self._replicas = replicas
         self._planner = Planner(replicas)
-        self._load_ttl_s = load_ttl_s
+        self.prefixes = Prefixes(len(replicas), prefix_blocks)
+        """What is known of the endpoints' caches."""
+        self._placement = Placement(tuple(replicas.values()), self.prefixes, policy, random, load_ttl_s)
         self._recovery_s = recovery_s
         self._placements = 0
         self.retries = 0
@@ -47,20 +70,20 @@ class Placer:
 
     def place(self, ticket: Ticket, step: Step, claimed: Lane, now: float) -> bool:
         """Place the ticket; False when no endpoint of the step takes it, those in `claimed` left out."""
-        members = step.members
-        if claimed:
-            if covers(claimed, step.lane):
-                return False
-            members = tuple(r for r in members if r.endpoint.id not in claimed)
-        picked = placement.choose(members, ticket.facts, ticket.cost, now, self._load_ttl_s)
-        if picked is None:
+        if claimed and covers(claimed, step.lane):
             return False
-        replica, ticket.reason = picked
-        target = step.target
+        left_out = claimed | ticket.excluded if claimed and ticket.excluded else claimed or ticket.excluded
+        pick = self._placement.choose(step.pool, ticket.facts, ticket.cost, left_out, now)
+        if pick is None:
+            return False
+        replica, target = pick.replica, step.target
+        ticket.reason, ticket.hit_tokens, ticket.scores = pick.reason, pick.hit_tokens, pick.scores
+        if ticket.facts.prefix:
+            self.prefixes.placed(replica.number, ticket.facts.prefix, pick.key, now)
         ticket.model, ticket.choice, ticket.relaxed = target.facts.model, target.choice, target.relaxed
         self._placements += 1
         cost = ticket.cost
-        lease = Lease(cost.prompt_tokens, cost.output_tokens, cost.work, now)
+        lease = Lease(cost.prompt_tokens - pick.hit_tokens, cost.output_tokens, cost.work, now)
         replica.occupy(self._placements, lease, seen=ticket.facts.stream)
         ticket.lease, ticket.decision = lease, replica.endpoint
         ticket.permit = replica.breaker.admit()
@@ -68,6 +91,34 @@ class Placer:
             self.retries += 1
         ticket.attempts += 1
         return True
+
+    def computed(self, ticket: Ticket, replica: Replica) -> None:
+        """The endpoint has the ticket's prompt in its cache."""
+        facts = ticket.facts
+        if facts.prefix and not ticket.computed:
+            ticket.computed = True
+            tokens = replica.ledger.kv_capacity_tokens()
+            blocks = None if tokens is None else tokens // facts.prefix_block_tokens
+            self.prefixes.computed(replica.number, facts.prefix, blocks)
+
+    def ended(self, ticket: Ticket, replica: Replica, usage: Usage | None, *, well: bool) -> None:
+        """The ticket has left the endpoint."""
+        if not ticket.facts.prefix:
+            return
+        if well:
+            self.computed(ticket, replica)
+        if usage is not None:
+            replica.expected_tokens += ticket.hit_tokens
+            replica.cached_tokens += usage.cached_tokens
+
+    def restarted(self, replica: Replica, now: float) -> None:
+        """The endpoint can serve again; its cache is empty, or may be."""
+        replica.recovered_at = now
+        self.prefixes.forget(replica.number)
+
+    def reopened(self, replica: Replica) -> None:
+        """Something happened after which the endpoint may have room."""
+        self._placement.reopened(replica)
 
     def unservable(self, ticket: Ticket, now: float) -> Reject:
         """Why no target has a usable endpoint."""

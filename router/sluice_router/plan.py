@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from sluice_router.candidates import Pool
 from sluice_router.matching import candidates
 from sluice_router.replica import Replica
 from sluice_router.shelf import Lane
@@ -42,13 +43,15 @@ class Step:
     """In the order of the configuration; at least one."""
     lane: Lane
     """Their ids."""
+    pool: Pool
+    """They, and those that `without` left out, ranked for placement."""
 
     def without(self, excluded: frozenset[str]) -> Step:
         """The same without some endpoints. May be left without members."""
         if not excluded or self.lane.isdisjoint(excluded):
             return self
         members = tuple(r for r in self.members if r.endpoint.id not in excluded)
-        return Step(self.target, members, self.lane - excluded)
+        return Step(self.target, members, self.lane - excluded, self.pool)
 
     @property
     def usable(self) -> bool:
@@ -66,6 +69,7 @@ class Planner:
         """`replicas` by endpoint id; the mapping is shared, not copied."""
         self._replicas = replicas
         self._memo: dict[_Demand, tuple[Step, ...]] = {}
+        self._pools: dict[Lane, Pool] = {}
 
     def steps(self, facts: RequestFacts) -> tuple[Step, ...]:
         """What may serve the request, best first; empty when nothing is configured for it."""
@@ -84,13 +88,14 @@ class Planner:
         steps = self._memo.get(demand)
         if steps is None:
             if len(self._memo) >= REMEMBERED:
-                self._memo.clear()
+                self.forget()
             steps = self._memo[demand] = self._find(facts)
         return steps
 
     def forget(self) -> None:
         """An endpoint's models have changed."""
         self._memo.clear()
+        self._pools.clear()
 
     def _find(self, facts: RequestFacts) -> tuple[Step, ...]:
         steps = (self._step(target) for target in targets(facts))
@@ -99,4 +104,8 @@ class Planner:
     def _step(self, target: Target) -> Step:
         found = candidates((r.endpoint for r in self._replicas.values()), target.facts)
         members = tuple(self._replicas[e.id] for e in found)
-        return Step(target, members, frozenset(e.id for e in found))
+        lane = frozenset(e.id for e in found)
+        pool = self._pools.get(lane)
+        if pool is None:
+            pool = self._pools[lane] = Pool(members)
+        return Step(target, members, lane, pool)

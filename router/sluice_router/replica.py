@@ -6,6 +6,8 @@ know which requests are in flight, nor why an endpoint is unhealthy: both are th
 
 from __future__ import annotations
 
+from math import inf
+
 from sluice_router.admission_policy import AdmissionPolicy, slack
 from sluice_router.breaker import Breaker, BreakerState
 from sluice_router.concurrency_limit import ConcurrencyLimit
@@ -36,8 +38,10 @@ class Replica:
         "_worked",
         "avoid_until",
         "breaker",
+        "cached_tokens",
         "draining",
         "endpoint",
+        "expected_tokens",
         "healthy",
         "in_flight",
         "last_placed",
@@ -45,6 +49,8 @@ class Replica:
         "ledger",
         "limit",
         "mean_service_s",
+        "number",
+        "recovered_at",
         "settled",
         "used",
     )
@@ -55,12 +61,15 @@ class Replica:
         breaker: Breaker,
         order: int = 0,
         *,
+        number: int = 0,
         policy: AdmissionPolicy = AdmissionPolicy(),  # noqa: B008  (it is frozen)
         load_ttl_s: float = 10.0,
     ) -> None:
-        """Healthy and empty. `order` decides whose turn is first among replicas that never had one;
-        `load_ttl_s` is the age at which a reading stops counting."""
+        """Healthy and empty. `order` decides whose turn is first among replicas that never had one; `number`
+        is its place in the configuration, from 0 on; `load_ttl_s` is the age at which a reading stops
+        counting."""
         self.endpoint = endpoint
+        self.number = number
         self.breaker = breaker
         self.ledger = WorkLedger(load_ttl_s)
         self.latency = LatencyModel()
@@ -69,6 +78,12 @@ class Replica:
         self.draining = False
         self.avoid_until = 0.0
         """Until then it is chosen last: it has just failed."""
+        self.recovered_at = -inf
+        """When it could serve again after it could not; it gets less than its share for a while."""
+        self.expected_tokens = 0
+        """Prompt tokens that were expected in its cache, of requests whose usage became known,"""
+        self.cached_tokens = 0
+        """and those that were there."""
         self.in_flight = 0
         self.last_placed = order
         self.mean_service_s: float | None = None
@@ -166,12 +181,15 @@ class Replica:
 
     # What happens to it
 
-    def record_load(self, load: EngineLoad, now: float) -> None:
-        """Keep the engine's reading taken at `now`. An engine that was started anew is learned anew."""
+    def record_load(self, load: EngineLoad, now: float) -> bool:
+        """Keep the engine's reading taken at `now`. An engine that was started anew is learned anew; whether
+        it was."""
         self._load, self._load_at = load, now
-        if self.ledger.record(load, now):
+        restarted = self.ledger.record(load, now)
+        if restarted:
             self.latency.reset()
             self._served, self._worked, self._work_s = 0, 0.0, 0.0
+        return restarted
 
     def reported_waiting(self, now: float, ttl_s: float) -> int:
         """Requests the engine said are waiting inside it; 0 when unknown or older than `ttl_s`."""
@@ -250,6 +268,8 @@ class Replica:
             load_at=None if self._load is None else self._load_at,
             mean_service_s=self.mean_service_s,
             settled=self.settled,
+            expected_tokens=self.expected_tokens,
+            cached_tokens=self.cached_tokens,
             usage=Usage(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached),
             work=WorkSnapshot(
                 leases=self.ledger.leases,

@@ -44,6 +44,7 @@ from sluice_router.dispatcher import Dispatcher
 from sluice_router.failure import Failover
 from sluice_router.matching import Mismatch
 from sluice_router.placer import Placer
+from sluice_router.prefixes import BLOCKS
 from sluice_router.replica import Replica
 from sluice_router.snapshot import RouterSnapshot
 from sluice_router.ticket import Notify, Ticket
@@ -75,14 +76,16 @@ class Router:
         load_ttl_s: float = 10.0,
         recovery_s: float = 5.0,
         random: Callable[[], float] = lambda: 0.5,
+        prefix_blocks: int = BLOCKS,
     ) -> None:
         """Start with all endpoints healthy and empty.
 
         `max_queue`: requests that may wait at once. `queue_timeout_s`: longest wait of one,
         unless its class says more (`priority.py`). `load_ttl_s`: age
         at which an engine's reading stops counting. `recovery_s`: what `Retry-After` says while no endpoint
-        is healthy. `random`: numbers from 0 to 1, for what must not happen all at once. Raises `ValueError`
-        on two endpoints with the same id.
+        is healthy. `random`: numbers from 0 to 1, for what must not happen all at once, and for endpoints that
+        are tried by chance. `prefix_blocks`: blocks of prompts that are remembered, over all endpoints.
+        Raises `ValueError` on two endpoints with the same id.
         """
         self._replicas = _replicas(endpoints, failover, admission, load_ttl_s, random)
         if len(self._replicas) != len(endpoints):
@@ -93,7 +96,14 @@ class Router:
         self._budget = RetryBudget(failover.retry_ratio, failover.retry_floor, failover.retry_window_s)
         self._recovery_s = recovery_s
         self._costs = CostModel()
-        self._placer = Placer(self._replicas, load_ttl_s=load_ttl_s, recovery_s=recovery_s)
+        self._placer = Placer(
+            self._replicas,
+            admission,
+            random,
+            load_ttl_s=load_ttl_s,
+            recovery_s=recovery_s,
+            prefix_blocks=prefix_blocks,
+        )
         self._dispatcher = Dispatcher(
             self._replicas,
             self._placer,
@@ -111,6 +121,11 @@ class Router:
         self._admitted = 0
 
     # What the configuration offers
+
+    @property
+    def endpoints(self) -> int:
+        """How many there are."""
+        return len(self._replicas)
 
     def backends(self) -> tuple[str, ...]:
         """Backend names that a request may ask for."""
@@ -172,8 +187,12 @@ class Router:
             return
         replica = self._replicas[endpoint.id]
         replica.first_token(lease, now)
+        self._placer.computed(ticket, replica)
         self._informed = True
+        suspended = replica.breaker.state
         ticket.permit = replica.breaker.answered(ticket.permit)
+        if replica.breaker.state is not suspended:
+            replica.recovered_at = now
         self._dispatcher.fill(replica, now)
         self._dispatcher.announce()
 
@@ -225,6 +244,7 @@ class Router:
         replica = self._replicas[endpoint_id]
         if healthy and not replica.healthy:
             replica.breaker.hasten(now)
+            self._placer.restarted(replica, now)
         replica.healthy = healthy
         self._usability_changed(now)
         self._dispatcher.announce()
@@ -274,7 +294,8 @@ class Router:
         It may say that there is room for somebody who waits.
         """
         replica = self._replicas[endpoint_id]
-        replica.record_load(load, now)
+        if replica.record_load(load, now):
+            self._placer.restarted(replica, now)
         self._now = now
         self._informed = True
         self._dispatcher.fill(replica, now)
@@ -289,6 +310,8 @@ class Router:
             waiting_work=self._room.work,
             admitted=self._admitted,
             retries=self._placer.retries,
+            prefix_blocks=self._placer.prefixes.blocks(),
+            prefix_bytes=self._placer.prefixes.size_bytes(),
             outcomes=dict(self._dispatcher.outcomes),
         )
 
@@ -312,6 +335,7 @@ class Router:
         replica.vacate(lease)
         replica.record_service(lease, usage, now, well=failure is None)
         self._room.settle(ticket, None if usage is None else work_of(usage))
+        self._placer.ended(ticket, replica, usage, well=failure is None)
         self._informed = self._informed or replica.measured
         if usage is not None and failure is None:
             self._costs.learn(ticket.facts, ticket.cost, usage, now)
@@ -325,12 +349,14 @@ class Router:
         breaker = replica.breaker
         if failure is not None and failures.is_the_endpoints(failure):
             replica.avoid_until = now + self._avoid_s
+        before = breaker.state
         if failure is None:
             breaker.succeed(ticket.permit)
+            if breaker.state is not before:
+                replica.recovered_at = now
         elif not failures.counts(failure):
             breaker.dismiss(ticket.permit)
         else:
-            before = breaker.state
             breaker.fail(ticket.permit, now)
             if breaker.state is not before:
                 self._usability_changed(now)
@@ -363,9 +389,10 @@ def _replicas(
         endpoint.id: Replica(
             endpoint,
             Breaker(limit, open_s, failover.breaker_max_open_s, random),
-            order - len(endpoints),
+            number - len(endpoints),
+            number=number,
             policy=policy,
             load_ttl_s=load_ttl_s,
         )
-        for order, endpoint in enumerate(endpoints)
+        for number, endpoint in enumerate(endpoints)
     }

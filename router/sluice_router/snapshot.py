@@ -54,6 +54,11 @@ class ReplicaSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Requests that gave their slot back, whatever their end."""
     usage: Usage
     """Sum of all settled usages."""
+    expected_tokens: int
+    """Prompt tokens that were expected to be in its prefix cache, of the settled requests whose prompt had a
+    hash chain and whose usage is known,"""
+    cached_tokens: int
+    """and those of them that the engine says it took from there."""
     work: WorkSnapshot
 
 
@@ -71,5 +76,9 @@ class RouterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Tickets issued since the start, refused ones included."""
     retries: int
     """Attempts after a request's first one."""
+    prefix_blocks: int
+    """Blocks of prompts that are believed to be in the endpoints' caches, in all indexes together."""
+    prefix_bytes: int
+    """Memory of the indexes."""
     outcomes: dict[Outcome, int]
     """Closed tickets by outcome; every outcome has an entry."""

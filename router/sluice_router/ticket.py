@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from sluice_router.cost import Cost
 from sluice_router.queue import Charge
+from sluice_router.scoring import Score
 from sluice_router.shelf import Lane, Place
 from sluice_router.types import Endpoint, FailureClass, Outcome, Reject, RequestFacts, Usage
 from sluice_router.work_ledger import Lease
@@ -60,10 +61,12 @@ class Ticket:
         "came_back",
         "charge",
         "choice",
+        "computed",
         "cost",
         "decision",
         "excluded",
         "facts",
+        "hit_tokens",
         "lane",
         "lease",
         "model",
@@ -75,6 +78,7 @@ class Ticket:
         "queued_at",
         "reason",
         "relaxed",
+        "scores",
         "waited_s",
     )
 
@@ -95,7 +99,13 @@ class Ticket:
         self.model = facts.model
         """The model id to ask the engine for; differs from `facts.model` when that is an alias."""
         self.reason = ""
-        """Why this endpoint of those that could: `least_loaded` or `affinity`."""
+        """Why this endpoint of those that could: see `placement.Pick`."""
+        self.scores: tuple[Score, ...] = ()
+        """What the candidates were found to be, when its prompt or session decided."""
+        self.hit_tokens = 0
+        """Prompt tokens that the endpoint's cache was expected to have."""
+        self.computed = False
+        """Its prompt is known to be in the endpoint's cache."""
         self.choice = 0
         """Index of the alias's choice that it was placed by."""
         self.relaxed = False
@@ -128,6 +138,7 @@ class Ticket:
     def reopen(self, failed: str) -> None:
         """The router's: the endpoint called `failed` is left out, and the decision is to be made anew."""
         self.decision = None
+        self.computed = False
         self.excluded |= {failed}
 
     @property

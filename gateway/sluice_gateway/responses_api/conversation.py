@@ -25,6 +25,16 @@ from sluice_gateway.responses_api.store import ResponseStore, Stored
 _IMAGE = b'"type":"image_url"'
 
 
+class _Prompt(msgspec.Struct):
+    """What of a chat request its engine reads."""
+
+    messages: msgspec.Raw
+    tools: list[msgspec.Raw] = []
+
+
+_PROMPT = msgspec.json.Decoder(_Prompt)
+
+
 class Conversations:
     """Finds what requests refer to."""
 
@@ -92,5 +102,11 @@ class Conversations:
 
 def _with_history(routing: BodyFacts, chat: bytes) -> BodyFacts:
     needs = routing.needs | {"images"} if _IMAGE in chat else routing.needs
-    tokens = len(chat) // facts.BYTES_PER_TOKEN + 1
-    return msgspec.structs.replace(routing, prompt_tokens_estimate=tokens, needs=needs)
+    prompt = _PROMPT.decode(chat)
+    return msgspec.structs.replace(
+        routing,
+        prompt_tokens_estimate=len(chat) // facts.BYTES_PER_TOKEN + 1,
+        needs=needs,
+        preamble=tuple(prompt.tools),
+        conversation=prompt.messages,
+    )

@@ -77,8 +77,8 @@ def _decode(body: bytes) -> BodyFacts | Problem:
         return NO_MODEL
     if memoryview(fields.messages)[0] != _ARRAY:
         return invalid("messages", "is required: an array of at least one message.").problem
-    prompt = (fields.messages, fields.system, *(fields.tools or ()))
-    text_bytes = sum(len(memoryview(raw)) for raw in prompt) - image_bytes
+    preamble = (*(fields.tools or ()), fields.system)
+    text_bytes = sum(len(memoryview(raw)) for raw in (fields.messages, *preamble)) - image_bytes
     script = "images" if images else script_of(memoryview(fields.messages))
     return BodyFacts(
         model=fields.model,
@@ -87,6 +87,8 @@ def _decode(body: bytes) -> BodyFacts | Problem:
         script=script,
         max_tokens=fields.max_tokens,
         needs=_needs(fields, images),
+        preamble=preamble,
+        conversation=fields.messages,
     )
 
 
