@@ -207,9 +207,7 @@ class Placement:
             replica.kv_used_ratio(now),
         )
 
-    def _faster(
-        self, asked: _Asked, considered: Sequence[Considered], best: Considered
-    ) -> list[Considered]:
+    def _faster(self, asked: _Asked, considered: Sequence[Considered], best: Considered) -> list[Considered]:
         """Of two endpoints that are drawn, those where the prompt is a good deal faster; none, unless it
         would take long where it is best, or that has just failed."""
         now = asked.now

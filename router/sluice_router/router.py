@@ -83,7 +83,7 @@ class Router:
         `max_queue`: requests that may wait at once. `queue_timeout_s`: longest wait of one,
         unless its class says more (`priority.py`). `load_ttl_s`: age
         at which an engine's reading stops counting. `recovery_s`: what `Retry-After` says while no endpoint
-        is healthy. `random`: numbers from 0 to 1, for what must not happen all at once, and for endpoints that
+        is healthy. `random`: numbers from 0 to 1, for what must not happen all at once and for endpoints that
         are tried by chance. `prefix_blocks`: blocks of prompts that are remembered, over all endpoints.
         Raises `ValueError` on two endpoints with the same id.
         """
