@@ -11,8 +11,10 @@ endpoints looks at eight, not at a thousand.
 
 The key of a prompt is a block of its chain, the first: what follows may differ, and the key must not change
 from turn to turn. A key that has more than its share of the traffic gets four candidates, then eight; and one
-that has even more is replaced by a later block, where prompts differ, if they do; if not, by a family of keys
-with eight candidates each. All of it is decided by shares of the traffic, which gateways see alike.
+that has even more is replaced by a later block, where prompts differ, if they do; if not, it gets as many endpoints
+as it needs, of which each prompt looks at eight. What is hot is asked of all candidates as if all had it in their caches: else the
+first one to have it would get all the requests, whatever its load. All of it is decided by shares of the
+traffic, which gateways see alike.
 """
 
 from __future__ import annotations
@@ -52,12 +54,12 @@ class Pool:
         self._ids = [replica.endpoint.id.encode() for replica in self.members]
         self._ranked: dict[int, tuple[Replica, ...]] = {}
 
-    def ranked(self, key: int) -> tuple[Replica, ...]:
-        """The key's endpoints, well or not, best first: `WIDEST`, or all if there are fewer."""
+    def ranked(self, key: int, length: int = WIDEST) -> tuple[Replica, ...]:
+        """The key's endpoints, well or not, best first: at least so many, or all if there are fewer."""
         shard = key >> _SHARD_SHIFT
         found = self._ranked.get(shard)
-        if found is None:
-            found = self._ranked[shard] = self._rank(shard, WIDEST)
+        if found is None or (len(found) < length and len(found) < len(self.members)):
+            found = self._ranked[shard] = self._rank(shard, max(length, WIDEST))
         return found
 
     def best_usable(self, key: int, width: int, excluded: frozenset[str]) -> list[Replica]:
@@ -69,6 +71,15 @@ class Pool:
         if len(found) < width and len(self.members) > WIDEST:
             found = _usable(self._rank(key >> _SHARD_SHIFT, len(self.members)), width, excluded)
         return found
+
+    def some_usable(self, key: int, spread: int, chance: float, excluded: frozenset[str]) -> list[Replica]:
+        """`WIDEST` of the key's first `spread` endpoints, from a place on that `chance`, 0 to 1, decides;
+        those that are usable and not excluded."""
+        ranked = self.ranked(key, spread)
+        spread = min(spread, len(ranked))
+        first = int(chance * spread)
+        some = [ranked[(first + turn) % spread] for turn in range(min(WIDEST, spread))]
+        return _usable(some, WIDEST, excluded)
 
     def _rank(self, shard: int, length: int) -> tuple[Replica, ...]:
         seed = (shard + 1) * _GOLDEN & _ALL
@@ -87,22 +98,18 @@ def _usable(replicas: Sequence[Replica], width: int, excluded: frozenset[str]) -
     return found
 
 
-def relative(key: int, number: int) -> int:
-    """A key of the same family: number 0 is the key itself."""
-    return (key + number * _GOLDEN) & _ALL
-
-
 class Demand:
     """How much room a prompt's key needs."""
 
-    __slots__ = ("family", "key", "width")
+    __slots__ = ("hot_blocks", "key", "spread")
 
-    def __init__(self, key: int, width: int = 2, family: int = 1) -> None:
+    def __init__(self, key: int, spread: int = 2, hot_blocks: int = 0) -> None:
         self.key = key
-        self.width = width
-        """Candidates, 2 to `WIDEST`."""
-        self.family = family
-        """Keys among which its traffic is divided; 1 unless the widest is not enough."""
+        self.spread = spread
+        """Endpoints that are its candidates: 2, 4, `WIDEST`, or more, among which each prompt has some."""
+        self.hot_blocks = hot_blocks
+        """Blocks at its beginning that every candidate of the key should have, because they are asked for so
+        often; whoever has them not yet will compute them once."""
 
 
 def demand(chain: Sequence[int], traffic: KeyTraffic, endpoints: int, now: float) -> Demand:
@@ -112,15 +119,18 @@ def demand(chain: Sequence[int], traffic: KeyTraffic, endpoints: int, now: float
     many to do its work, and gets twice that, for its load to be divided well.
     """
     traffic.request(now)
-    key, share, depth = 0, inf, 1
+    key, share, hot_blocks, depth = 0, inf, 0, 1
     while depth <= len(chain):
         block = chain[depth - 1]
         count = traffic.note(block)
+        own_share = traffic.share(block)
         if 2.0 * share * endpoints > WIDEST:
-            key, share = block, traffic.share(block)
+            key, share = block, own_share
+        if own_share * endpoints > 1.0:
+            hot_blocks = depth
         if count < _NOTICEABLE:
             break  # what comes after it is rarer still
         depth += 1 + depth // 4
     wanted = 2.0 * share * endpoints
-    width = 2 if wanted <= 2.0 else 4 if wanted <= 4.0 else WIDEST
-    return Demand(key, width, max(1, min(endpoints, int(wanted)) // WIDEST))
+    spread = 2 if wanted <= 2.0 else 4 if wanted <= 4.0 else max(WIDEST, min(endpoints, int(wanted)))
+    return Demand(key, spread, hot_blocks)

@@ -23,7 +23,7 @@ from typing import NamedTuple
 from sluice_router import scoring
 from sluice_router.admission_policy import AdmissionPolicy
 from sluice_router.affinity import home, session_key
-from sluice_router.candidates import Demand, Pool, demand, relative
+from sluice_router.candidates import WIDEST, Demand, Pool, demand
 from sluice_router.cost import Cost
 from sluice_router.key_traffic import KeyTraffic
 from sluice_router.prefixes import Prefixes
@@ -151,7 +151,7 @@ class Placement:
     # With a prefix
 
     def _by_prefix(self, asked: _Asked) -> Pick | None:
-        key, found = self._candidates(asked)
+        found = self._candidates(asked)
         now = asked.now
         considered = [self._consider(asked, r, why) for r, why in found if r.takes(asked.cost, now)]
         if not considered:
@@ -169,21 +169,24 @@ class Placement:
             ranked += theirs
         one = considered[best]
         reason = SPILL if one.why == scoring.DRAWN else PREFIX_HIT if one.hit_tokens else PREFIX_HASH
-        return Pick(one.replica, reason, one.hit_tokens, key, tuple(ranked))
+        return Pick(one.replica, reason, one.hit_tokens, asked.key, tuple(ranked))
 
-    def _candidates(self, asked: _Asked) -> tuple[int, list[tuple[Replica, str]]]:
-        """The prompt's key, and its candidates: those of the key first, then those that computed it."""
+    def _candidates(self, asked: _Asked) -> list[tuple[Replica, str]]:
+        """Those of the prompt's key first, then those that computed it lately."""
         facts, pool = asked.facts, asked.pool
         if facts.session is not None:
             wanted = Demand(session_key(facts.tenant, facts.session))
         else:
             wanted = demand(facts.prefix, self._traffic, len(pool.members), asked.now)
-        key = wanted.key
-        if wanted.family > 1:
-            key = relative(key, int(self._random() * wanted.family) % wanted.family)
+        key = asked.key = wanted.key
+        asked.hot_tokens = self._prefixes.tokens(wanted.hot_blocks, facts, asked.cost.prompt_tokens)
+        if wanted.spread > WIDEST:
+            ranked = pool.some_usable(key, wanted.spread, self._random(), asked.excluded)
+        else:
+            ranked = pool.best_usable(key, wanted.spread, asked.excluded)
         found: list[tuple[Replica, str]] = []
         numbers = 0
-        for rank, replica in enumerate(pool.best_usable(key, wanted.width, asked.excluded)):
+        for rank, replica in enumerate(ranked):
             found.append((replica, _RANKS[min(rank, 2)]))
             numbers |= 1 << replica.number
         for number in self._prefixes.owners(facts.prefix, wanted.key):
@@ -192,7 +195,7 @@ class Placement:
             if pool.numbers & bit and not numbers & bit and replica.endpoint.id not in asked.excluded:
                 found.append((replica, scoring.OWNER))
                 numbers |= bit
-        return wanted.key, found
+        return found
 
     def _consider(self, asked: _Asked, replica: Replica, why: str) -> Considered:
         prompt, now = asked.cost.prompt_tokens, asked.now
@@ -201,7 +204,7 @@ class Placement:
             replica,
             why,
             hit,
-            prompt - hit,
+            prompt - (max(hit, asked.hot_tokens) if why in _RANKS else hit),
             replica.new_tokens_queued(now),
             replica.running(now),
             replica.kv_used_ratio(now),
@@ -212,7 +215,8 @@ class Placement:
         would take long where it is best, or that has just failed."""
         now = asked.now
         avoided = now < best.replica.avoid_until
-        expected_s = best.replica.predicted_ttft_s(best.new_tokens, now)
+        prompt = asked.cost.prompt_tokens
+        expected_s = best.replica.predicted_ttft_s(prompt - best.hit_tokens, now)
         patience_s = SPILL_SHARE * self._policy.ttft_budget_s(asked.facts)
         if not avoided and (expected_s is None or expected_s <= patience_s):
             return []
@@ -228,7 +232,7 @@ class Placement:
 class _Asked:
     """One request that is to be placed."""
 
-    __slots__ = ("cost", "excluded", "facts", "now", "pool")
+    __slots__ = ("cost", "excluded", "facts", "hot_tokens", "key", "now", "pool")
 
     def __init__(
         self, pool: Pool, facts: RequestFacts, cost: Cost, excluded: frozenset[str], now: float
@@ -238,6 +242,9 @@ class _Asked:
         self.cost = cost
         self.excluded = excluded
         self.now = now
+        self.key = 0
+        self.hot_tokens = 0
+        """At the prompt's beginning, see `Demand.hot_blocks`."""
 
 
 _RANKS = (scoring.FIRST, scoring.SECOND, scoring.WIDER)

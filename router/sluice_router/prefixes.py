@@ -45,7 +45,11 @@ class Prefixes:
         depth = table.depth(chain) if table is not None else 0
         if depth < len(chain):
             depth = max(depth, self._speculation.depth(chain, self._salts[number], now))
-        known = depth * facts.prefix_block_tokens
+        return self.tokens(depth, facts, prompt_tokens)
+
+    def tokens(self, blocks: int, facts: RequestFacts, prompt_tokens: int) -> int:
+        """How many tokens the first blocks of a prompt are; less than all that it has."""
+        known = blocks * facts.prefix_block_tokens
         estimate = facts.prompt_tokens_estimate
         if 0 < estimate != prompt_tokens:
             known = known * prompt_tokens // estimate

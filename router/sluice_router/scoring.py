@@ -40,7 +40,9 @@ class Considered(NamedTuple):
     why: str
     """`first`, `second` or `wider`: by the key; `owner`: computed the prefix lately; `drawn`: by chance."""
     hit_tokens: int
+    """Prompt tokens expected in its cache."""
     new_tokens: int
+    """Those to be computed, but for what is hot and only has to be computed once."""
     queued_tokens: int
     running: int
     kv_used_ratio: float | None
