@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 from prometheus_client import Histogram as PrometheusHistogram
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
@@ -176,9 +176,17 @@ class _RouterCollector(Collector):
         labels = ("backend", "endpoint")
         healthy = GaugeMetricFamily(f"{PREFIX}endpoint_healthy", "1 when it can serve.", labels=labels)
         in_flight = GaugeMetricFamily(f"{PREFIX}endpoint_in_flight", "Requests on it.", labels=labels)
+        cached = CounterMetricFamily(
+            f"{PREFIX}prefix_tokens",
+            "Prompt tokens that placement expected in the engine's cache, and that the engine found there.",
+            labels=(*labels, "which"),
+        )
         for replica in snapshot.replicas:
             values = (replica.endpoint.backend, replica.endpoint.id)
             healthy.add_metric(values, float(replica.healthy))
             in_flight.add_metric(values, replica.in_flight)
+            cached.add_metric((*values, "expected"), replica.expected_tokens)
+            cached.add_metric((*values, "cached"), replica.cached_tokens)
         yield healthy
         yield in_flight
+        yield cached

@@ -93,8 +93,10 @@ RESPONSE_HEADERS = (
     (
         "`x-sluice-route`",
         "the decision: `model=M; backend=B; endpoint=E; reason=R`. The reasons: `least_loaded`, `affinity`"
-        " (the session's engine), before it `retry:N` (the Nth attempt), `fallback:N` (the alias's Nth"
-        " fallback), `relaxed` (not all of what was preferred)",
+        " (the session's engine), `prefix_hit` (its cache should have the prompt's beginning), `prefix_hash`"
+        " (where prompts with this beginning belong), `spill` (none of these had room, or soon enough);"
+        " before it `retry:N` (the Nth attempt), `fallback:N` (the alias's Nth fallback), `relaxed` (not all"
+        " of what was preferred)",
     ),
     (
         "`server-timing`",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,25 @@ def test_the_options_are_the_headers(explain) -> None:
         "endpoint=cpu; reason=least_loaded"
     )
     assert lines(explain("--model", "big", "--session", "s"))[-1].endswith("reason=affinity")
+
+
+def test_with_a_body_its_prompt_places_it_and_the_candidates_are_shown(explain, tmp_path: Path) -> None:
+    body = tmp_path / "body.json"
+    body.write_text(json.dumps({"model": "x", "messages": [{"role": "user", "content": "long " * 200}]}))
+    shown = lines(explain("--model", "big", "--body", str(body)))
+
+    candidates = [line for line in shown if line.startswith("candidate")]
+    assert [line.partition(" (")[2][:6] for line in candidates] == ["first)", "second"]
+    assert len({line.partition(", ")[2] for line in candidates}) == 1, "no load, and nothing cached"
+    assert shown[-1].endswith(f"endpoint={candidates[0].split()[1]}; reason=prefix_hash")
+
+
+def test_a_body_that_cannot_be_used_is_refused(explain, tmp_path: Path) -> None:
+    body = tmp_path / "body.json"
+    assert "Cannot read the body" in str(explain("--model", "big", "--body", str(body)).exception)
+    body.write_text("{")
+    assert "is not valid JSON" in str(explain("--model", "big", "--body", str(body)).exception)
+    assert explain("--model", "big", "--kind", "rerank", "--body", str(body)).exit_code == 2
 
 
 def test_what_nothing_serves_is_an_error_after_the_table(explain) -> None:

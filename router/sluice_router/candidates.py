@@ -11,10 +11,10 @@ endpoints looks at eight, not at a thousand.
 
 The key of a prompt is a block of its chain, the first: what follows may differ, and the key must not change
 from turn to turn. A key that has more than its share of the traffic gets four candidates, then eight; and one
-that has even more is replaced by a later block, where prompts differ, if they do; if not, it gets as many endpoints
-as it needs, of which each prompt looks at eight. What is hot is asked of all candidates as if all had it in their caches: else the
-first one to have it would get all the requests, whatever its load. All of it is decided by shares of the
-traffic, which gateways see alike.
+that has even more is replaced by a later block, where prompts differ, if they do; if not, it gets as many
+endpoints as it needs, of which each prompt looks at eight. What is hot counts as if all candidates had it in
+their caches: else the first to have it would get nearly all requests, whatever its load. All of it is decided
+by shares of the traffic, which gateways see alike.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ import msgspec
 
 from sluice_router.matching import RULES, Mismatch, candidates, mismatch
 from sluice_router.router import Router
+from sluice_router.scoring import Score
 from sluice_router.targets import Target, targets
 from sluice_router.types import Endpoint, RequestFacts
 
@@ -45,6 +46,8 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """Id of the one picked."""
     route: str
     """As in `Ticket.route`."""
+    scores: tuple[Score, ...]
+    """Of the candidates, when the prompt's prefix or the session decided."""
     mismatch: Mismatch | None
     """Why nothing could serve it; `None` when something was picked."""
 
@@ -56,6 +59,7 @@ def explain(endpoints: Sequence[Endpoint], facts: RequestFacts) -> Explanation:
         assessments=tuple(_assess(endpoints, target) for target in targets(facts)),
         endpoint=ticket.endpoint.id if ticket.endpoint is not None else None,
         route=ticket.route,
+        scores=ticket.scores,
         mismatch=mismatch(endpoints, facts),
     )
 

@@ -103,7 +103,7 @@ def wanted(share: float, endpoints: int, chain: tuple[int, ...] = CHAIN[:1], oth
     traffic, random = KeyTraffic(), Random(1)
     for _ in range(others):
         hot = random.random() < share
-        found = demand(chain if hot else (random.getrandbits(64),), traffic, endpoints, 1.0)
+        demand(chain if hot else (random.getrandbits(64),), traffic, endpoints, 1.0)
     return demand(chain, traffic, endpoints, 1.0)
 
 

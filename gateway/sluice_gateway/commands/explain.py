@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, get_args
 
+import msgspec
 import typer
 
 from sluice_gateway import config
@@ -21,7 +22,11 @@ from sluice_gateway.identity import Key
 from sluice_gateway.routes import Kind
 from sluice_gateway.settings import Settings
 from sluice_router.explain import Assessment, Explanation
+from sluice_router.scoring import Score
 from sluice_router.types import Endpoint, RequestFacts
+
+if TYPE_CHECKING:
+    from sluice_gateway.facts import BodyFacts
 
 _RULES = {
     "backend": "another backend was asked for",
@@ -32,6 +37,7 @@ _RULES = {
     "gives_way": "takes any model, but another one names it",
 }
 _ANYBODY = Key(id="explain")
+_PLACED_BY_PROMPT: tuple[Kind, ...] = ("chat", "completions")
 
 
 def explain(
@@ -44,6 +50,9 @@ def explain(
     kind: Annotated[str, typer.Option(help=f"One of {', '.join(get_args(Kind))}.")] = "chat",
     priority: Annotated[str | None, typer.Option(help="As in the header X-Priority.")] = None,
     session: Annotated[str | None, typer.Option(help="As in the header X-Session-Id.")] = None,
+    body: Annotated[
+        Path | None, typer.Option(help="A file with a request's JSON body, to place by its prompt.")
+    ] = None,
     config_file: Annotated[
         Path | None, typer.Option("--config", "-c", help="Configuration file, as for `sluice serve`.")
     ] = None,
@@ -64,7 +73,8 @@ def explain(
     headers = {name.encode(): value.encode() for name, value in named.items() if value is not None}
     settings = config.for_serving(config_file, os.environ)
     endpoints = _endpoints(settings)
-    explanation = decide(endpoints, _facts(settings, endpoints, model, kind, headers))
+    asked = _body_facts(model, kind, body)
+    explanation = decide(endpoints, _facts(settings, endpoints, asked, kind, headers))
     typer.echo("\n".join(_lines(explanation)))
     if explanation.mismatch is not None:
         raise ConfigError(explanation.mismatch.message)
@@ -83,11 +93,30 @@ def _endpoints(settings: Settings) -> list[Endpoint]:
     return [engine.endpoint for engine in engines]
 
 
+def _body_facts(model: str, kind: str, file: Path | None) -> BodyFacts:
+    """What the gateway would read in the body, but for the model. Raises `ConfigError` for what it would
+    refuse."""
+    from sluice_gateway.facts import BodyFacts, decode
+
+    if file is None:
+        return BodyFacts(model=model)
+    asked: Kind = next(k for k in get_args(Kind) if k == kind)
+    if asked not in _PLACED_BY_PROMPT:
+        raise typer.BadParameter(f"--body is for kinds {' and '.join(_PLACED_BY_PROMPT)}, not for '{kind}'")
+    try:
+        text = file.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"Cannot read the body {file}: {error.strerror}.") from None
+    found = decode(asked, text)
+    if isinstance(found, Problem):
+        raise ConfigError(f"{file}: {found.message}")
+    return msgspec.structs.replace(found, model=model)
+
+
 def _facts(
-    settings: Settings, endpoints: list[Endpoint], model: str, kind: str, headers: dict[bytes, bytes]
+    settings: Settings, endpoints: list[Endpoint], body: BodyFacts, kind: str, headers: dict[bytes, bytes]
 ) -> RequestFacts:
     """As the gateway reads them. Raises `ConfigError` for what it would refuse."""
-    from sluice_gateway.facts import BodyFacts
     from sluice_gateway.models import Catalog
     from sluice_gateway.routing_settings import choices
     from sluice_router.router import Router
@@ -95,7 +124,7 @@ def _facts(
     router = Router(endpoints, max_queue=0, queue_timeout_s=1.0)
     catalog = Catalog(router, 0, choices(settings.aliases))
     asked: Kind = next(k for k in get_args(Kind) if k == kind)
-    facts = catalog.facts("explain", asked, BodyFacts(model=model), headers, _ANYBODY)
+    facts = catalog.facts("explain", asked, body, headers, _ANYBODY)
     if isinstance(facts, Problem):
         raise ConfigError(facts.message)
     return facts
@@ -110,7 +139,14 @@ def _lines(explanation: Explanation) -> Iterator[str]:
             yield f"   {verdict.endpoint.id:<{width}}  {text}"
     if any(not v.endpoint.models for a in explanation.assessments for v in a.verdicts):
         yield "Engines without configured models are taken to have any; the gateway asks them."
+    yield from (_candidate(score) for score in explanation.scores)
     yield f"=> {explanation.route or 'nowhere'}"
+
+
+def _candidate(score: Score) -> str:
+    words = [f"candidate {score.endpoint} ({score.why})", f"score {score.score:.0f}"]
+    words += [f"{score.hit_tokens} tokens cached"] if score.hit_tokens else []
+    return ", ".join(words)
 
 
 def _target(assessment: Assessment) -> str:
