@@ -1,4 +1,4 @@
-"""Which endpoint is a session's home: the first of those that rendezvous hashing gives the session's key.
+"""Which endpoint is a session's home: the first of those that hashing gives the session's key.
 
 A session's name goes before what its prompts look like: it is a key of its own (`candidates.py`). So all
 gateways agree with nothing shared, and when an endpoint goes or comes, only the sessions that were, or will
@@ -26,5 +26,5 @@ def home(pool: Pool, key: int, excluded: frozenset[str] = frozenset()) -> Replic
 
     `excluded`: ids of endpoints that do not count.
     """
-    found = pool.best_usable(key, 1, excluded)
+    found = pool.usable(key, 1, excluded)
     return found[0] if found else None

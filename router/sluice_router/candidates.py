@@ -1,13 +1,12 @@
 """Which few of many endpoints a prompt may go to, so that its beginning is in their caches.
 
-By rendezvous hashing each endpoint gets a score from a hash of its id and the key, and those with the highest
-are the key's: the same in every gateway with nothing shared, and when an endpoint goes or comes, only the
-keys that were, or will be, its own move. A key has two candidates, so that its load can be divided where it
-falls, which is what hashing to one alone cannot do. Sources: Thaler and Ravishankar, *Using name-based
-mappings to increase hit rates*, 1998; *DualMap*, 2026, for two candidates to a prefix.
-
-Scores are computed for `SHARDS` shards of the keys and remembered, so that a decision among a thousand
-endpoints looks at eight, not at a thousand.
+Every endpoint has `POINTS` places on a ring, from hashes of its id; a key has places there from hashes of
+its own, and each leads to the next endpoint on the ring. So gateways agree with nothing shared, and when an
+endpoint goes or comes, only the keys that were, or will be, its own move. That is what rendezvous hashing
+promises as well, which has to look at all endpoints for every key; here a thousand cost no more than ten. A
+key has two candidates, so that its load can be divided where it falls, which is what hashing to one alone
+cannot do. Sources: Karger and others, *Consistent hashing and random trees*, 1997; *DualMap*, 2026, for two
+candidates to a prefix.
 
 The key of a prompt is a block of its chain, the first: what follows may differ, and the key must not change
 from turn to turn. A key that has more than its share of the traffic gets four candidates, then eight; and one
@@ -19,8 +18,9 @@ by shares of the traffic, which gateways see alike.
 
 from __future__ import annotations
 
+from array import array
+from bisect import bisect
 from collections.abc import Iterable, Sequence
-from heapq import nlargest
 from math import inf
 
 from xxhash import xxh3_64_intdigest
@@ -28,74 +28,72 @@ from xxhash import xxh3_64_intdigest
 from sluice_router.key_traffic import KeyTraffic
 from sluice_router.replica import Replica
 
-SHARDS = 1 << 14
+POINTS = 64
+"""Of one endpoint; with so many its share of the keys is right to an eighth. A ring of a thousand endpoints
+takes 30 ms to make, once."""
 WIDEST = 8
-"""Candidates of one key at most."""
-_SHARD_SHIFT = 64 - 14
-_GOLDEN = 0x9E3779B97F4A7C15
-"""The golden ratio in 64 bits: multiples of it are spread over all shards."""
-_ALL = (1 << 64) - 1
+"""Candidates that a prompt has by its key at most."""
+_INDEX = (1 << 16) - 1
 _NOTICEABLE = 4
 """Requests with a block before the blocks after it are counted as well."""
 
 
 class Pool:
-    """The endpoints that can serve one kind of demand, ranked for any key."""
+    """The endpoints that can serve one kind of demand, and the ring that they are on."""
 
-    __slots__ = ("_ids", "_ranked", "members", "numbers")
+    __slots__ = ("_ring", "members", "numbers")
 
     def __init__(self, members: Iterable[Replica]) -> None:
-        """`members` never change: another set is another pool."""
+        """`members`, at most 65,536, never change: another set is another pool."""
         self.members = tuple(members)
         self.numbers = 0
         """Their numbers, as bits."""
         for replica in self.members:
             self.numbers |= 1 << replica.number
-        self._ids = [replica.endpoint.id.encode() for replica in self.members]
-        self._ranked: dict[int, tuple[Replica, ...]] = {}
+        self._ring: array[int] | None = None
+        """Places, in order; the lowest 16 bits are the member's index."""
 
-    def ranked(self, key: int, length: int = WIDEST) -> tuple[Replica, ...]:
-        """The key's endpoints, well or not, best first: at least so many, or all if there are fewer."""
-        shard = key >> _SHARD_SHIFT
-        found = self._ranked.get(shard)
-        if found is None or (len(found) < length and len(found) < len(self.members)):
-            found = self._ranked[shard] = self._rank(shard, max(length, WIDEST))
-        return found
-
-    def best_usable(self, key: int, width: int, excluded: frozenset[str]) -> list[Replica]:
-        """The first `width` of the key's endpoints that are usable, be they full, and not excluded by id.
-
-        Only when nearly all that are remembered for the key are not, are all endpoints looked at.
-        """
-        found = _usable(self.ranked(key), width, excluded)
-        if len(found) < width and len(self.members) > WIDEST:
-            found = _usable(self._rank(key >> _SHARD_SHIFT, len(self.members)), width, excluded)
+    def usable(self, key: int, width: int, excluded: frozenset[str], skip: int = 0) -> list[Replica]:
+        """The key's first `width` different endpoints that are usable, be they full, and not excluded by id;
+        fewer only when there are no more. `skip`: begin with a later place of the key."""
+        if self._ring is None:
+            self._ring = _ring(self.members)
+        ring, name = self._ring, key.to_bytes(8, "little")
+        found: list[Replica] = []
+        for turn in range(skip, skip + min(width, len(self.members))):
+            start = bisect(ring, xxh3_64_intdigest(name, turn))
+            for step in range(len(ring)):
+                replica = self.members[ring[(start + step) % len(ring)] & _INDEX]
+                if replica.usable and replica not in found and replica.endpoint.id not in excluded:
+                    found.append(replica)
+                    break
+            else:
+                break
         return found
 
     def some_usable(self, key: int, spread: int, chance: float, excluded: frozenset[str]) -> list[Replica]:
-        """`WIDEST` of the key's first `spread` endpoints, from a place on that `chance`, 0 to 1, decides;
-        those that are usable and not excluded."""
-        ranked = self.ranked(key, spread)
-        spread = min(spread, len(ranked))
-        first = int(chance * spread)
-        some = [ranked[(first + turn) % spread] for turn in range(min(WIDEST, spread))]
-        return _usable(some, WIDEST, excluded)
+        """Up to `WIDEST` usable ones of a hot key's `spread` endpoints; `chance`, 0 to 1, decides which."""
+        members = self.members
+        if 2 * spread < len(members):
+            return self.usable(key, WIDEST, excluded, int(chance * spread))
+        first, found = int(chance * len(members)), list[Replica]()
+        for turn in range(len(members)):
+            replica = members[(first + turn) % len(members)]
+            if replica.usable and replica.endpoint.id not in excluded:
+                found.append(replica)
+                if len(found) == WIDEST:
+                    break
+        return found
 
-    def _rank(self, shard: int, length: int) -> tuple[Replica, ...]:
-        seed = (shard + 1) * _GOLDEN & _ALL
-        scores = [xxh3_64_intdigest(name, seed) for name in self._ids]
-        best = nlargest(length, range(len(scores)), key=scores.__getitem__)
-        return tuple([self.members[index] for index in best])
 
-
-def _usable(replicas: Sequence[Replica], width: int, excluded: frozenset[str]) -> list[Replica]:
-    found: list[Replica] = []
-    for replica in replicas:
-        if replica.usable and replica.endpoint.id not in excluded:
-            found.append(replica)
-            if len(found) == width:
-                break
-    return found
+def _ring(members: Sequence[Replica]) -> array[int]:
+    places = []
+    for index, replica in enumerate(members):
+        name = replica.endpoint.id.encode()
+        for point in range(POINTS):
+            places.append(xxh3_64_intdigest(name, point) & ~_INDEX | index)
+    places.sort()
+    return array("Q", places)
 
 
 class Demand:

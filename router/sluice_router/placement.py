@@ -183,7 +183,7 @@ class Placement:
         if wanted.spread > WIDEST:
             ranked = pool.some_usable(key, wanted.spread, self._random(), asked.excluded)
         else:
-            ranked = pool.best_usable(key, wanted.spread, asked.excluded)
+            ranked = pool.usable(key, wanted.spread, asked.excluded)
         found: list[tuple[Replica, str]] = []
         numbers = 0
         for rank, replica in enumerate(ranked):

@@ -13,8 +13,9 @@ gone, and its slot is taken when somebody needs it.
 
 A block takes a slot of ten bytes: its number, and its generation. A number has `WINDOW` slots to be in, from
 one that it determines; C code searches them (`bytearray.find`). At most every second slot is in use: 20 bytes
-to a block. Should a window be full the rest of the chain is not noted. Generations instead of a list of all
-blocks by use are the idea of clock algorithms (Corbató, *A paging experiment with the Multics system*, 1968).
+to a block of a full table; a smaller one is made anew, twice as large, until it is. Should a window be full
+the rest of the chain is not noted. Generations instead of a list of all blocks by use are the idea of clock
+algorithms (Corbató, *A paging experiment with the Multics system*, 1968).
 
 Does not know whether the engine really has the blocks, nor for how long.
 """
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Sequence
+from sys import byteorder
 
 GENERATIONS = 8
 """Into which a full table is divided, at least."""
@@ -30,22 +32,32 @@ WINDOW = 32
 """Slots that a number may be in."""
 SPARE = 2
 """Slots to a block."""
+SMALLEST = 256
+"""Blocks that the first table has room for."""
 _LAST_GENERATION = 65535
 
 
 class BlockTable:
     """The blocks of one endpoint."""
 
-    __slots__ = ("_counts", "_generations", "_keys", "_newest", "_oldest", "_slots", "blocks", "cap")
+    __slots__ = (
+        "_counts",
+        "_generations",
+        "_keys",
+        "_newest",
+        "_oldest",
+        "_room",
+        "_slots",
+        "blocks",
+        "cap",
+    )
 
-    def __init__(self, cap: int) -> None:
-        """`cap`: blocks at most, at least 1."""
+    def __init__(self, cap: int, room: int = SMALLEST) -> None:
+        """`cap`: blocks at most, at least 1. `room`: blocks that it has room for without having to grow."""
         self.cap = cap
         self.blocks = 0
         """That are there now."""
-        self._slots = SPARE * cap
-        self._keys = bytearray(8 * (self._slots + WINDOW))
-        self._generations = array("H", bytes(2 * (self._slots + WINDOW)))
+        self._make(min(cap, room))
         self._oldest = self._newest = 1
         self._counts: dict[int, int] = {1: 0}
         """Blocks by generation, from the oldest to the newest."""
@@ -79,6 +91,9 @@ class BlockTable:
         if self._counts[self._newest] + length > limit // GENERATIONS:
             self.begin_generation()
         known = min(self.depth(chain), length)
+        wanted = min(limit, self.blocks + length - known)
+        if wanted > self._room:
+            self._grow(min(self.cap, max(wanted, 2 * self._room)))
         for index in range(known):
             self._touch(self._slot(chain[index]))
         while self.blocks + length - known > limit:
@@ -119,6 +134,33 @@ class BlockTable:
         self._oldest = self._newest = 1
         self._counts = {1: 0}
         self.blocks = 0
+
+    def _make(self, room: int) -> None:
+        """Have an empty table with room for so many blocks."""
+        self._room = room
+        self._slots = SPARE * room
+        self._keys = bytearray(8 * (self._slots + WINDOW))
+        self._generations = array("H", bytes(2 * (self._slots + WINDOW)))
+
+    def _grow(self, room: int) -> None:
+        """Have a larger table with the same blocks."""
+        numbers, generations = array("Q", bytes(self._keys)), self._generations
+        if byteorder == "big":
+            numbers.byteswap()
+        self._make(room)
+        fresh, keys, slots = self._generations, self._keys, self._slots
+        for slot, generation in enumerate(generations):
+            if generation >= self._oldest:
+                number = numbers[slot]
+                first = place = number * slots >> 64
+                while place < first + WINDOW and fresh[place]:
+                    place += 1
+                if place == first + WINDOW:
+                    # Hardly ever; but without this block those after it must not be there.
+                    self.clear()
+                    return
+                fresh[place] = generation
+                keys[8 * place : 8 * place + 8] = number.to_bytes(8, "little")
 
     def _slot(self, number: int) -> int:
         """Where a block is; -1 when it is not there."""

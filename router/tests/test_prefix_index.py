@@ -121,8 +121,17 @@ def test_of_a_chain_beyond_the_cap_the_beginning_is_kept():
     assert table.depth(long) == table.blocks == 10
 
 
-def test_a_block_takes_twenty_bytes():
-    assert BlockTable(16_384).size_bytes / 16_384 < 20.1
+def test_a_block_of_a_full_table_takes_twenty_bytes_and_of_a_growing_one_twice_that():
+    table, used = BlockTable(4096), chains(400, 16)
+    for number, chain in enumerate(used, start=1):
+        table.insert(chain)
+        assert table.depth(chain) == 16
+        assert table.size_bytes / table.blocks < 42 or table.blocks < 256
+        if number * 16 <= 4096:
+            assert [table.depth(chain) for chain in used[:number]] == [16] * number
+
+    assert table.size_bytes / 4096 < 20.1
+    assert table.blocks > 0.85 * 4096
 
 
 def test_the_numbers_of_generations_come_to_an_end_and_nothing_breaks(monkeypatch: pytest.MonkeyPatch):
