@@ -1,4 +1,4 @@
-"""What the router is told of a prompt: the chain of a conversation's next turn begins with that of this one."""
+"""What the router is told of a prompt: the chain of a conversation's next turn begins with this one's."""
 
 from __future__ import annotations
 

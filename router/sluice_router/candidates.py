@@ -76,7 +76,8 @@ class Pool:
         members = self.members
         if 2 * spread < len(members):
             return self.usable(key, WIDEST, excluded, int(chance * spread))
-        first, found = int(chance * len(members)), list[Replica]()
+        first = int(chance * len(members))
+        found: list[Replica] = []
         for turn in range(len(members)):
             replica = members[(first + turn) % len(members)]
             if replica.usable and replica.endpoint.id not in excluded:

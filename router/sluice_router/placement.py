@@ -130,7 +130,8 @@ class Placement:
         numbers = asked.pool.numbers
         first = (numbers & -numbers).bit_length() - 1
         span = numbers.bit_length() - first
-        chance, drawn = self._random(), list[Replica]()
+        chance = self._random()
+        drawn: list[Replica] = []
         for turn in range(wanted):
             place = first + int((chance + turn / wanted) % 1.0 * span)
             while True:

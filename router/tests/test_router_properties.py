@@ -49,7 +49,7 @@ MOSTLY = st.sampled_from([True, True, True, False])
 
 
 FACTS = st.builds(
-    lambda model, backend, prefer, priority, session, size, stream, budget, tenant: RequestFacts(
+    lambda model, backend, prefer, priority, session, size, stream, budget, tenant, prefix: RequestFacts(
         request_id="r",
         kind="chat",
         tenant=tenant,
@@ -65,6 +65,7 @@ FACTS = st.builds(
         body_bytes=4 * size,
         max_tokens=50,
         ttft_budget_s=budget,
+        prefix=prefix,
     ),
     model=st.sampled_from(["tiny", "tiny", "big", "unheard-of", "alias", "alias"]),
     backend=st.sampled_from([None, None, "worker", "echo"]),
@@ -75,6 +76,7 @@ FACTS = st.builds(
     stream=st.booleans(),
     budget=st.sampled_from([None, None, None, 0.5]),
     tenant=st.sampled_from(["a", "a", "bb"]),
+    prefix=st.sampled_from([(), (), (11 << 60,), (11 << 60, 7 << 59), (5 << 61,)]),
 )
 LOADS = st.builds(
     EngineLoad,
@@ -333,7 +335,7 @@ class RouterMachine(RuleBasedStateMachine):
     def alike(self, ticket: Ticket) -> object:
         """What has to be equal for two requests to be taken by deadline alone: the class too, because
         between classes it counts what they were given (`turns.py`)."""
-        return msgspec.structs.replace(ticket.facts, session=None), ticket.excluded
+        return msgspec.structs.replace(ticket.facts, session=None, prefix=()), ticket.excluded
 
     @invariant()
     def retries_stay_within_the_budget(self) -> None:
