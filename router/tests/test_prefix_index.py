@@ -48,9 +48,9 @@ PATHS = st.lists(st.integers(0, 2), max_size=12).map(numbers)
 
 
 class IndexMachine(RuleBasedStateMachine):
-    @initialize(cap=st.integers(1, 40))
-    def start(self, cap: int) -> None:
-        self.table, self.naive = BlockTable(cap), Naive(cap)
+    @initialize(cap=st.integers(1, 40), room=st.integers(1, 40))
+    def start(self, cap: int, room: int) -> None:
+        self.table, self.naive = BlockTable(cap, room), Naive(cap)
         self.seen: set[tuple[int, ...]] = set()
 
     @rule(chain=PATHS)

@@ -225,6 +225,15 @@ def test_an_engine_that_was_away_is_taken_to_have_forgotten_and_is_given_little_
     assert {s.warmth for s in later.scores} == {1.0}
 
 
+def test_nor_does_it_have_what_it_was_just_sent():
+    fleet = router(2)
+    at = admit(fleet, facts(key_of(1))).endpoint.id
+    fleet.set_health(at, False, 0.0)
+    fleet.set_health(at, True, 0.0)
+
+    assert {s.endpoint: s.hit_tokens for s in admit(fleet, facts(key_of(1))).scores}[at] == 0
+
+
 def test_an_engine_that_was_started_anew_is_known_by_its_counters():
     fleet = router(2)
     at = run(fleet, facts(key_of(1)))
