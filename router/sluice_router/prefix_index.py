@@ -32,7 +32,7 @@ WINDOW = 32
 """Slots that a number may be in."""
 SPARE = 2
 """Slots to a block."""
-SMALLEST = 256
+SMALLEST = 64
 """Blocks that the first table has room for."""
 _LAST_GENERATION = 65535
 

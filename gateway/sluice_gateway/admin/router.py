@@ -46,6 +46,8 @@ class EndpointView(BaseModel):
     itl_s: float | None = Field(description="Seconds between tokens of a request alone; learned.")
     drain_work_per_s: float = Field(description="Work that leaves it in a second; 0 while unknown.")
     ttft_measured: int = Field(description="First tokens that predictions rest on.")
+    expected_tokens: int = Field(description="Prompt tokens that placement expected in its cache,")
+    cached_tokens: int = Field(description="and those that it found there.")
 
 
 class RouterView(BaseModel):
@@ -56,6 +58,8 @@ class RouterView(BaseModel):
     admitted: int
     retries: int
     outcomes: dict[str, int] = Field(description="Requests that have ended, by how.")
+    prefix_blocks: int = Field(description="Blocks of prompts believed to be in the engines' caches.")
+    prefix_bytes: int = Field(description="Memory of that index.")
     endpoints: list[EndpointView]
 
 
@@ -84,6 +88,8 @@ def router_router(fleet: Fleet) -> APIRouter:
             admitted=snapshot.admitted,
             retries=snapshot.retries,
             outcomes={outcome.value: count for outcome, count in snapshot.outcomes.items()},
+            prefix_blocks=snapshot.prefix_blocks,
+            prefix_bytes=snapshot.prefix_bytes,
             endpoints=[_endpoint(replica) for replica in snapshot.replicas],
         )
 
@@ -100,5 +106,7 @@ def _endpoint(replica: ReplicaSnapshot) -> EndpointView:
         breaker_forced=replica.breaker_forced,
         failures=replica.failures,
         in_flight=replica.in_flight,
+        expected_tokens=replica.expected_tokens,
+        cached_tokens=replica.cached_tokens,
         **msgspec.structs.asdict(replica.work),
     )
