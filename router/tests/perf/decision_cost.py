@@ -4,8 +4,8 @@
 
 Measured is what the router adds to a request: the chain of hashes over the messages' original bytes,
 `Router.admit`, and beside that what comes later, first token and settlement. The first decision, which makes
-the ring of candidates, is told by itself. Bodies are conversations that go on, half of them under one system prompt; a fifth of all requests is on
-its way at any time. CPU time of this thread, in milliseconds.
+the ring of candidates, is told by itself. Bodies are conversations, half of them under one system prompt; a
+fifth of all requests is on its way at any time. CPU time of this thread, in milliseconds.
 """
 
 from __future__ import annotations
