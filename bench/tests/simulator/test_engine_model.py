@@ -62,7 +62,8 @@ def loads(draw: st.DrawFn) -> list[TwinJob]:
     for _ in range(draw(st.integers(1, 14))):
         at += draw(st.floats(1e-5, 0.4).map(lambda gap: gap * gap + 1e-5))
         prompt = draw(st.integers(1, 90))
-        shared = draw(st.sampled_from([0, prompt // 2, prompt]))
+        shared = draw(st.sampled_from([0, 8, prompt // 2, prompt]))
+        shared = min(shared, prompt)
         output = draw(st.integers(1, 160 - prompt if prompt > 120 else 60))
         jobs.append(TwinJob(at, draw(st.integers(0, 2)), shared, prompt, output))
     return jobs
