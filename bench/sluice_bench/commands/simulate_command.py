@@ -115,7 +115,7 @@ def simulate_command(
         if calibrate is not None:
             modes.calibrate(calibrate, against, max_running, kv_tokens, output if report else None)
         elif report:
-            modes.report(output, quick, tuple(only or ()), seeds, replicas, seconds)
+            modes.report(output, quick, tuple(only or ()), tuple(policy or ()), seeds, replicas, seconds)
         else:
             asked = modes.Asked(
                 preset=preset,

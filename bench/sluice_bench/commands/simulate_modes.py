@@ -71,10 +71,7 @@ def small(asked: Asked) -> Asked:
 
 def table(asked: Asked) -> None:
     """Print policies side by side. Raises `ValueError`."""
-    policies = asked.policies or POLICIES
-    unknown = [policy for policy in policies if policy not in POLICIES]
-    if unknown:
-        raise ValueError(f"there is no policy {unknown[0]!r}; there are {', '.join(POLICIES)}")
+    policies = _known(asked.policies) or POLICIES
     scenarios = [_scenario(asked, load) for load in asked.loads]
     found: list[SimFigures] = []
     with steps(len(scenarios) * len(policies)) as on_step:
@@ -86,6 +83,12 @@ def table(asked: Asked) -> None:
     console.print(
         f"Medians of {asked.seeds} seeds; simulated {requests / real_s:,.0f} requests/s.", highlight=False
     )
+
+
+def _known(policies: tuple[str, ...]) -> tuple[str, ...]:
+    if unknown := [policy for policy in policies if policy not in POLICIES]:
+        raise ValueError(f"there is no policy {unknown[0]!r}; there are {', '.join(POLICIES)}")
+    return policies
 
 
 def _scenario(asked: Asked, load: float) -> Scenario:
@@ -144,7 +147,13 @@ def _table(found: list[SimFigures], scenarios: list[Scenario], policies: tuple[s
 
 
 def report(
-    folder: Path, quick: bool, only: tuple[str, ...], seeds: int, replicas: int, seconds: float
+    folder: Path,
+    quick: bool,
+    only: tuple[str, ...],
+    policies: tuple[str, ...],
+    seeds: int,
+    replicas: int,
+    seconds: float,
 ) -> None:
     """Simulate the report's scenarios and write it. Raises `ValueError`."""
     if quick:
@@ -155,7 +164,7 @@ def report(
     if unknown := [name for name in wanted if name not in known]:
         raise ValueError(f"there is no section {unknown[0]!r}; there are {', '.join(known)}")
     page, raw = folder / "router.md", folder / "router.json"
-    chosen = [question for question in asked if question.name in wanted]
+    chosen = [_narrowed(question, _known(policies)) for question in asked if question.name in wanted]
     with steps(number_of_steps(chosen) + 1) as on_step:
         made = _report(_earlier(raw), chosen, wanted, (quick, seeds, replicas, seconds), on_step)
     write_json(raw, made)
@@ -172,6 +181,12 @@ def _earlier(raw: Path) -> SimReport | None:
         return msgspec.json.decode(raw.read_bytes(), type=SimReport)
     except (OSError, msgspec.DecodeError):
         return None
+
+
+def _narrowed(question: Question, policies: tuple[str, ...]) -> Question:
+    """Of these policies only; of all without any."""
+    kept = tuple(policy for policy in question.policies if policy in policies or not policies)
+    return msgspec.structs.replace(question, policies=kept)
 
 
 def hurried(question: Question) -> Question:
@@ -214,8 +229,8 @@ def _report(
 
 
 def _merged(made: SimReport, earlier: SimReport, setting: tuple[bool, int, int, float]) -> SimReport:
-    new = {result.question for result in made.results}
-    kept = [result for result in earlier.results if result.question not in new]
+    new = {(result.question, result.figures.policy) for result in made.results}
+    kept = [one for one in earlier.results if (one.question, one.figures.policy) not in new]
     if (earlier.quick, earlier.seeds, earlier.replicas, earlier.seconds) != setting:
         kept = []
     return msgspec.structs.replace(

@@ -101,7 +101,7 @@ def figures(fleet: Fleet, load: float, real_s: float) -> SimFigures:
         load=load,
         requests=total - first,
         goodput=sum(good[first:]) / max(1, total - first),
-        ideal=ideal_share(tally, first, window_s, settings.replicas, settings.shape) if window_s else 1.0,
+        ideal=ideal_share(tally, first, window_s + SLO_S["interactive"], settings.replicas, settings.shape),
         classes=_classes(tally, first, good),
         itl_p99_s=_percentile([tally.itl[n] for n in served if not math.isnan(tally.itl[n])], 0.99),
         hit_rate=sum(tally.cached[number] for number in served) / prompts if prompts else 0.0,

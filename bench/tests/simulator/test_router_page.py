@@ -70,6 +70,25 @@ def test_the_report_has_every_section_and_keeps_the_others(tmp_path: Path) -> No
     assert "`--quick` run" in page
 
 
+def test_one_policy_can_be_simulated_anew(tmp_path: Path) -> None:
+    report = ("--report", "--quick", "--only", "tenants", "--output", str(tmp_path))
+
+    def rows() -> list[dict[str, object]]:
+        found: list[dict[str, object]] = json.loads((tmp_path / "router.json").read_text())["results"]
+        return found
+
+    assert simulate(*report, "--policy", "least-outstanding")[0] == 0
+    first = rows()
+    assert simulate(*report, "--policy", "sluice")[0] == 0
+    both = rows()
+
+    assert first == both[: len(first)]
+    assert len(both) == 2 * len(first)
+    status, output = simulate(*report, "--policy", "best")
+    assert status == 1
+    assert "there is no policy 'best'" in output
+
+
 def test_a_figure_shows_its_spread() -> None:
     assert shown([]) == "–"
     assert shown([0.5, 0.5, 0.5], "%") == "50.0%"
