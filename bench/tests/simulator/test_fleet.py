@@ -162,7 +162,7 @@ def test_nobody_serves_more_than_there_is_capacity_for(policy: str, load: float)
 
     assert len(good) <= most_good(made.tally, made.events.now, 4, SHAPE)
     assert min(1, 0.6 / load) <= found.ideal <= 1
-    assert found.ideal < 0.6 or load < 6
+    assert found.ideal < 0.95 or load < 6
 
 
 def test_the_bound_is_what_can_be_served_in_that_time() -> None:
