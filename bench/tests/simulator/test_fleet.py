@@ -157,12 +157,13 @@ def test_a_seed_is_a_run() -> None:
 @pytest.mark.parametrize("policy", [SLUICE, "dual-hash", "random"])
 @pytest.mark.parametrize("load", [0.5, 2.0, 6.0])
 def test_nobody_serves_more_than_there_is_capacity_for(policy: str, load: float) -> None:
-    made, found = run(policy, load, max_queue=20)
-    good = [number for number in range(200) if is_good(made.tally, number)]
+    requests = 1500 if load == 6 else 200
+    made, found = run(policy, load, max_queue=20, requests=requests)
+    good = [number for number in range(requests) if is_good(made.tally, number)]
 
     assert len(good) <= most_good(made.tally, made.events.now, 4, SHAPE)
     assert min(1, 0.6 / load) <= found.ideal <= 1
-    assert found.ideal < 0.95 or load < 6
+    assert found.ideal < 0.8 or load < 6
 
 
 def test_the_bound_is_what_can_be_served_in_that_time() -> None:
