@@ -60,7 +60,8 @@ def _by_load(replicas: int, seconds: float) -> Iterator[Question]:
             traffic=TrafficShape(preset=preset),
             load=1.0,
             replicas=replicas,
-            seconds=seconds,
+            # Answers of a thousand tokens last for half a minute: a short overload would only be put off.
+            seconds=6 * seconds if preset == "b2b-prefix" else seconds,
         )
         yield Question(
             name=base.name,
