@@ -21,10 +21,20 @@ from sluice_bench.simulator.traffic import TrafficShape
 from sluice_bench.stats.percentile import percentile_of
 from sluice_bench.workloads.presets import PRESETS
 from sluice_router.router import Router
-from sluice_router.types import Endpoint
+from sluice_router.types import Endpoint, EngineLoad
 
 SHAPE = SHAPES["small"]
 TRAFFIC = TrafficShape(preset="qwen-api", fit=2048)
+
+
+class Wrapped:
+    """A router, with something added. A subclass will not do: the class may be compiled."""
+
+    def __init__(self, router: Router) -> None:
+        self.router = router
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.router, name)
 
 
 def fleet(policy: str = SLUICE, load: float = 1.0, **changes: Any) -> Fleet:
@@ -206,9 +216,13 @@ def test_a_slow_node_and_a_stalled_one_take_longer() -> None:
 def test_without_metrics_only_own_requests_count() -> None:
     readings: list[int] = []
     made = fleet(faults=(Fault(kind="metrics", share=0.5, start_s=0.0, seconds=1e6),))
-    balancer = made.gateways[0].balancer
-    known = balancer.record_load
-    balancer.record_load = lambda *told: (readings.append(int(told[0][7:])), known(*told))  # type: ignore
+
+    class Listening(Wrapped):
+        def record_load(self, endpoint_id: str, load: EngineLoad, now: float) -> None:
+            readings.append(int(endpoint_id[7:]))
+            self.router.record_load(endpoint_id, load, now)
+
+    made.gateways[0].balancer = Listening(made.gateways[0].balancer)
     made.run()
 
     assert set(readings) == {2, 3}
@@ -237,8 +251,12 @@ def test_a_preset_with_sessions_asks_the_next_round_after_the_answer() -> None:
 def test_routers_that_share_state_do_so_except_while_they_cannot() -> None:
     told: list[tuple[int, float, int]] = []
 
-    class Sharing(Router):
-        number = 0
+    numbers = count()
+
+    class Sharing(Wrapped):
+        def __init__(self, router: Router) -> None:
+            super().__init__(router)
+            self.number = next(numbers)
 
         def export_delta(self, now: float) -> int:
             return self.number
@@ -246,15 +264,10 @@ def test_routers_that_share_state_do_so_except_while_they_cannot() -> None:
         def apply_delta(self, delta: int, now: float) -> None:
             told.append((self.number, now, delta))
 
-    def balancer(settings: FleetSettings, _: object) -> Sharing:
+    def balancer(settings: FleetSettings, _: object) -> Any:
         ids = [f"engine-{place}" for place in range(settings.replicas)]
-        made = Sharing(
-            [Endpoint(id=name, backend="engine", url="http://e.invalid") for name in ids],
-            max_queue=10,
-            queue_timeout_s=9.0,
-        )
-        made.number, Sharing.number = Sharing.number, Sharing.number + 1
-        return made
+        endpoints = [Endpoint(id=name, backend="engine", url="http://e.invalid") for name in ids]
+        return Sharing(Router(endpoints, max_queue=10, queue_timeout_s=9.0))
 
     outage = Fault(kind="sync", share=1.0, start_s=1.0, seconds=2.0)
     settings = fleet(gateways=3, faults=(outage,)).settings
