@@ -110,7 +110,7 @@ def test_a_removed_item_leaves_nothing_behind():
 
     assert len(queue) == 0
     assert queue.next_deadline() is None
-    assert not any(vars(queue)[name] for name in ("_entries", "_shelves", "_turns", "_crowds", "_ends"))
+    assert not any(getattr(queue, name) for name in ("_entries", "_shelves", "_turns", "_crowds", "_ends"))
 
 
 def test_what_has_left_is_swept_out_of_a_queue_that_is_never_empty():

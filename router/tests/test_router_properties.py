@@ -383,8 +383,10 @@ class RouterMachine(RuleBasedStateMachine):
             assert (ledger.leases, ledger.work, ledger._counted_kv(), ledger._queued_tokens) == (0, 0, 0, 0)
         assert (self.router._room.tokens, self.router._room.work, self.router._room._bytes) == (0, 0, 0)
         assert snapshot.waiting == 0
-        left = vars(self.router._room._queue)
-        assert not any(left[name] for name in ("_entries", "_shelves", "_turns", "_crowds", "_ends"))
+        queue = self.router._room._queue
+        assert not any(
+            getattr(queue, name) for name in ("_entries", "_shelves", "_turns", "_crowds", "_ends")
+        )
         assert not self.router._room._own
         assert not self.router._room._sums
         assert not self.router._dispatcher._decided

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,13 +14,6 @@ from transformers import PreTrainedModel
 def one_thread() -> None:
     """Tiny matrices gain nothing from a second thread, and lose a lot when its core is busy."""
     torch.set_num_threads(1)
-
-
-@pytest.fixture(autouse=True)
-def denormals() -> Iterator[None]:
-    """An engine in this process flushes denormals to zero; give the next test a whole float back."""
-    yield
-    torch.set_flush_denormal(False)
 
 
 @pytest.fixture(scope="session")
