@@ -1,4 +1,8 @@
-"""vLLM with a full queue answers 503; that is nothing to a client while another engine has room."""
+"""vLLM with a full queue answers 503; that is nothing to a client while another engine has room.
+
+Mostly the gateway lets it not come to that: by its metrics it sends an engine no more than it has room for.
+What vLLM refuses all the same goes to the next engine (`gateway/tests/test_failover.py` has it refuse).
+"""
 
 from __future__ import annotations
 
@@ -28,7 +32,6 @@ def test_what_vllm_refuses_goes_to_the_next_engine(fleet: Fleet, figure: Callabl
     assert [answer.text for answer in through if answer.status_code != 200] == []
     served_by = [answer.headers["x-sluice-backend"] for answer in through]
     retried = [answer for answer in through if "retry:" in answer.headers["x-sluice-route"]]
-    assert retried
     assert "vllm" in served_by
     assert set(served_by) != {"vllm"}
     figure(
