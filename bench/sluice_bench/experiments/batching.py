@@ -24,7 +24,7 @@ KNOWN = (*MODES, *(f"{mode}-dense" for mode in MODES))
 """By name; with a paged KV cache unless the name says otherwise."""
 
 LENGTHS = AnswerLengths(mean=64, least=16, most=192, allowed=256)
-QUICK_LENGTHS = AnswerLengths(mean=8, least=2, most=16, allowed=24)
+QUICK_LENGTHS = AnswerLengths(mean=8, least=2, most=16, allowed=128)
 MAX_BATCH, BATCH_WAIT_MS = 8, 50
 MAX_MODEL_LEN = 1024
 KV_TOKENS = 4096
