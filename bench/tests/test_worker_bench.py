@@ -45,10 +45,20 @@ def test_transformers_runs_batches_in_both_ways(tmp_path: Path) -> None:
             assert row.figures["tokens_per_s"] == pytest.approx(16 / row.figures["seconds"])
 
 
+def first_lanes(folder: Path) -> WorkerBench:
+    """Three lanes, whole. On a busy machine the toy's stream may be over before the long prompt beside it is
+    sent, which the bench says of itself: it is asked again then, and must manage in one of five times."""
+    for _ in range(5):
+        bench = measure(folder, "--only", "decode", "--only", "verify", "--only", "stutter")
+        if not any(row.problem for row in bench.results["stutter/toy/plain"].rows):
+            break
+    return bench
+
+
 @pytest.mark.slow
 def test_lanes_are_measured_one_after_another_into_one_report(tmp_path: Path) -> None:
     children = psutil.Process().children()
-    first = measure(tmp_path, "--only", "decode", "--only", "verify", "--only", "stutter")
+    first = first_lanes(tmp_path)
     assert psutil.Process().children() == children
     assert set(first.results) == {"decode/toy/plain/2 streams", "verify/toy/plain", "stutter/toy/plain"}
     for result in first.results.values():
