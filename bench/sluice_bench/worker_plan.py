@@ -167,7 +167,7 @@ def quick_plan() -> tuple[Cell, ...]:
         repeats=2,
     )
     extension = Extension(prefix_tokens=64, new_tokens=1, requests=2)
-    intrusion = Intrusion(prompt_tokens=16, output_tokens=1500, intruder_tokens=1024, after_s=0.05)
+    intrusion = Intrusion(prompt_tokens=16, output_tokens=2000, intruder_tokens=1024, after_s=0.25)
     change = msgspec.structs.replace
     return (
         decode,

@@ -46,8 +46,11 @@ def test_transformers_runs_batches_in_both_ways(tmp_path: Path) -> None:
 
 
 def first_lanes(folder: Path) -> WorkerBench:
-    """Three lanes, whole. On a busy machine the toy's stream may be over before the long prompt beside it is
-    sent, which the bench says of itself: it is asked again then, and must manage in one of five times."""
+    """Three lanes, whole.
+
+    The toy's stream takes half a second: on a busy machine it may not have begun, or be over, when the long
+    prompt comes. The bench says so then, and is asked again: one of five times it must manage.
+    """
     for _ in range(5):
         bench = measure(folder, "--only", "decode", "--only", "verify", "--only", "stutter")
         if not any(row.problem for row in bench.results["stutter/toy/plain"].rows):
