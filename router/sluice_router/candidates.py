@@ -56,6 +56,9 @@ class Pool:
     def usable(self, key: int, width: int, excluded: frozenset[str], skip: int = 0) -> list[Replica]:
         """The key's first `width` different endpoints that are usable, be they full, and not excluded by id;
         fewer only when there are no more. `skip`: begin with a later place of the key."""
+        if len(self.members) == 1:
+            only = self.members[0]
+            return [only] if width and only.usable and only.endpoint.id not in excluded else []
         if self._ring is None:
             self._ring = _ring(self.members)
         ring, name = self._ring, key.to_bytes(8, "little")
@@ -122,7 +125,7 @@ def demand(chain: Sequence[int], traffic: KeyTraffic, endpoints: int, now: float
     while depth <= len(chain):
         block = chain[depth - 1]
         count = traffic.note(block)
-        own_share = traffic.share(block)
+        own_share = traffic.part(count)
         if 2.0 * share * endpoints > WIDEST:
             key, share = block, own_share
         if own_share * endpoints > 1.0:

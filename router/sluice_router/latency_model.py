@@ -20,7 +20,7 @@ after a few. Does not know requests, ledgers or the clock. The shape of the line
 
 from __future__ import annotations
 
-from sluice_router.least_squares import LeastSquares
+from sluice_router.least_squares import Line, Plane
 
 MEASURED = 10
 """Measurements that a prediction has to rest on."""
@@ -39,8 +39,8 @@ class LatencyModel:
     __slots__ = ("_itl", "_ttft", "itl_measured", "ttft_measured")
 
     def __init__(self) -> None:
-        self._ttft = LeastSquares(4, FORGETTING)
-        self._itl = LeastSquares(2, FORGETTING)
+        self._ttft = Plane(FORGETTING)
+        self._itl = Line(FORGETTING)
         self.ttft_measured = 0
         """First tokens seen since the start."""
         self.itl_measured = 0
@@ -48,8 +48,8 @@ class LatencyModel:
 
     def reset(self) -> None:
         """The engine was started anew, and may be another one."""
-        self._ttft = LeastSquares(4, FORGETTING)
-        self._itl = LeastSquares(2, FORGETTING)
+        self._ttft = Plane(FORGETTING)
+        self._itl = Line(FORGETTING)
         self.ttft_measured = self.itl_measured = 0
 
     def learn_ttft(self, new: int, ahead: int, running: int, ttft_s: float) -> None:
@@ -58,7 +58,8 @@ class LatencyModel:
         predicted = self.ttft_s(new, ahead, running)
         if predicted is not None:
             ttft_s = min(ttft_s, FAR * predicted + _FAR_S)
-        self._ttft.learn(_ttft_features(new, ahead, running), ttft_s)
+        own, before = new / _TOKENS, ahead / _TOKENS
+        self._ttft.learn(own, before, (own + before) * running, ttft_s)
         self.ttft_measured += 1
 
     def learn_itl(self, batch: float, itl_s: float) -> None:
@@ -66,38 +67,34 @@ class LatencyModel:
         predicted = self.itl_s(batch)
         if predicted is not None:
             itl_s = min(itl_s, FAR * predicted + _FAR_S)
-        self._itl.learn((1.0, batch), itl_s)
+        self._itl.learn(batch, itl_s)
         self.itl_measured += 1
 
     def ttft_s(self, new: int, ahead: int, running: int) -> float | None:
         """Seconds to the first token; arguments as in `learn_ttft`. `None` while too little is measured."""
         if self.ttft_measured < MEASURED:
             return None
-        return self._ttft.predict(_ttft_features(new, ahead, running))
+        own, before = new / _TOKENS, ahead / _TOKENS
+        return self._ttft.predict(own, before, (own + before) * running)
 
     def queue_s(self, ahead: int, running: int) -> float:
         """Seconds that a newcomer waits for `ahead` queued prompt tokens; 0 while too little is measured."""
         if self.ttft_measured < MEASURED:
             return 0.0
-        coefficients = self._ttft.coefficients()
-        return ahead * (coefficients[2] + coefficients[3] * running) / _TOKENS
+        _, _, before, beside = self._ttft.coefficients()
+        return ahead * (before + beside * running) / _TOKENS
 
     def itl_s(self, batch: float) -> float | None:
         """Seconds between tokens in a batch of that size; `None` while too little is measured."""
         if self.itl_measured < MEASURED:
             return None
-        return self._itl.predict((1.0, batch))
+        return self._itl.predict(batch)
 
     def prefill_tokens_per_s(self, running: int) -> float | None:
         """How fast it computes a prompt while `running` others are on it; `None` while that is unknown, or
         when the time to the first token was not seen to depend on the prompt."""
         if self.ttft_measured < MEASURED:
             return None
-        coefficients = self._ttft.coefficients()
-        per_token_s = (coefficients[1] + coefficients[3] * running) / _TOKENS
+        _, own, _, beside = self._ttft.coefficients()
+        per_token_s = (own + beside * running) / _TOKENS
         return 1.0 / per_token_s if per_token_s > 1e-9 else None
-
-
-def _ttft_features(new: int, ahead: int, running: int) -> tuple[float, float, float, float]:
-    own, before = new / _TOKENS, ahead / _TOKENS
-    return 1.0, own, before, (own + before) * running

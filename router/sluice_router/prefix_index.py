@@ -34,6 +34,7 @@ SPARE = 2
 """Slots to a block."""
 SMALLEST = 64
 """Blocks that the first table has room for."""
+_WINDOW_BYTES = 8 * WINDOW
 _LAST_GENERATION = 65535
 
 
@@ -44,6 +45,7 @@ class BlockTable:
         "_counts",
         "_generations",
         "_keys",
+        "_lately",
         "_newest",
         "_oldest",
         "_room",
@@ -61,27 +63,33 @@ class BlockTable:
         self._oldest = self._newest = 1
         self._counts: dict[int, int] = {1: 0}
         """Blocks by generation, from the oldest to the newest."""
+        self._lately = 1
+        """What `depth` returned last, where that was more: the next chain often begins alike."""
 
     @property
     def size_bytes(self) -> int:
         """Memory that it takes, but for a few hundred bytes."""
         return len(self._keys) + 2 * len(self._generations)
 
-    def depth(self, chain: Sequence[int]) -> int:
-        """How many blocks of the chain are there, from its beginning on."""
-        if not chain or self._slot(chain[0]) < 0:
+    def depth(self, chain: Sequence[int], salt: int = 0) -> int:
+        """How many blocks of the chain are there, from its beginning on. `salt` is another chain's with the
+        same prompt: what all numbers are combined with, as in `insert`."""
+        if not chain or self._slot(chain[0] ^ salt) < 0:
             return 0
         known, missing = 1, len(chain) + 1
-        middle = len(chain)
+        middle = self._lately if 1 < self._lately < missing else len(chain)
+        following = middle + 1
         while missing - known > 1:
-            if self._slot(chain[middle - 1]) >= 0:
+            if self._slot(chain[middle - 1] ^ salt) >= 0:
                 known = middle
             else:
                 missing = middle
-            middle = (known + missing) // 2
+            middle = following if known < following < missing else (known + missing) // 2
+            following = len(chain)
+        self._lately = known
         return known
 
-    def insert(self, chain: Sequence[int], cap: int | None = None) -> None:
+    def insert(self, chain: Sequence[int], cap: int | None = None, salt: int = 0) -> None:
         """The chain was used: note its blocks, and forget the least recently used ones for it.
 
         Of a chain longer than the cap only the beginning is noted. `cap` lowers the cap.
@@ -90,16 +98,15 @@ class BlockTable:
         length = min(len(chain), limit)
         if self._counts[self._newest] + length > limit // GENERATIONS:
             self.begin_generation()
-        known = min(self.depth(chain), length)
+        known = min(self.depth(chain, salt), length)
         wanted = min(limit, self.blocks + length - known)
         if wanted > self._room:
             self._grow(min(self.cap, max(wanted, 2 * self._room)))
-        for index in range(known):
-            self._touch(self._slot(chain[index]))
+        self._touch(chain, known, salt)
         while self.blocks + length - known > limit:
             self.forget_oldest()
         for index in range(known, length):
-            if not self._put(chain[index]):
+            if not self._put(chain[index] ^ salt):
                 break
 
     def begin_generation(self) -> int:
@@ -169,20 +176,29 @@ class BlockTable:
 
     def _found(self, number: int) -> int:
         """Where a number is written, be it forgotten; -1 when it is not."""
-        start = 8 * (number * self._slots >> 64)
-        end = start + 8 * WINDOW
+        start = (number * self._slots >> 64) << 3
+        end = start + _WINDOW_BYTES
         key = number.to_bytes(8, "little")
         at = self._keys.find(key, start, end)
-        while at >= 0 and at % 8:
+        while at >= 0 and at & 7:
             at = self._keys.find(key, at + 1, end)
-        return at // 8
+        return at >> 3
 
-    def _touch(self, slot: int) -> None:
-        generation = self._generations[slot]
-        if generation != self._newest:
-            self._generations[slot] = self._newest
-            self._counts[generation] -= 1
-            self._counts[self._newest] += 1
+    def _touch(self, chain: Sequence[int], known: int, salt: int) -> None:
+        """The chain's first blocks, which are there, were used.
+
+        From the last one back, as far as there are any of an older generation: what is before a block of the
+        newest is of the newest.
+        """
+        generations, newest, counts = self._generations, self._newest, self._counts
+        for index in range(known - 1, -1, -1):
+            slot = self._slot(chain[index] ^ salt)
+            generation = generations[slot]
+            if generation == newest:
+                break
+            generations[slot] = newest
+            counts[generation] -= 1
+            counts[newest] += 1
 
     def _put(self, number: int) -> bool:
         """Write a block that is not there. False when its window is full."""

@@ -35,9 +35,7 @@ class Speculation:
         if self._table is None or not chain:
             return 0
         self._pass(self._table, now)
-        if not self._table.blocks or not self._table.depth((chain[0] ^ endpoint_salt,)):
-            return 0
-        return self._table.depth([number ^ endpoint_salt for number in chain])
+        return self._table.depth(chain, endpoint_salt) if self._table.blocks else 0
 
     def note(self, chain: Sequence[int], endpoint_salt: int, now: float) -> None:
         """A prompt with this chain was sent to an endpoint."""
@@ -45,7 +43,7 @@ class Speculation:
             self._table = BlockTable(self._blocks, self._blocks)
             self._begun_at = now
         self._pass(self._table, now)
-        self._table.insert([number ^ endpoint_salt for number in chain])
+        self._table.insert(chain, salt=endpoint_salt)
 
     def _pass(self, table: BlockTable, now: float) -> None:
         """Forget what is older than twice the time to live."""
