@@ -47,8 +47,10 @@ class KeyTraffic:
 
     def share(self, key: int) -> float:
         """The key's part of all requests, 0 to 1."""
-        return self.part(self._present.get(key, 0) + self._before.get(key, 0))
+        count = self._present.get(key, 0) + self._before.get(key, 0)
+        return count / self.requests if count >= FEW else 0.0
 
-    def part(self, count: int) -> float:
-        """What `count`, just returned by `note`, is of all requests: the key's share."""
-        return count / (self._requests + self._requests_before) if count >= FEW else 0.0
+    @property
+    def requests(self) -> int:
+        """How many there were lately."""
+        return self._requests + self._requests_before

@@ -70,6 +70,8 @@ class Planner:
         self._replicas = replicas
         self._memo: dict[_Demand, tuple[Step, ...]] = {}
         self._pools: dict[Lane, Pool] = {}
+        self._all = Pool(replicas.values())
+        """Has the ring that those of all other pools are parts of."""
 
     def steps(self, facts: RequestFacts) -> tuple[Step, ...]:
         """What may serve the request, best first; empty when nothing is configured for it."""
@@ -107,5 +109,6 @@ class Planner:
         lane = frozenset(e.id for e in found)
         pool = self._pools.get(lane)
         if pool is None:
-            pool = self._pools[lane] = Pool(members)
+            whole = self._all
+            pool = self._pools[lane] = whole if len(members) == len(whole.members) else Pool(members, whole)
         return Step(target, members, lane, pool)

@@ -49,7 +49,9 @@ class PrefixOwners:
         """The owners of the longest beginning of the chain that has any, the last one first."""
         young, old = self._young, self._old
         for block in reversed(chain):
-            packed = young.get(block, 0) or old.get(block, 0)
+            packed = young.get(block, 0)
+            if not packed and old:
+                packed = old.get(block, 0)
             if packed:
                 return _unpacked(packed)
         return ()

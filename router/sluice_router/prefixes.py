@@ -58,8 +58,10 @@ class Prefixes:
     def owners(self, chain: Sequence[int], key: int) -> list[int]:
         """The numbers of endpoints that computed the prompt's beginning lately, at most four: those that
         computed most of it first, then those of its key."""
-        found = self._owners.find(chain)
-        return list(dict.fromkeys((*found, *self._owners.of(key))))[:4]
+        found, of_key = self._owners.find(chain), self._owners.of(key)
+        if not of_key or found == of_key:
+            return list(found)
+        return list(dict.fromkeys((*found, *of_key)))[:4]
 
     def placed(self, number: int, chain: Sequence[int], key: int, now: float) -> None:
         """A prompt was sent to an endpoint."""

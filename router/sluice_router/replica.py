@@ -109,7 +109,8 @@ class Replica:
             return False
         if self._load is None and self.in_flight >= self.limit.limit:
             return False
-        return self.breaker.permits
+        breaker = self.breaker
+        return breaker.state is BreakerState.CLOSED or breaker.permits
 
     def takes(self, cost: Cost, now: float) -> bool:
         """Whether it may be given this request now.
@@ -124,8 +125,8 @@ class Replica:
         ledger = self.ledger
         if not ledger.leases:
             return True
-        places = ledger.max_running(now)
-        if places is not None and ledger.running(now) >= places + max(1, places // AHEAD_OF_SLOTS):
+        places, running = ledger.max_running(now), ledger.running(now)
+        if places is not None and running >= places + max(1, places // AHEAD_OF_SLOTS):
             return False
         capacity = ledger.kv_capacity_tokens()
         if capacity:
@@ -135,7 +136,8 @@ class Replica:
             used = ledger.kv_used_ratio(now)
             if used is not None and used > self._policy.kv_share:
                 return False
-        return self.queued_prefill_s(now) <= self._policy.queued_prefill_s
+        ahead = ledger.new_tokens_queued(now)
+        return not ahead or self.latency.queue_s(ahead, running) <= self._policy.queued_prefill_s
 
     # What a newcomer would meet; placement reads these.
 

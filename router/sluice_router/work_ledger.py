@@ -83,6 +83,10 @@ class WorkLedger:
         "_queued_leases",
         "_queued_output",
         "_queued_tokens",
+        "_said_kv",
+        "_said_present",
+        "_said_uncached",
+        "_said_waiting",
         "_taken",
         "_ttl_s",
         "leases",
@@ -109,6 +113,11 @@ class WorkLedger:
         self._taken = 0
         self._load: EngineLoad | None = None
         self._load_at = 0.0
+        # What it says, as it is needed for every decision: a reading is asked far more often than made.
+        self._said_kv: int | None = None
+        self._said_present: int | None = None
+        self._said_uncached: int | None = None
+        self._said_waiting: int | None = None
         self._drifts = 0
         self._judged_at = -DRIFT_EVERY_S
         self._changed_kv = self._changed_queued = self._changed_running = 0
@@ -165,6 +174,7 @@ class WorkLedger:
         """Take the engine's reading. Whether it shows that the engine was started anew: counters fell."""
         before, self._load, self._load_at = self._load, load, now
         self._changed_kv = self._changed_queued = self._changed_running = 0
+        self._say(load)
         restarted = before is not None and _fell(before, load)
         if restarted:
             self.shared = 1.0
@@ -176,32 +186,31 @@ class WorkLedger:
 
     def new_tokens_queued(self, now: float) -> int:
         """Prompt tokens that the endpoint has to compute before those of a newcomer."""
-        self._pass(now)
-        load = self._fresh(now)
-        if load is None:
+        if self._due:
+            self._pass(now)
+        if self._load is None or now - self._load_at > self._ttl_s:
             return self._queued_tokens
-        if load.waiting_uncached_tokens is not None:
-            return max(self._queued_tokens, load.waiting_uncached_tokens + self._changed_queued)
-        if load.waiting is not None:
-            # Others' requests wait there as well; nobody says how long they are: as long as ours.
-            others = max(0, load.waiting - self._queued_leases)
-            return self._queued_tokens + round(others * self._mean_new)
-        return self._queued_tokens
+        uncached, waiting = self._said_uncached, self._said_waiting
+        if uncached is not None:
+            return max(self._queued_tokens, uncached + self._changed_queued)
+        if waiting is None or waiting <= self._queued_leases:
+            return self._queued_tokens
+        # Others' requests wait there as well; nobody says how long they are: as long as ours.
+        return self._queued_tokens + round((waiting - self._queued_leases) * self._mean_new)
 
     def running(self, now: float) -> int:
         """Requests on the endpoint, whoever sent them."""
-        load = self._fresh(now)
-        if load is None or load.running is None:
+        present = self._said_present
+        if present is None or now - self._load_at > self._ttl_s:
             return self.leases
-        return max(self.leases, load.running + (load.waiting or 0) + self._changed_running)
+        return max(self.leases, present + self._changed_running)
 
     def kv_tokens(self, now: float) -> int:
         """Tokens that are in the KV cache or will be when those here have ended."""
-        counted = self._counted_kv()
-        load = self._fresh(now)
-        if load is None or load.kv_used_ratio is None or not load.kv_capacity_tokens:
+        counted, held = self._counted_kv(), self._said_kv
+        if held is None or now - self._load_at > self._ttl_s:
             return counted
-        return max(counted, round(load.kv_used_ratio * load.kv_capacity_tokens) + self._changed_kv)
+        return max(counted, held + self._changed_kv)
 
     def kv_capacity_tokens(self) -> int | None:
         """Tokens that the KV cache holds, by the last reading, however old: it does not change while an
@@ -236,7 +245,17 @@ class WorkLedger:
         load = self._load
         return None if load is None or now - self._load_at > self._ttl_s else load
 
+    def _say(self, load: EngineLoad) -> None:
+        """Take a reading apart."""
+        ratio, capacity = load.kv_used_ratio, load.kv_capacity_tokens
+        self._said_kv = None if ratio is None or not capacity else round(ratio * capacity)
+        self._said_present = None if load.running is None else load.running + (load.waiting or 0)
+        self._said_uncached = load.waiting_uncached_tokens
+        self._said_waiting = load.waiting
+
     def _counted_kv(self) -> int:
+        if self.shared == 1.0:
+            return self._prompt_tokens + self._output_tokens
         return round(self.shared * self._prompt_tokens) + self._output_tokens
 
     def _reconcile(self, load: EngineLoad) -> None:
