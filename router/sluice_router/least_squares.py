@@ -22,7 +22,7 @@ RIDGE = 1e-6
 class Line:
     """Fits `y = a + b * x`."""
 
-    __slots__ = ("_forgetting", "_found", "_solved", "_xx", "_xy", "_y", "_x", "weight")  # noqa: RUF023
+    __slots__ = ("_forgetting", "_found", "_solved", "_x", "_xx", "_xy", "_y", "weight")
 
     def __init__(self, forgetting: float) -> None:
         self._forgetting = forgetting

@@ -6,9 +6,10 @@ import random
 
 import numpy as np
 import pytest
+from least_squares_twin import LeastSquares
 
 from sluice_router.latency_model import FORGETTING, MEASURED, LatencyModel
-from sluice_router.least_squares import LeastSquares
+from sluice_router.least_squares import Line, Plane
 
 
 def twin(rows: list[tuple[float, ...]], ys: list[float], forgetting: float) -> np.ndarray:
@@ -54,6 +55,27 @@ def test_what_never_varies_is_not_blown_up_by_forgetting():
 
     assert model.predict((1.0, 2.0)) == pytest.approx(3.0, rel=1e-4)
     assert max(model.coefficients()) < 10.0
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_what_is_written_out_gives_the_same_bits_as_the_loops(seed):
+    rng = random.Random(seed)
+    plane, line, loops, short = Plane(0.98), Line(0.98), LeastSquares(4, 0.98), LeastSquares(2, 0.98)
+    below = 0
+    for _ in range(200):
+        u, v = rng.choice((0.0, 1.0, 8 * rng.random())), rng.choice((0.0, 5 * rng.random()))
+        w = (u + v) * rng.randrange(9)
+        y = rng.gauss(1.0 + rng.choice((0.0, -0.3, 0.3)) * u + rng.choice((0.0, -0.2, 0.3)) * v, 0.5)
+        plane.learn(u, v, w, y)
+        loops.learn((1.0, u, v, w), y)
+        line.learn(u, y)
+        short.learn((1.0, u), y)
+        assert list(plane.coefficients()) == loops.coefficients()
+        assert list(line.coefficients()) == short.coefficients()
+        assert plane.predict(u, v, w) == loops.predict((1.0, u, v, w))
+        assert line.predict(u) == short.predict((1.0, u))
+        below += 0.0 in plane.coefficients()
+    assert below, "no coefficient had to be left out: that is not tested"
 
 
 def test_nothing_is_predicted_before_there_are_enough_measurements():

@@ -23,7 +23,16 @@ from sluice_router.failure import Failover
 from sluice_router.prefix_chain import chain
 from sluice_router.router import Router
 from sluice_router.ticket import Ticket
-from sluice_router.types import PRIORITIES, Choice, Endpoint, EngineLoad, FailureClass, RequestFacts, Usage
+from sluice_router.types import (
+    PRIORITIES,
+    Capabilities,
+    Choice,
+    Endpoint,
+    EngineLoad,
+    FailureClass,
+    RequestFacts,
+    Usage,
+)
 
 FLEETS = (1, 2, 3, 20, 300)
 ALIAS = (Choice(model="big", backend="gpu"), Choice(model="small"))
@@ -46,6 +55,7 @@ class Day:
                     url=f"http://{name}",
                     models=("small",) if n % 4 == 3 else ("small", "big"),
                     max_in_flight=self.size,
+                    capabilities=Capabilities(endpoints=frozenset(("chat",))),  # of one: a set has no order
                 )
                 for n, name in enumerate(self.ids)
             ],
