@@ -153,11 +153,6 @@ class Replica:
         """Share of the KV cache that is spoken for; `None` when unknown."""
         return self.ledger.kv_used_ratio(now)
 
-    def queued_prefill_s(self, now: float) -> float:
-        """Seconds that the queued prompts make a newcomer wait; 0 until that was measured."""
-        ahead = self.ledger.new_tokens_queued(now)
-        return self.latency.queue_s(ahead, self.ledger.running(now)) if ahead else 0.0
-
     def predicted_ttft_s(self, new_tokens: int, now: float) -> float | None:
         """Seconds to the first token of a request with so many uncached prompt tokens, were it placed now;
         `None` until `latency_model.MEASURED` first tokens were seen."""
