@@ -11,10 +11,11 @@ from collections.abc import Callable, Iterable, Mapping
 from sluice_router import matching, refusals
 from sluice_router.admission_policy import AdmissionPolicy
 from sluice_router.matching import Mismatch
-from sluice_router.placement import Placement
+from sluice_router.placement import Pick, Placement
 from sluice_router.plan import Planner, Step
 from sluice_router.prefixes import Prefixes
 from sluice_router.replica import Replica
+from sluice_router.second_attempt import SecondAttempt
 from sluice_router.shelf import Lane
 from sluice_router.ticket import Ticket
 from sluice_router.types import Endpoint, Reject, RequestFacts, Usage
@@ -73,7 +74,7 @@ class Placer:
         if claimed and covers(claimed, step.lane):
             return False
         left_out = claimed | ticket.excluded if claimed and ticket.excluded else claimed or ticket.excluded
-        pick = self._placement.choose(step.pool, ticket.facts, ticket.cost, left_out, now)
+        pick = self.choose(ticket, step, left_out, now)
         if pick is None:
             return False
         replica, target = pick.replica, step.target
@@ -81,16 +82,38 @@ class Placer:
         if ticket.facts.prefix:
             self.prefixes.placed(replica.number, ticket.facts.prefix, pick.key, now)
         ticket.model, ticket.choice, ticket.relaxed = target.facts.model, target.choice, target.relaxed
-        self._placements += 1
-        cost = ticket.cost
-        lease = Lease(cost.prompt_tokens - pick.hit_tokens, cost.output_tokens, cost.work, now)
-        replica.occupy(self._placements, lease, seen=ticket.facts.stream)
-        ticket.lease, ticket.decision = lease, replica.endpoint
+        ticket.lease, ticket.decision = self._occupy(ticket, pick, now), replica.endpoint
         ticket.permit = replica.breaker.admit()
         if ticket.attempts:
             self.retries += 1
         ticket.attempts += 1
         return True
+
+    def choose(self, ticket: Ticket, step: Step, left_out: Lane, now: float) -> Pick | None:
+        """The step's best endpoint for the ticket, but for some; `None` when none takes it."""
+        return self._placement.choose(step.pool, ticket.facts, ticket.cost, left_out, now)
+
+    def is_of(self, ticket: Ticket, step: Step) -> bool:
+        """Whether the ticket was placed by this step's target: the same model, with the same wishes met."""
+        target = step.target
+        same = target.choice == ticket.choice and target.relaxed is ticket.relaxed
+        return same and target.facts.model == ticket.model
+
+    def place_second(self, ticket: Ticket, step: Step, pick: Pick, now: float) -> SecondAttempt:
+        """Have the picked endpoint serve a ticket that is placed already, beside that."""
+        replica = pick.replica
+        lease = self._occupy(ticket, pick, now)
+        permit = replica.breaker.admit()
+        return SecondAttempt(
+            replica.endpoint, lease, permit, step.lane, pick.reason, pick.hit_tokens, pick.scores
+        )
+
+    def _occupy(self, ticket: Ticket, pick: Pick, now: float) -> Lease:
+        self._placements += 1
+        cost = ticket.cost
+        lease = Lease(cost.prompt_tokens - pick.hit_tokens, cost.output_tokens, cost.work, now)
+        pick.replica.occupy(self._placements, lease, seen=ticket.facts.stream)
+        return lease
 
     def computed(self, ticket: Ticket, replica: Replica) -> None:
         """The endpoint has the ticket's prompt in its cache."""

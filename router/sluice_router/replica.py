@@ -212,6 +212,14 @@ class Replica:
         self.latency.learn_ttft(lease.new_tokens, lease.ahead_tokens, lease.batch, ttft_s)
         self.limit.note_ttft(lease.new_tokens, ttft_s)
 
+    def overdue(self, lease: Lease, now: float) -> None:
+        """The request is given up before its first token: learn that it would have taken longer than until
+        now, if that is news."""
+        waited_s = now - lease.placed_at
+        expected_s = self.latency.ttft_s(lease.new_tokens, lease.ahead_tokens, lease.batch)
+        if lease.first_token_at is None and expected_s is not None and waited_s > expected_s:
+            self.latency.learn_ttft(lease.new_tokens, lease.ahead_tokens, lease.batch, waited_s)
+
     def vacate(self, lease: Lease) -> None:
         """Give back one slot."""
         self.ledger.give_back(lease)

@@ -42,16 +42,19 @@ from sluice_router.budget import RetryBudget
 from sluice_router.cost import CostModel, work_of
 from sluice_router.dispatcher import Dispatcher
 from sluice_router.failure import Failover
+from sluice_router.hedging import SHARE, Hedges
 from sluice_router.matching import Mismatch
 from sluice_router.placer import Placer
 from sluice_router.prefixes import BLOCKS
 from sluice_router.replica import Replica
 from sluice_router.snapshot import RouterSnapshot
+from sluice_router.suspensions import Suspensions
 from sluice_router.ticket import Notify, Ticket
 from sluice_router.types import (
     Endpoint,
     EngineLoad,
     FailureClass,
+    HedgeResult,
     Outcome,
     Reject,
     RequestFacts,
@@ -77,6 +80,7 @@ class Router:
         recovery_s: float = 5.0,
         random: Callable[[], float] = lambda: 0.5,
         prefix_blocks: int = BLOCKS,
+        hedge_share: float = SHARE,
     ) -> None:
         """Start with all endpoints healthy and empty.
 
@@ -85,6 +89,7 @@ class Router:
         at which an engine's reading stops counting. `recovery_s`: what `Retry-After` says while no endpoint
         is healthy. `random`: numbers from 0 to 1, for what must not happen all at once and for endpoints that
         are tried by chance. `prefix_blocks`: blocks of prompts that are remembered, over all endpoints.
+        `hedge_share`: second attempts, as a share of the requests; 0 for none (`hedging.py`).
         Raises `ValueError` on two endpoints with the same id.
         """
         self._replicas = _replicas(endpoints, failover, admission, load_ttl_s, random)
@@ -92,7 +97,6 @@ class Router:
             raise ValueError("endpoint ids must be unique")
         self._classes = priority.classes(queue_timeout_s, admission.deadlines_s)
         self._max_attempts = failover.max_attempts
-        self._avoid_s = failover.avoid_s
         self._budget = RetryBudget(failover.retry_ratio, failover.retry_floor, failover.retry_window_s)
         self._recovery_s = recovery_s
         self._costs = CostModel()
@@ -114,10 +118,12 @@ class Router:
             recovery_s=recovery_s,
         )
         self._room = self._dispatcher.room
+        self._suspensions = Suspensions(self._replicas, self._dispatcher, failover.avoid_s)
+        self.hedges = Hedges(self._replicas, self._placer, self._dispatcher, self._suspensions, hedge_share)
+        """Second attempts; see there."""
         self._informed = False
         """Something was measured, or said by an engine, so that time alone may change a decision."""
         self._now = 0.0
-        self._next_half_open = inf
         self._admitted = 0
 
     # What the configuration offers
@@ -153,6 +159,7 @@ class Router:
         self._budget.note_request(now)
         place = self._classes.place(facts.priority, now, self._admitted, facts.ttft_budget_s)
         ticket = Ticket(self, facts, place, self._costs.estimate(facts, now), now)
+        self.hedges.admitted(ticket, now)
         self._dispatcher.admit(ticket, now)
         self._dispatcher.announce()
         if ticket.decision is None:
@@ -186,13 +193,12 @@ class Router:
         if endpoint is None or lease is None or ticket.closed:
             return
         replica = self._replicas[endpoint.id]
+        if lease.first_token_at is None:
+            self.hedges.answered(ticket, replica, now, streamed=True)
         replica.first_token(lease, now)
         self._placer.computed(ticket, replica)
         self._informed = True
-        suspended = replica.breaker.state
-        ticket.permit = replica.breaker.answered(ticket.permit)
-        if replica.breaker.state is not suspended:
-            replica.recovered_at = now
+        ticket.permit = self._suspensions.answered(replica, ticket.permit, now)
         self._dispatcher.fill(replica, now)
         self._dispatcher.announce()
 
@@ -206,12 +212,13 @@ class Router:
         replica.vacate(lease)
         self._room.settle(ticket, 0)
         ticket.reopen(failed.id)
-        self._record(replica, ticket, failure, now)
-        refusal = self._retry_refusal(ticket, failure, now)
-        if refusal is None:
-            self._dispatcher.readmit(ticket, now)
-        else:
-            self._dispatcher.close(ticket, refusal)
+        self._suspensions.record(replica, ticket.permit, failure, now)
+        if not self.hedges.rescues(ticket, failure, now):
+            refusal = self._retry_refusal(ticket, failure, now)
+            if refusal is None:
+                self._dispatcher.readmit(ticket, now)
+            else:
+                self._dispatcher.close(ticket, refusal)
         self._dispatcher.fill(replica, now)
         self._dispatcher.announce()
         if ticket.decision is None:
@@ -233,7 +240,7 @@ class Router:
         deadline = self._room.next_deadline()
         if deadline is None:
             return None
-        return min(deadline, self._next_half_open, now + RECHECK_S if self._informed else inf)
+        return min(deadline, self._suspensions.next_half_open, now + RECHECK_S if self._informed else inf)
 
     def set_health(self, endpoint_id: str, healthy: bool, now: float) -> None:
         """Report an endpoint's health. Raises `KeyError` on an unknown id.
@@ -246,7 +253,7 @@ class Router:
             replica.breaker.hasten(now)
             self._placer.restarted(replica, now)
         replica.healthy = healthy
-        self._usability_changed(now)
+        self._suspensions.changed(now)
         self._dispatcher.announce()
 
     def set_draining(self, endpoint_id: str, draining: bool, now: float) -> None:
@@ -255,7 +262,7 @@ class Router:
         Requests in flight are not touched.
         """
         self._replicas[endpoint_id].draining = draining
-        self._usability_changed(now)
+        self._suspensions.changed(now)
         self._dispatcher.announce()
 
     def force_breaker(self, endpoint_id: str, state: BreakerState | None, now: float) -> None:
@@ -266,7 +273,7 @@ class Router:
             breaker.release()
         else:
             breaker.force(state)
-        self._usability_changed(now)
+        self._suspensions.changed(now)
         self._dispatcher.announce()
 
     def set_models(self, endpoint_id: str, models: Sequence[str], now: float) -> None:
@@ -285,7 +292,7 @@ class Router:
             return
         replica.endpoint = endpoint
         self._placer.forget()
-        self._usability_changed(now)
+        self._suspensions.changed(now)
         self._dispatcher.announce()
 
     def record_load(self, endpoint_id: str, load: EngineLoad, now: float) -> None:
@@ -313,6 +320,7 @@ class Router:
             prefix_blocks=self._placer.prefixes.blocks(),
             prefix_bytes=self._placer.prefixes.size_bytes(),
             outcomes=dict(self._dispatcher.outcomes),
+            hedges=dict(self.hedges.counts),
         )
 
     # Changing the state
@@ -332,6 +340,9 @@ class Router:
         lease = ticket.lease
         assert ticket.endpoint is not None and lease is not None
         replica = self._replicas[ticket.endpoint.id]
+        if failure is None:
+            self.hedges.answered(ticket, replica, now, streamed=False)
+        self.hedges.drop(ticket, HedgeResult.LEFT, now)
         replica.vacate(lease)
         replica.record_service(lease, usage, now, well=failure is None)
         self._room.settle(ticket, None if usage is None else work_of(usage))
@@ -341,39 +352,13 @@ class Router:
             self._costs.learn(ticket.facts, ticket.cost, usage, now)
         ticket.outcome = Outcome.DISPATCHED
         self._dispatcher.outcomes[Outcome.DISPATCHED] += 1
-        self._record(replica, ticket, failure, now)
+        self._suspensions.record(replica, ticket.permit, failure, now)
         self._dispatcher.fill(replica, now)
-
-    def _record(self, replica: Replica, ticket: Ticket, failure: FailureClass | None, now: float) -> None:
-        """Tell the endpoint's breaker how an attempt ended."""
-        breaker = replica.breaker
-        if failure is not None and failures.is_the_endpoints(failure):
-            replica.avoid_until = now + self._avoid_s
-        before = breaker.state
-        if failure is None:
-            breaker.succeed(ticket.permit)
-            if breaker.state is not before:
-                replica.recovered_at = now
-        elif not failures.counts(failure):
-            breaker.dismiss(ticket.permit)
-        else:
-            breaker.fail(ticket.permit, now)
-            if breaker.state is not before:
-                self._usability_changed(now)
 
     def _tick(self, now: float) -> None:
         """Half-open the breakers whose time has come."""
         self._now = now
-        if now >= self._next_half_open:
-            self._usability_changed(now)
-
-    def _usability_changed(self, now: float) -> None:
-        """Have breakers let probes pass whose time has come, and everybody who waits be looked at again."""
-        for replica in self._replicas.values():
-            replica.breaker.half_open(now)
-        times = (r.breaker.half_open_at for r in self._replicas.values())
-        self._next_half_open = min((t for t in times if t is not None), default=inf)
-        self._dispatcher.reconsider(now)
+        self._suspensions.pass_time(now)
 
 
 def _replicas(

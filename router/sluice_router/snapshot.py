@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from sluice_router.breaker import BreakerState
-from sluice_router.types import Endpoint, EngineLoad, Outcome, Usage
+from sluice_router.types import Endpoint, EngineLoad, HedgeResult, Outcome, Usage
 
 
 class WorkSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,3 +82,5 @@ class RouterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Memory of the indexes."""
     outcomes: dict[Outcome, int]
     """Closed tickets by outcome; every outcome has an entry."""
+    hedges: dict[HedgeResult, int]
+    """Second attempts by what became of them, and those that were not made; all have an entry."""

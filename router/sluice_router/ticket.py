@@ -20,6 +20,7 @@ from urllib.parse import quote
 from sluice_router.cost import Cost
 from sluice_router.queue import Charge
 from sluice_router.scoring import Score
+from sluice_router.second_attempt import SecondAttempt
 from sluice_router.shelf import Lane, Place
 from sluice_router.types import Endpoint, FailureClass, Outcome, Reject, RequestFacts, Usage
 from sluice_router.work_ledger import Lease
@@ -66,6 +67,7 @@ class Ticket:
         "decision",
         "excluded",
         "facts",
+        "hedged",
         "hit_tokens",
         "lane",
         "lease",
@@ -79,6 +81,7 @@ class Ticket:
         "reason",
         "relaxed",
         "scores",
+        "second",
         "waited_s",
     )
 
@@ -129,6 +132,10 @@ class Ticket:
         self.permit = 0
         """What the endpoint's breaker let it pass with."""
         self.notify: Notify | None = None
+        self.hedged = False
+        """A second attempt was made, whatever became of it."""
+        self.second: SecondAttempt | None = None
+        """The one that is under way beside the placement."""
 
     @property
     def closed(self) -> bool:

@@ -36,6 +36,23 @@ class Outcome(StrEnum):
     """The client left while waiting."""
 
 
+class HedgeResult(StrEnum):
+    """What became of a second attempt, or why there was none. Low cardinality: safe as a metric label."""
+
+    WON = "won"
+    """It answered first, or the first attempt failed: the answer is its."""
+    LOST = "lost"
+    """The first attempt answered first, or showed that the request is at fault."""
+    FAILED = "failed"
+    """It failed before either had answered."""
+    LEFT = "left"
+    """The client left before either had answered."""
+    NO_ROOM = "no_room"
+    """None: it was time, but no other endpoint was free and quick."""
+    NO_BUDGET = "no_budget"
+    """None: it was time, but there had been enough of them."""
+
+
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """What an engine can do; asking for more is refused before anything is sent."""
 
@@ -69,6 +86,8 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: Capabilities = Capabilities()
     max_in_flight: int = 64
     """Requests that may run on it at once; further ones wait in the router's queue."""
+    hedging: bool = False
+    """It costs nothing but its time: a second attempt may be made there, or elsewhere beside one there."""
 
 
 class EngineLoad(msgspec.Struct, frozen=True, kw_only=True):
@@ -212,6 +231,8 @@ class RequestFacts(msgspec.Struct, frozen=True, kw_only=True):
     it; empty when unknown."""
     prefix_block_tokens: int = 64
     """About how many tokens one number stands for."""
+    repeatable: bool = False
+    """It may be computed twice at once: that has no effect but an answer."""
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):

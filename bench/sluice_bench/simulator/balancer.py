@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 from sluice_router.types import Endpoint, EngineLoad, FailureClass, Reject, RequestFacts, Usage
 
@@ -34,6 +34,26 @@ class Stay(Protocol):
 
     def retry(self, now: float, failure: FailureClass, notify: Notify) -> None:
         """Its endpoint failed before the first token."""
+        ...
+
+
+class Hedges(Protocol):
+    """The part of `sluice_router.hedging.Hedges` that a gateway uses."""
+
+    def due_at(self, ticket: Any, now: float) -> float | None:
+        """When a second attempt is worth asking for."""
+        ...
+
+    def begin(self, ticket: Any, now: float) -> Endpoint | None:
+        """Where to make it."""
+        ...
+
+    def won(self, ticket: Any, now: float) -> None:
+        """It has answered first."""
+        ...
+
+    def failed(self, ticket: Any, failure: FailureClass, now: float) -> None:
+        """It has failed."""
         ...
 
 

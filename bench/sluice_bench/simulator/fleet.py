@@ -21,7 +21,7 @@ from sluice_bench.simulator.baselines import BASELINES
 from sluice_bench.simulator.engine_model import EngineModel
 from sluice_bench.simulator.engine_shape import EngineShape
 from sluice_bench.simulator.events import Events
-from sluice_bench.simulator.faults import SLOWNESS, Fault
+from sluice_bench.simulator.faults import PAUSE_S, PAUSES_EVERY_S, SLOWNESS, Fault
 from sluice_bench.simulator.gateway_model import GatewayModel
 from sluice_bench.simulator.observer import Observer
 from sluice_bench.simulator.stopwatch import Stopwatch
@@ -64,6 +64,8 @@ class FleetSettings(msgspec.Struct, frozen=True, kw_only=True):
     max_queue: int = 1000
     """Of each gateway: requests that may wait in it."""
     queue_timeout_s: float = 30.0
+    hedging: bool = True
+    """Second attempts may be made."""
 
 
 @runtime_checkable
@@ -88,6 +90,7 @@ def make_balancer(settings: FleetSettings, source: random.Random) -> Balancer:
             url=f"http://engine-{place}.invalid",
             models=(MODEL,),
             max_in_flight=settings.shape.max_running,
+            hedging=settings.hedging,
         )
         for place in range(settings.replicas)
     ]
@@ -260,6 +263,17 @@ class Fleet:
 
     # Faults
 
+    def _pause(self, engine: EngineModel, fault: Fault) -> None:
+        """Stand still for a while, now and then, until the fault is over."""
+        if self._over or self.events.now >= fault.end_s:
+            return
+
+        def begin(_: object) -> None:
+            engine.freeze(self.events.now + PAUSE_S)
+            self._pause(engine, fault)
+
+        self.events.at(self.events.now + self._source.expovariate(1 / PAUSES_EVERY_S), begin)
+
     def _strike(self, fault: Fault) -> None:
         cold_s = self.settings.shape.cold_start_s
         for place in fault.hit(self.settings.replicas):
@@ -269,6 +283,8 @@ class Fleet:
                 self.events.at(fault.end_s + cold_s, _revive, engine)
             elif fault.kind == "stall":
                 engine.freeze(fault.end_s)
+            elif fault.kind == "pauses":
+                self._pause(engine, fault)
             elif fault.kind == "slow":
                 engine.slow_down(SLOWNESS)
                 self.events.at(fault.end_s, _recover, engine)

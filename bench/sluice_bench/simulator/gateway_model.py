@@ -2,8 +2,9 @@
 it.
 
 It makes the calls that the real gateway makes, in the same order: admit; on a failure before the first token,
-retry; at the first token, answered; at the end, settle. Every attempt belongs to one visit, and every visit
-is settled or refused or cancelled.
+retry; at the first token, answered; at the end, settle; and when a first token is late, a second attempt
+where the balancer says. Every attempt belongs to one visit, and every visit is settled or refused or
+cancelled.
 """
 
 from __future__ import annotations
@@ -13,14 +14,15 @@ from typing import TYPE_CHECKING
 
 from sluice_bench.simulator.engine_model import EngineModel
 from sluice_bench.simulator.events import Events
-from sluice_bench.simulator.job import Job
+from sluice_bench.simulator.job import PREFILL, Job
+from sluice_bench.simulator.second_try import SecondTry
 from sluice_bench.simulator.stopwatch import Stopwatch
 from sluice_bench.simulator.tally import BROKEN, COMPLETE, LEFT, OUTPUT_WEIGHT, Tally
 from sluice_bench.simulator.traffic import Request
 from sluice_router.types import Endpoint, EngineLoad, FailureClass, Reject, Usage
 
 if TYPE_CHECKING:
-    from sluice_bench.simulator.balancer import Balancer, Stay
+    from sluice_bench.simulator.balancer import Balancer, Hedges, Stay
 
 Refused = Callable[[Request, Reject], None]
 Ended = Callable[[Request], None]
@@ -40,6 +42,7 @@ class GatewayModel:
         ended: Ended,
     ) -> None:
         self.balancer = balancer
+        self.hedges: Hedges | None = getattr(balancer, "hedges", None)
         self.engines = engines
         self.events = events
         self.tally = tally
@@ -95,7 +98,17 @@ class GatewayModel:
 class Visit(Job):
     """One try of a request at a gateway: the job that an engine gets is the same object."""
 
-    __slots__ = ("engine", "first_at", "gateway", "over", "request", "stay", "waiting")
+    __slots__ = (
+        "carrier",
+        "engine",
+        "first_at",
+        "gateway",
+        "over",
+        "request",
+        "second",
+        "stay",
+        "waiting",
+    )
 
     def __init__(self, gateway: GatewayModel, request: Request) -> None:
         facts = request.facts
@@ -104,6 +117,10 @@ class Visit(Job):
         self.request = request
         self.stay: Stay
         self.engine: EngineModel | None = None
+        self.second: SecondTry | None = None
+        """Under way beside this one."""
+        self.carrier: SecondTry | None = None
+        """It was the second attempt that answered."""
         self.first_at = -1.0
         self.waiting = False
         self.over = False
@@ -148,8 +165,15 @@ class Visit(Job):
         engine = self.gateway.engines[endpoint.id]
         if not engine.alive:
             return False
-        self.engine = engine
+        self.engine, self.carrier = engine, None
         engine.submit(self)
+        hedges = self.gateway.hedges
+        if hedges is not None:
+            self.gateway.stopwatch.start()
+            due_at = hedges.due_at(self.stay, self.gateway.events.now)
+            self.gateway.stopwatch.stop()
+            if due_at is not None:
+                self.gateway.events.at(due_at, self._try_beside)
         return True
 
     def _try_elsewhere(self, failure: FailureClass) -> None:
@@ -158,6 +182,27 @@ class Visit(Job):
         gateway.stopwatch.start()
         self.stay.retry(gateway.events.now, failure, self.decided)
         gateway.stopwatch.stop()
+
+    def _try_beside(self, _: object) -> None:
+        """The first token is late: make a second attempt, if there is to be one."""
+        gateway, hedges = self.gateway, self.gateway.hedges
+        if self.over or self.answered or self.engine is None or hedges is None:
+            return
+        gateway.stopwatch.start()
+        endpoint = hedges.begin(self.stay, gateway.events.now)
+        if endpoint is not None and not gateway.engines[endpoint.id].alive:
+            hedges.failed(self.stay, FailureClass.UNREACHABLE, gateway.events.now)
+            endpoint = None
+        gateway.stopwatch.stop()
+        if endpoint is not None:
+            self.second = SecondTry(self, gateway.engines[endpoint.id])
+            self.second.engine.submit(self.second)
+
+    def _give_up(self, job: Job, engine: EngineModel) -> None:
+        """Another attempt has answered. All of a prompt that was begun counts as computed in vain."""
+        if job.state == PREFILL:
+            self.gateway.tally.hedged_tokens += max(0, job.prompt - job.hit)
+        engine.abort(job)
 
     def _settle(self, usage: Usage | None, failure: FailureClass | None) -> None:
         gateway = self.gateway
@@ -176,6 +221,9 @@ class Visit(Job):
     def first_token(self, now: float) -> None:
         """See `Job`."""
         self.first_at = now
+        if self.second is not None:
+            self._give_up(self.second, self.second.engine)
+            self.second = None
         request, gateway = self.request, self.gateway
         assert self.engine is not None
         gateway.tally.tried(request, admitted=True)
@@ -204,8 +252,37 @@ class Visit(Job):
             self._end(BROKEN)
             return
         self.generated = self.remaining = self.recomputed = 0
+        second, self.carrier = self.second, None
         self._try_elsewhere(FailureClass.BROKEN)
-        self.act()
+        if second is None:
+            self.act()
+        else:  # it takes over, wherever it has got to
+            self.engine, self.carrier, self.second = second.engine, second, None
+
+    def second_answered(self, now: float) -> None:
+        """The second attempt has its first token."""
+        if self.carrier is None:
+            second, hedges, first = self.second, self.gateway.hedges, self.engine
+            assert second is not None and hedges is not None and first is not None
+            self.gateway.stopwatch.start()
+            hedges.won(self.stay, now)
+            self.gateway.stopwatch.stop()
+            self._give_up(self, first)
+            self.engine, self.carrier, self.second = second.engine, second, None
+        assert self.carrier is not None
+        self.answered, self.hit = True, self.carrier.hit
+        self.first_token(now)
+
+    def second_broken(self, second: SecondTry, now: float) -> None:
+        """The second attempt's engine has died."""
+        if self.carrier is second:
+            self.broken(now)
+            return
+        hedges, self.second = self.gateway.hedges, None
+        assert hedges is not None
+        self.gateway.stopwatch.start()
+        hedges.failed(self.stay, FailureClass.BROKEN, now)
+        self.gateway.stopwatch.stop()
 
     # The client's side
 
@@ -215,7 +292,9 @@ class Visit(Job):
             return
         now, gateway = self.gateway.events.now, self.gateway
         if self.engine is not None:
-            self.engine.abort(self)
+            self.engine.abort(self.carrier or self)
+            if self.second is not None:
+                self.second.engine.abort(self.second)
             self._settle(None, FailureClass.CLIENT_GONE)
         else:
             gateway.stopwatch.start()

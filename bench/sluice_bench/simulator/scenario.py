@@ -42,6 +42,7 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     scrape_s: float = 1.0
     faults: tuple[Fault, ...] = ()
     patience_s: float | None = None
+    hedging: bool = True
 
     @property
     def engine(self) -> EngineShape:
@@ -86,6 +87,7 @@ def fleet_settings(scenario: Scenario, policy: str, seed: int) -> FleetSettings:
         scrape_s=scenario.scrape_s,
         faults=scenario.faults,
         patience_s=scenario.patience_s,
+        hedging=scenario.hedging,
     )
 
 

@@ -14,8 +14,9 @@ import msgspec
 
 from sluice_bench.simulator.fleet import Fleet
 from sluice_bench.simulator.ideal import ideal_share
-from sluice_bench.simulator.tally import COMPLETE, Tally
+from sluice_bench.simulator.tally import COMPLETE, OUTPUT_WEIGHT, Tally
 from sluice_bench.stats.percentile import percentile_of_sorted
+from sluice_router.router import Router
 from sluice_router.types import PRIORITIES
 
 SLO_S: Mapping[str, float] = {"interactive": 2.0, "default": 10.0, "bulk": 300.0}
@@ -30,7 +31,8 @@ class ClassFigures(msgspec.Struct, frozen=True, kw_only=True):
     ttft_p50_s: float | None
     ttft_p90_s: float | None
     ttft_p99_s: float | None
-    max_wait_s: float
+    ttft_p999_s: float | None = None
+    max_wait_s: float = 0.0
     """Longest stay in a gateway's queue of one that was served."""
 
 
@@ -66,11 +68,15 @@ class SimFigures(msgspec.Struct, frozen=True, kw_only=True):
     wasted_prefill: float
     """Share of the prefilled tokens that did no good: computed again, or for requests that were not good."""
     preemptions: int
-    admit_p50_us: float
-    admit_p99_us: float
-    decisions_s: float
+    hedges: dict[str, int] = {}
+    """Second attempts by what became of them, over the whole run, and those that were not made."""
+    hedged_work: float = 0.0
+    """Work for attempts that were given up, over all work; a prompt token is one, an output token two."""
+    admit_p50_us: float = 0.0
+    admit_p99_us: float = 0.0
+    decisions_s: float = 0.0
     """Real time in the balancers."""
-    engine_s: float
+    engine_s: float = 0.0
     """Real time in everything else of the simulation."""
 
     @property
@@ -117,6 +123,8 @@ def figures(fleet: Fleet, load: float, real_s: float) -> SimFigures:
         load_cv=statistics.fmean(fleet.observer.load_cv) if fleet.observer.load_cv else 0.0,
         wasted_prefill=_wasted(fleet, good),
         preemptions=sum(engine.preemptions for engine in fleet.engines),
+        hedges=_hedges(fleet),
+        hedged_work=_hedged_work(fleet),
         admit_p50_us=percentile_of_sorted(admits, 0.5) / 1e3,
         admit_p99_us=percentile_of_sorted(admits, 0.99) / 1e3,
         decisions_s=decisions_s,
@@ -144,6 +152,7 @@ def _classes(tally: Tally, first: int, good: Sequence[bool]) -> dict[str, ClassF
             ttft_p50_s=_percentile(ttft, 0.5),
             ttft_p90_s=_percentile(ttft, 0.9),
             ttft_p99_s=_percentile(ttft, 0.99),
+            ttft_p999_s=_percentile(ttft, 0.999),
             max_wait_s=max(waits, default=0.0),
         )
     return found
@@ -167,6 +176,21 @@ def _wasted(fleet: Fleet, good: Sequence[bool]) -> float:
         tally.prompt[number] - tally.cached[number] for number, was_good in enumerate(good) if was_good
     )
     return max(0.0, 1 - useful / computed) if computed else 0.0
+
+
+def _hedges(fleet: Fleet) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for gateway in fleet.gateways:
+        balancer = gateway.balancer
+        if isinstance(balancer, Router):
+            for result, count in balancer.snapshot().hedges.items():
+                counts[result.value] = counts.get(result.value, 0) + count
+    return counts
+
+
+def _hedged_work(fleet: Fleet) -> float:
+    work = sum(engine.prefilled_tokens for engine in fleet.engines) + OUTPUT_WEIGHT * sum(fleet.tally.made)
+    return fleet.tally.hedged_tokens / work if work else 0.0
 
 
 def _satisfaction(tally: Tally) -> list[float]:

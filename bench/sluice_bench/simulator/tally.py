@@ -41,6 +41,8 @@ class Tally:
         """First tries after a `Retry-After` that was obeyed, and those that were not refused again."""
         self.refusals: dict[str, int] = {}
         """Of tries, by outcome."""
+        self.hedged_tokens = 0
+        """Prompt tokens that were computed for attempts which were given up because another answered."""
         self.served: dict[str, int] = {}
         """Tokens that each tenant got, output twice, what was cached not at all."""
 

@@ -140,6 +140,8 @@ class Traffic:
             shared=shared,
             prompt_tokens_estimate=prompt,
             max_tokens=max(output, 4096),
+            stream=True,
+            repeatable=True,
             prefix=chain,
             prefix_block_tokens=_CHAIN_TOKENS,
         )
