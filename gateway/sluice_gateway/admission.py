@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from sluice_router.router import RECHECK_S, Router
 from sluice_router.ticket import Ticket
-from sluice_router.types import FailureClass, RequestFacts, Usage
+from sluice_router.types import Endpoint, FailureClass, RequestFacts, Usage
 
 
 class Admission:
@@ -53,6 +53,27 @@ class Admission:
         """Content has come: the router learns from how long it took, and need not wait for the end of a long
         answer where only the prompt was in the way."""
         ticket.first_token(self._clock())
+
+    # Second attempts (`sluice_router/hedging.py`)
+
+    def hedge_in(self, ticket: Ticket) -> float | None:
+        """Seconds until a second attempt is worth asking for; `None`: never."""
+        now = self._clock()
+        due_at = self._router.hedges.due_at(ticket, now)
+        return None if due_at is None else max(0.0, due_at - now)
+
+    def hedge(self, ticket: Ticket) -> Endpoint | None:
+        """Where to make it, now that this time has come; `None` for nowhere."""
+        return self._router.hedges.begin(ticket, self._clock())
+
+    def hedge_won(self, ticket: Ticket) -> None:
+        """It has answered first: it is the ticket's own from here on."""
+        self._router.hedges.won(ticket, self._clock())
+
+    def hedge_failed(self, ticket: Ticket, failure: FailureClass) -> None:
+        """It has failed; the first one goes on."""
+        self._router.hedges.failed(ticket, failure, self._clock())
+        self._rearm()
 
     async def _wait(self, ticket: Ticket, decided: asyncio.Event) -> None:
         self._arm()

@@ -22,7 +22,7 @@ from sluice_gateway.errors import Problem
 from sluice_gateway.exchange import Exchange
 from sluice_gateway.facts import BodyFacts
 from sluice_gateway.native_observers import observer_for
-from sluice_gateway.relay import BodyRelay, StreamRelay, is_event_stream, read_refusal
+from sluice_gateway.relay import BodyRelay, Contend, StreamRelay, is_event_stream, read_refusal
 from sluice_gateway.response import Responder
 from sluice_gateway.routes import DATA_PLANE
 from sluice_gateway.settings import Timeouts
@@ -52,6 +52,8 @@ class Job:
     trace: Trace | None = None
     on_content: Callable[[], None] | None = None
     """Called when the first content of a stream has come."""
+    contend: Contend | None = None
+    """Set when there may be two attempts: asks whether this one answers; see `relay.py`."""
 
 
 @dataclass(slots=True)
@@ -145,6 +147,7 @@ class Attempts:
                 translation=prepared.translation,
                 finishing=finishing,
                 on_content=job.on_content,
+                contend=job.contend,
             )
             try:
                 return await relay.run(response, first_token)
@@ -152,11 +155,12 @@ class Attempts:
                 _note_stream(job, relay)
         if job.client.started:
             return upstream_failure.no_stream(backend)
-        plain = BodyRelay(job.client, backend, prepared.translation, finishing)
+        plain = BodyRelay(job.client, backend, prepared.translation, finishing, job.contend)
         try:
             return await plain.run(response)
         finally:
-            job.exchange.usage, job.exchange.usage_is_exact = plain.usage, plain.usage is not None
+            if not plain.lost:
+                job.exchange.usage, job.exchange.usage_is_exact = plain.usage, plain.usage is not None
 
 
 def _deadlines(timeouts: Timeouts, first_byte_s: float) -> Deadlines:
@@ -171,6 +175,8 @@ def _deadlines(timeouts: Timeouts, first_byte_s: float) -> Deadlines:
 def _note_stream(job: Job, relay: StreamRelay) -> None:
     """What was used, cut streams included: content that reached the client was made and is paid for."""
     exchange, observer = job.exchange, relay.observer
+    if relay.lost or relay.contends:
+        return
     if job.client.content_started:
         exchange.usage = observer.settle(job.facts.prompt_tokens_estimate)
         exchange.usage_is_exact = observer.usage is not None

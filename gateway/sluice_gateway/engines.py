@@ -23,6 +23,9 @@ from sluice_gateway.upstream import HttpTransport
 from sluice_router.types import Endpoint
 
 _LISTED = {"worker": 0, "echo": 2}
+_OWN = frozenset({"worker", "vllm", "sglang", "trt", "tgi", "llamacpp"})
+"""Engines that one runs oneself, and that stop computing when a client leaves: a second attempt there costs
+some of their time and no money."""
 _IN_PROCESS = "http://in-process"
 
 
@@ -130,4 +133,5 @@ def _endpoint(backend: Backend, adapter: EngineAdapter, url: str, index: int | N
         quant=backend.quant or "none",
         capabilities=capabilities,
         max_in_flight=backend.max_in_flight,
+        hedging=backend.adapter in _OWN if backend.hedging is None else backend.hedging,
     )

@@ -51,6 +51,7 @@ class Fleet:
             failover=settings.failover.policy(),
             admission=settings.admission.policy(settings.queue.max_tokens, settings.queue.max_bytes),
             random=random.random,
+            hedge_share=settings.failover.hedge_share,
         )
         self.health = HealthMonitor(self.engines, self.router, settings.health, clock)
         self.catalog = Catalog(self.router, started_at, choices(settings.aliases))

@@ -187,6 +187,14 @@ class _RouterCollector(Collector):
             in_flight.add_metric(values, replica.in_flight)
             cached.add_metric((*values, "expected"), replica.expected_tokens)
             cached.add_metric((*values, "cached"), replica.cached_tokens)
+        hedges = CounterMetricFamily(
+            f"{PREFIX}hedges",
+            "Second attempts by what became of them, and those that there was no room or budget for.",
+            labels=("result",),
+        )
+        for result, count in snapshot.hedges.items():
+            hedges.add_metric((result.value,), count)
+        yield hedges
         yield healthy
         yield in_flight
         yield cached

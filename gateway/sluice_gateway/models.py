@@ -57,6 +57,10 @@ _GENERATING: frozenset[Kind] = frozenset({"chat", "completions", "messages", "re
 """Kinds whose engines keep a prompt's KV cache for the next one."""
 
 
+_REPEATABLE: frozenset[Kind] = frozenset({"chat", "completions", "embeddings", "rerank", "score"})
+"""Kinds that leave nothing behind in an engine, so that one request may be computed twice."""
+
+
 class Model(msgspec.Struct, frozen=True, kw_only=True):
     """One entry of `/v1/models`: what OpenAI's clients read, then what Anthropic's do."""
 
@@ -153,6 +157,7 @@ class Catalog:
             needs=body.needs,
             ttft_budget_s=asked.ttft_budget_s,
             guided=body.guided,
+            repeatable=kind in _REPEATABLE,
             prefix=self._prefix(body, key) if self._has_choice and kind in _GENERATING else (),
             prefix_block_tokens=max(1, round(BLOCK_BYTES / BYTES_PER_TOKEN[body.script])),
         )

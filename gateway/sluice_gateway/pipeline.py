@@ -9,7 +9,7 @@ taken is given back: the limiter's lease, the router's ticket, the engine's resp
 
 Failover: an endpoint that fails before any content has reached the client is left out and the router decides
 anew, as long as the failure is the endpoint's (`FailureClass`). After that the failure is reported as it is;
-two engines' answers are never spliced together.
+two engines' answers are never spliced together. An endpoint that is late is hedged (`hedging.py`).
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from sluice_gateway.errors import Failure, Problem, failure_class, from_reject, 
 from sluice_gateway.exchange import Exchange
 from sluice_gateway.facts import decode
 from sluice_gateway.health import HealthMonitor
+from sluice_gateway.hedging import Hedging
 from sluice_gateway.identity import Key
 from sluice_gateway.interruption import Interruption
 from sluice_gateway.keep_alive import KeepAlive
@@ -104,7 +105,8 @@ class Pipeline:
         self._server = server
         self._timeouts = timeouts
         self._clock = clock
-        self._attempts = Attempts(timeouts, clock, stages.health.hear_load)
+        attempts = Attempts(timeouts, clock, stages.health.hear_load)
+        self._hedging = Hedging(stages.admission, stages.engines, attempts, self._note_failure)
         self._draining = False
         self._running: set[Interruption] = set()
         self._idle = asyncio.Event()
@@ -336,11 +338,11 @@ class Pipeline:
             job.on_content = partial(self._stages.admission.first_token, ticket)
         if job.model != job.facts.model:
             exchange.price = self._stages.prices.get(job.model, exchange.price)
-        found = await self._attempts.run(engine, job)
+        found = await self._hedging.run(engine, job, ticket)
         if job.trace is not None:
             job.trace.end_attempt(None if found is None else found.failure.value)
         if found is not None:
-            self._note_failure(endpoint, found)
+            self._note_failure(ticket.endpoint or endpoint, found)
         return found
 
     def _note_failure(self, endpoint: Endpoint, found: Problem) -> None:

@@ -26,7 +26,7 @@ from typing import NoReturn
 from sluice_engines.transport import UpstreamError, UpstreamResponse
 from sluice_gateway import upstream_failure
 from sluice_gateway.dialects.translation import Translation
-from sluice_gateway.errors import Problem
+from sluice_gateway.errors import Failure, Problem, problem
 from sluice_gateway.response import Responder
 from sluice_gateway.sse import DONE, Splitter, event_data
 from sluice_gateway.upstream import pump
@@ -35,7 +35,12 @@ from sluice_gateway.usage import Observer, Tail, read_body
 from sluice_gateway.wire import Header
 from sluice_router.types import Usage
 
+Contend = Callable[[], bool]
+"""Asks, once, whether this attempt is the one that answers."""
 Finishing = Callable[[Problem | None], Awaitable[None]]
+
+LOST = problem(Failure.CLIENT_GONE, "Another attempt at the same request answered first.")
+"""The end of an attempt that nobody is told of."""
 
 _HOLD_BODY_BYTES = 1 << 20
 _HOLD_COMMENT_BYTES = 16_384
@@ -73,6 +78,7 @@ class StreamRelay:
         "_backend",
         "_client",
         "_clock",
+        "_contend",
         "_finishing",
         "_first_token",
         "_flows",
@@ -96,15 +102,18 @@ class StreamRelay:
         translation: Translation | None = None,
         finishing: Finishing | None = None,
         on_content: Callable[[], None] | None = None,
+        contend: Contend | None = None,
     ) -> None:
         """`finishing` is waited for before the last bytes of an answer leave, `on_content` is called at the
-        first content."""
+        first content. `contend` is for one of two attempts: nothing leaves before there is content, and then
+        only if it says so."""
         self._client = client
         self._backend = backend
         self._clock = clock
         self._translation = translation
         self._finishing = finishing
         self._on_content = on_content
+        self._contend = contend
         self._splitter = Splitter()
         self._first_token: asyncio.Timeout | None = None
         self._flows = False
@@ -113,8 +122,15 @@ class StreamRelay:
         self._held: list[bytes] = []
         self._last_write: Awaitable[None] | None = None
         self.observer = observer
+        self.lost = False
+        """Another attempt answers."""
         self.first_token_at_s: float | None = None
         """When the first content had been given to the client."""
+
+    @property
+    def contends(self) -> bool:
+        """Whether it is still open if this attempt answers."""
+        return self._contend is not None
 
     async def run(self, response: UpstreamResponse, first_token: asyncio.Timeout) -> Problem | None:
         """Relay to the end. `first_token` is the running deadline, switched off when content comes."""
@@ -145,6 +161,11 @@ class StreamRelay:
         if not observer.data_events:
             self._hold(kept)
             return None
+        if self._contend is not None:
+            if not observer.content_events and not observer.ended:
+                self._held += kept
+                return None
+            self._enter(self._contend)
         if self._held:
             kept, self._held = self._held + kept, []
         if not kept:
@@ -156,6 +177,13 @@ class StreamRelay:
             if self._on_content is not None:
                 self._on_content()
         return self._write(kept)
+
+    def _enter(self, contend: Contend) -> None:
+        """Be the attempt that answers, or none."""
+        self._contend = None
+        if not contend():
+            self.lost, self._found = True, LOST
+            raise _Stop
 
     def _hold(self, comments: list[bytes]) -> None:
         """Comments before the first data: they come with it, or not at all."""
@@ -190,13 +218,17 @@ class StreamRelay:
 
     def _fail(self, error: bytes, kept: list[bytes]) -> NoReturn:
         self._found = upstream_failure.from_error_object(error, self._backend)
-        if self._client.content_started and kept:
+        if self._contend is None and self._client.content_started and kept:
             self._last_write = self._write(kept)
         raise _Stop
 
     async def _end(self) -> Problem | None:
         if not self.observer.ended:
             return upstream_failure.cut_short(self._backend)
+        contend, self._contend = self._contend, None
+        if contend is not None and not contend():
+            self.lost = True
+            return LOST
         rest = self._splitter.flush() if self._translation is None else self._translation.end()
         if self._finishing is not None:
             await self._finishing(None)
@@ -209,7 +241,7 @@ class StreamRelay:
 class BodyRelay:
     """Relays one plain answer."""
 
-    __slots__ = ("_backend", "_client", "_finishing", "_translation", "usage")
+    __slots__ = ("_backend", "_client", "_contend", "_finishing", "_translation", "lost", "usage")
 
     def __init__(
         self,
@@ -217,12 +249,17 @@ class BodyRelay:
         backend: str,
         translation: Translation | None = None,
         finishing: Finishing | None = None,
+        contend: Contend | None = None,
     ) -> None:
-        """`finishing` is waited for before an answer leaves."""
+        """`finishing` is waited for before an answer leaves. `contend` is for one of two attempts: nothing
+        leaves unless it says so."""
         self._client = client
         self._backend = backend
         self._translation = translation
         self._finishing = finishing
+        self._contend = contend
+        self.lost = False
+        """Another attempt answers."""
         self.usage: Usage | None = None
         """What the engine reported, once `run` has ended."""
 
@@ -247,6 +284,8 @@ class BodyRelay:
                 parts.append(chunk)
                 size += len(chunk)
                 if size > hold_bytes and self._translation is None:
+                    if not self._enter():
+                        return LOST
                     tail = await self._begin(head, b"".join(parts))
         except UpstreamError as error:
             return upstream_failure.from_exception(error, self._backend)
@@ -270,6 +309,8 @@ class BodyRelay:
             self.usage = reading.usage
             if reading.is_error:
                 return upstream_failure.from_error_object(body, self._backend)
+        if not self._enter():
+            return LOST
         if self._translation is not None:
             try:
                 body = self._translation.whole(body)
@@ -280,6 +321,12 @@ class BodyRelay:
             await self._finishing(None)
         await _done(self._client.whole(200, body, head))
         return None
+
+    def _enter(self) -> bool:
+        """Be the attempt that answers; False when there is another."""
+        contend, self._contend = self._contend, None
+        self.lost = contend is not None and not contend()
+        return not self.lost
 
 
 async def _done(waiting: Awaitable[None] | None) -> None:

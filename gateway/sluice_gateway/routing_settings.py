@@ -94,6 +94,15 @@ class FailoverSettings(Section, frozen=True, kw_only=True):
             " ten seconds. A few are always allowed.",
         ),
     ] = 0.2
+    hedge_share: Annotated[
+        float,
+        Meta(
+            ge=0,
+            le=0.1,
+            description="Second attempts for requests whose first token is late, as a share of the requests"
+            " of the last minute, and of their work. 0: none. Only between backends with `hedging`.",
+        ),
+    ] = 0.02
     breaker_failures: Annotated[
         Count,
         Meta(description="Failures in a row after which an endpoint gets no more requests for a while."),

@@ -181,6 +181,15 @@ class Backend(Section, frozen=True, kw_only=True):
         ProxyUrl | None,
         Meta(description="Proxy to reach the engine through, `http://host:port`; needs `upstream: httpx`."),
     ] = None
+    hedging: Annotated[
+        bool | None,
+        Meta(
+            description="A request whose first token is late here may be sent to another engine as well, and"
+            " one that is late elsewhere to this one; the first answer counts, the other is cancelled."
+            " Absent: yes for `worker`, `vllm`, `sglang`, `trt`, `tgi` and `llamacpp`, no for all others,"
+            " which may charge for both."
+        ),
+    ] = None
     inject_usage: Annotated[
         bool,
         Meta(

@@ -53,8 +53,10 @@ SOONEST_S = 0.25
 FULLEST = 0.7
 """KV use of the other endpoint above which it is left alone."""
 HALF_LIFE_S = 600.0
-_SCALE = 64
-"""Of ratios, so that a histogram of whole numbers has its buckets, two to the doubling, where they lie."""
+_PER_TIME, _PER_S = 64.0, 256.0
+"""Scales, so that a histogram of whole numbers has its buckets, two to the doubling, where they lie;"""
+_MOST_TIMES, _MOST_EXCESS_S = 500.0, 120.0
+"""and its last ones."""
 _RENEWED_EVERY = 16
 """Observations between two looks at the distribution."""
 _EDGE = 1e-9
@@ -100,29 +102,42 @@ class HedgeBudget:
 
 
 class Lateness:
-    """How long first tokens took, over what was predicted for them."""
+    """How late first tokens were: their time over what was predicted, and beyond it.
 
-    __slots__ = ("_histogram", "_looked", "_patience", "_seen")
+    Short prompts are late by a multiple of next to nothing, long ones by little of much: of the two limits
+    that follow the lower one holds, each passed by half of `RARE`.
+    """
+
+    __slots__ = ("_beyond", "_excess_s", "_looked", "_over", "_ratio", "_seen")
 
     def __init__(self, now: float) -> None:
-        self._histogram = TokenHistogram(HALF_LIFE_S, now)
-        self._patience = 0.0
+        self._over = TokenHistogram(HALF_LIFE_S, now)
+        self._beyond = TokenHistogram(HALF_LIFE_S, now)
+        self._ratio = 0.0
+        self._excess_s = 0.0
         self._seen = 0
         self._looked = 0
 
     def observe(self, took_s: float, expected_s: float, now: float) -> None:
         """A first token came, or had not come yet."""
-        ratio = min(took_s / max(expected_s, _EDGE), 500.0)
-        self._histogram.observe(round(ratio * _SCALE), now)
+        ratio = min(took_s / max(expected_s, _EDGE), _MOST_TIMES)
+        excess_s = min(max(0.0, took_s - expected_s), _MOST_EXCESS_S)
+        self._over.observe(round(ratio * _PER_TIME), now)
+        self._beyond.observe(round(excess_s * _PER_S), now)
         self._seen += 1
 
-    def patience(self, now: float) -> float | None:
-        """How many times the predicted time all but `RARE` of them took; `None` while too few were seen."""
+    def patience_s(self, expected_s: float, now: float) -> float | None:
+        """How long to wait for a first token that was expected after so long; `None` while too few were
+        seen."""
         if self._seen >= self._looked + _RENEWED_EVERY or not self._looked:
             self._looked = self._seen
-            known = self._histogram.observations(now) >= ENOUGH
-            self._patience = self._histogram.quantile(1.0 - RARE) / _SCALE if known else 0.0
-        return self._patience if self._patience > 0.0 else None
+            self._ratio = 0.0
+            if self._over.observations(now) >= ENOUGH:
+                self._ratio = self._over.quantile(1.0 - RARE / 2.0) / _PER_TIME
+                self._excess_s = self._beyond.quantile(1.0 - RARE / 2.0) / _PER_S
+        if self._ratio <= 0.0:
+            return None
+        return max(SOONEST_S, min(self._ratio * expected_s, expected_s + self._excess_s))
 
 
 class Hedges:
@@ -178,27 +193,24 @@ class Hedges:
     def due_at(self, ticket: Ticket, now: float) -> float | None:
         """When a second attempt is worth asking for, if nothing has come by then; `None`: never."""
         endpoint, lease = ticket.endpoint, ticket.lease
+        ticket.late_at = None
         if not self._possible or endpoint is None or lease is None or ticket.closed or ticket.hedged:
             return None
         if not endpoint.hedging or not ticket.facts.repeatable or lease.first_token_at is not None:
             return None
         replica, streamed = self._replicas[endpoint.id], ticket.facts.stream
-        patience = self._lateness_of(replica, streamed, now).patience(now)
-        if patience is None:
-            return None
         expected_s = _expected_s(replica, lease, streamed=streamed)
         if expected_s is None:
             return None
-        return lease.placed_at + max(SOONEST_S, patience * expected_s)
+        patience_s = self._lateness_of(replica, streamed, now).patience_s(expected_s, now)
+        if patience_s is not None:
+            ticket.late_at = lease.placed_at + patience_s
+        return ticket.late_at
 
     def begin(self, ticket: Ticket, now: float) -> Endpoint | None:
         """The time has come, and nothing else: where to make a second attempt; `None` for nowhere."""
         self._suspensions.pass_time(now)
-        due_at = self.due_at(ticket, now)
-        if due_at is None or now < due_at - _EDGE:
-            self._dispatcher.announce()
-            return None
-        second = self._place(ticket, now)
+        second = self._place(ticket, now) if _is_late(ticket, now) else None
         self._dispatcher.announce()
         return None if second is None else second.endpoint
 
@@ -318,6 +330,13 @@ class Hedges:
         if found is None:
             found = self._lateness[key] = Lateness(now)
         return found
+
+
+def _is_late(ticket: Ticket, now: float) -> bool:
+    lease, late_at = ticket.lease, ticket.late_at
+    if ticket.closed or ticket.hedged or ticket.decision is None or lease is None or late_at is None:
+        return False
+    return lease.first_token_at is None and now >= late_at - _EDGE
 
 
 def _expected_s(replica: Replica, lease: Lease, *, streamed: bool) -> float | None:

@@ -70,6 +70,7 @@ class Ticket:
         "hedged",
         "hit_tokens",
         "lane",
+        "late_at",
         "lease",
         "model",
         "notify",
@@ -132,6 +133,8 @@ class Ticket:
         self.permit = 0
         """What the endpoint's breaker let it pass with."""
         self.notify: Notify | None = None
+        self.late_at: float | None = None
+        """When its first token is late, as was told when it was placed; `None`: never."""
         self.hedged = False
         """A second attempt was made, whatever became of it."""
         self.second: SecondAttempt | None = None
@@ -144,7 +147,7 @@ class Ticket:
 
     def reopen(self, failed: str) -> None:
         """The router's: the endpoint called `failed` is left out, and the decision is to be made anew."""
-        self.decision = None
+        self.decision = self.late_at = None
         self.computed = False
         self.excluded |= {failed}
 

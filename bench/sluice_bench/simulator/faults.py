@@ -17,18 +17,18 @@ SLOWNESS = 3.0
 """What a slow node multiplies its steps with."""
 
 
-PAUSE_S = 2.0
-PAUSES_EVERY_S = 60.0
-"""An engine with pauses stands still so long, about so often: a garbage collection, a compilation, a neighbour
-on the machine."""
+PAUSE_S = 5.0
+PAUSES_EVERY_S = 300.0
+"""An engine with pauses stands still so long, about so often: a collection of garbage, a compilation, a
+neighbour on the machine."""
 
 
 class Fault(msgspec.Struct, frozen=True, kw_only=True):
     """One fault of a share of the replicas, the first ones. Raises `ValueError` when it cannot be."""
 
     kind: Kind
-    """`death`, `stall` (no step is taken), `pauses` (now and then none is), `slow`; `metrics`: they cannot be scraped; `sync`: gateways that
-    share state cannot."""
+    """`death`, `stall` (no step is taken), `pauses` (now and then none is), `slow`; `metrics`: they cannot
+    be scraped; `sync`: gateways that share state cannot."""
     share: float
     start_s: float
     seconds: float
