@@ -46,7 +46,7 @@ class Hedging:
         attempts: Attempts,
         note_failure: NoteFailure,
     ) -> None:
-        """`engines` by endpoint id; `note_failure` is told of second attempts that failed."""
+        """`engines` by endpoint id; `note_failure` is told of attempts that another one made up for."""
         self._admission = admission
         self._engines = engines
         self._attempts = attempts
@@ -66,7 +66,7 @@ class Hedging:
         except BaseException as error:
             found = error
         if not race.alone:
-            found = await race.conclude(found)
+            found = await race.conclude(found, self._note_failure)
         race.close()
         if isinstance(found, BaseException):
             raise found
@@ -184,7 +184,7 @@ class Race:
         self._admission.hedge_failed(self._ticket, failure_class(found))
         return True
 
-    async def conclude(self, found: Found) -> Found:
+    async def conclude(self, found: Found, note_failure: NoteFailure) -> Found:
         """The first attempt has ended: wait for what the second one still is. How the request ends."""
         second = self._second
         assert second is not None
@@ -195,8 +195,9 @@ class Race:
                 return found
             return await self._follow(second)
         if isinstance(found, Problem) and not self._answered and not second.done():
-            failure = failure_class(found)
-            if is_the_endpoints(failure):
+            failure, endpoint = failure_class(found), self._ticket.endpoint
+            if is_the_endpoints(failure) and endpoint is not None:
+                note_failure(endpoint, found)
                 self._first_over = True
                 await self._admission.retry(self._ticket, failure)
                 return await self._follow(second)

@@ -89,6 +89,7 @@ class StreamRelay:
         "_splitter",
         "_translation",
         "first_token_at_s",
+        "lost",
         "observer",
     )
 

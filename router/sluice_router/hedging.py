@@ -129,7 +129,7 @@ class Lateness:
     def patience_s(self, expected_s: float, now: float) -> float | None:
         """How long to wait for a first token that was expected after so long; `None` while too few were
         seen."""
-        if self._seen >= self._looked + _RENEWED_EVERY or not self._looked:
+        if self._seen >= self._looked + _RENEWED_EVERY or self._ratio <= 0.0:
             self._looked = self._seen
             self._ratio = 0.0
             if self._over.observations(now) >= ENOUGH:
@@ -217,16 +217,16 @@ class Hedges:
     def _place(self, ticket: Ticket, now: float) -> SecondAttempt | None:
         first, step = ticket.endpoint, self._placer.step(ticket)
         if first is None or ticket.lease is None or step is None or not self._placer.is_of(ticket, step):
-            return self._suppress(HedgeResult.NO_ROOM)
+            return self._none(HedgeResult.NO_ROOM)
         room = self._dispatcher.room
         busy = ticket.excluded | {first.id}
         if len(room):
             busy |= room.claimed()
         pick = self._placer.choose(ticket, step, busy, now)
         if pick is None or not self._is_free(pick.replica, ticket, pick.hit_tokens, now):
-            return self._suppress(HedgeResult.NO_ROOM)
+            return self._none(HedgeResult.NO_ROOM)
         if not self._budget.withdraw(ticket.cost.work, now):
-            return self._suppress(HedgeResult.NO_BUDGET)
+            return self._none(HedgeResult.NO_BUDGET)
         ticket.hedged = True
         ticket.second = self._placer.place_second(ticket, step, pick, now)
         return ticket.second
@@ -247,8 +247,9 @@ class Hedges:
             expected_s = None if itl_s is None else expected_s + itl_s * ticket.cost.output_tokens
         return expected_s is not None and expected_s <= now - ticket.lease.placed_at
 
-    def _suppress(self, why: HedgeResult) -> None:
+    def _none(self, why: HedgeResult) -> SecondAttempt | None:
         self.counts[why] += 1
+        return None
 
     # How it ends
 
