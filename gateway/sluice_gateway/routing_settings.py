@@ -100,7 +100,7 @@ class FailoverSettings(Section, frozen=True, kw_only=True):
             ge=0,
             le=0.1,
             description="Second attempts for requests whose first token is late, as a share of the requests"
-            " of the last minute, and of their work. 0: none. Only between backends with `hedging`.",
+            " of the last five minutes, and of their work. 0: none. Only between backends with `hedging`.",
         ),
     ] = 0.02
     breaker_failures: Annotated[

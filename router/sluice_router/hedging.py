@@ -42,7 +42,7 @@ from sluice_router.work_ledger import Lease
 
 SHARE = 0.02
 """Second attempts, of the requests, and of their work."""
-WINDOW_S = 60.0
+WINDOW_S = 300.0
 """How long a request counts: the time constant of an exponential decay."""
 RARE = 0.02
 """Share of the first tokens that are later, in proportion to their prediction, than a hedge waits."""
@@ -133,7 +133,7 @@ class Lateness:
             self._looked = self._seen
             self._ratio = 0.0
             if self._over.observations(now) >= ENOUGH:
-                self._ratio = self._over.quantile(1.0 - RARE / 2.0) / _PER_TIME
+                self._ratio = max(1.0, self._over.quantile(1.0 - RARE / 2.0) / _PER_TIME)
                 self._excess_s = self._beyond.quantile(1.0 - RARE / 2.0) / _PER_S
         if self._ratio <= 0.0:
             return None

@@ -23,16 +23,18 @@ from sluice_router.types import (
     Endpoint,
     EngineLoad,
     FailureClass,
+    HedgeResult,
     Outcome,
     RequestFacts,
     Usage,
 )
 
 ENDPOINTS = (
-    Endpoint(id="a", backend="worker", url="http://a", models=("tiny", "big"), max_in_flight=3),
-    Endpoint(id="b", backend="worker", url="http://b", models=("tiny",), max_in_flight=1),
-    Endpoint(id="c", backend="echo", url="http://c", max_in_flight=1),
+    Endpoint(id="a", backend="worker", url="http://a", models=("tiny", "big"), max_in_flight=3, hedging=True),
+    Endpoint(id="b", backend="worker", url="http://b", models=("tiny",), max_in_flight=1, hedging=True),
+    Endpoint(id="c", backend="echo", url="http://c", max_in_flight=1, hedging=True),
 )
+HEDGE_SHARE = 0.25
 MAX_QUEUE, TIMEOUT_S = 4, 10.0
 FAILOVER = Failover(
     max_attempts=3,
@@ -66,6 +68,7 @@ FACTS = st.builds(
         max_tokens=50,
         ttft_budget_s=budget,
         prefix=prefix,
+        repeatable=True,
     ),
     model=st.sampled_from(["tiny", "tiny", "big", "unheard-of", "alias", "alias"]),
     backend=st.sampled_from([None, None, "worker", "echo"]),
@@ -113,7 +116,12 @@ class RouterMachine(RuleBasedStateMachine):
     def start(self) -> None:
         self.now = self.looked_at = 0.0
         self.router = Router(
-            ENDPOINTS, max_queue=MAX_QUEUE, queue_timeout_s=TIMEOUT_S, failover=FAILOVER, admission=POLICY
+            ENDPOINTS,
+            max_queue=MAX_QUEUE,
+            queue_timeout_s=TIMEOUT_S,
+            failover=FAILOVER,
+            admission=POLICY,
+            hedge_share=HEDGE_SHARE,
         )
         self.all: list[Client] = []
         self.healthy = {e.id: True for e in ENDPOINTS}
@@ -121,6 +129,7 @@ class RouterMachine(RuleBasedStateMachine):
         self.models = {e.id: e.models for e in ENDPOINTS}
         self.placed_before: set[tuple[float, int]] = set()
         self.retries_granted = 0
+        self.hedges_begun = 0
         self.last_permit = {e.id: 0 for e in ENDPOINTS}
 
     def ring(self, client: Client):
@@ -171,15 +180,41 @@ class RouterMachine(RuleBasedStateMachine):
         client.left = True
         client.ticket.cancel(self.now)
 
+    @rule(client=clients)
+    def its_first_token_is_late(self, client: Client) -> None:
+        """As if what is late had been learned, which takes more requests than are made here."""
+        ticket = client.ticket
+        ticket.late_at = self.now
+        second = self.router.hedges.begin(ticket, self.now)
+        if second is not None:
+            assert second.id not in {ticket.endpoint.id, *ticket.excluded}
+            assert second.id not in self.router._room.claimed()
+            self.hedges_begun += 1
+
+    @rule(client=clients)
+    def the_second_attempt_answers(self, client: Client) -> None:
+        second = client.ticket.second
+        self.router.hedges.won(client.ticket, self.now)
+        if second is not None:
+            assert client.ticket.endpoint == second.endpoint
+            client.ticket.first_token(self.now)
+
+    @rule(client=clients, failure=st.sampled_from(list(FailureClass)))
+    def the_second_attempt_fails(self, client: Client, failure: FailureClass) -> None:
+        self.router.hedges.failed(client.ticket, failure, self.now)
+
     @rule(client=clients, failure=st.sampled_from(list(FailureClass)))
     def retry(self, client: Client, failure: FailureClass) -> None:
         was_running = client.ticket.endpoint is not None and not client.ticket.closed
-        failed = client.ticket.endpoint
+        failed, second = client.ticket.endpoint, client.ticket.second
         client.ticket.retry(self.now, failure, self.ring(client))
         if not was_running:
             return
         if client.ticket.decision is None:
             client.waits += 1
+        if second is not None and failures.is_the_endpoints(failure):
+            assert client.ticket.endpoint == second.endpoint, "it runs already"
+            return
         refused = client.ticket.outcome is Outcome.EXHAUSTED
         assert refused or failures.may_retry(failure)
         assert refused or client.ticket.endpoint != failed
@@ -241,10 +276,24 @@ class RouterMachine(RuleBasedStateMachine):
     def running(self) -> list[Ticket]:
         return [c.ticket for c in self.all if c.ticket.endpoint is not None and not c.ticket.closed]
 
+    def hedged(self) -> list[Ticket]:
+        return [c.ticket for c in self.all if c.ticket.second is not None]
+
+    @invariant()
+    def hedges_are_of_running_requests_and_within_their_budget(self) -> None:
+        assert all(t in self.running() for t in self.hedged())
+        counts = self.router.snapshot().hedges
+        ended = sum(
+            counts[r] for r in (HedgeResult.WON, HedgeResult.LOST, HedgeResult.FAILED, HedgeResult.LEFT)
+        )
+        assert self.hedges_begun == ended + len(self.hedged())
+        assert self.hedges_begun <= HEDGE_SHARE * len(self.all)
+
     @invariant()
     def slots_are_counted_exactly_and_never_exceeded(self) -> None:
         for replica in self.router.snapshot().replicas:
             running = sum(t.endpoint.id == replica.endpoint.id for t in self.running())
+            running += sum(t.second.endpoint.id == replica.endpoint.id for t in self.hedged())
             assert replica.in_flight == running <= replica.endpoint.max_in_flight
 
     @invariant()
@@ -270,6 +319,7 @@ class RouterMachine(RuleBasedStateMachine):
         for endpoint in ENDPOINTS:
             ledger = self.router._replicas[endpoint.id].ledger
             leases = [t.lease for t in self.running() if t.endpoint.id == endpoint.id]
+            leases += [t.second.lease for t in self.hedged() if t.second.endpoint.id == endpoint.id]
             assert all(lease.open for lease in leases)
             assert ledger.leases == len(leases)
             assert ledger.work == sum(lease.work for lease in leases)

@@ -276,3 +276,35 @@ def test_routers_that_share_state_do_so_except_while_they_cannot() -> None:
     times = sorted({round(now, 1) for _, now, _ in told})
     assert times[:5] == [0.2, 0.4, 0.6, 0.8, 3.0]
     assert {(to, origin) for to, _, origin in told} == {(a, b) for a in range(3) for b in range(3) if a != b}
+
+
+STILL = tuple(Fault(kind="stall", share=0.25, start_s=40.0 * n, seconds=5.0) for n in range(1, 60))
+"""Every now and then one engine of four stands still."""
+
+
+def test_hedges_answer_for_an_engine_that_stands_still_and_nothing_is_left() -> None:
+    late: dict[bool, int] = {}
+    for hedging in (False, True):
+        made, found = run(hedging=hedging, load=0.4, requests=6000, faults=STILL)
+        assert_nothing_is_left(made)
+        late[hedging] = sum(ttft > 4.0 for ttft in made.tally.ttft)
+        begun = sum(found.hedges[name] for name in ("won", "lost", "failed", "left"))
+        assert (begun > 0) is hedging
+        assert begun <= 0.02 * 6000
+        assert found.hedged_work <= 0.02
+    assert late[True] < late[False] / 2
+
+
+def test_engines_that_pause_do_so_at_random_and_for_all_the_fault() -> None:
+    pauses = Fault(kind="pauses", share=1.0, start_s=0.0, seconds=10_000.0)
+    worst = [
+        max(run(load=0.3, requests=2000, faults=f, hedging=False)[0].tally.ttft) for f in ((), (pauses,))
+    ]
+    assert worst[1] > worst[0] + 2.0
+
+
+def test_an_engine_that_dies_with_a_first_attempt_leaves_the_second() -> None:
+    deaths = tuple(Fault(kind="death", share=0.25, start_s=40.0 * n + 2.0, seconds=1.0) for n in range(1, 9))
+    made, found = run(load=0.4, requests=3000, faults=(*STILL[:8], *deaths), patience_s=6.0)
+    assert_nothing_is_left(made)
+    assert found.hedges["won"] > 0
