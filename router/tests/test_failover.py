@@ -316,3 +316,24 @@ def test_a_breaker_can_be_held_open_and_closed_and_be_let_go():
 
     assert states(r)["a"] is BreakerState.OPEN
     assert not r.snapshot().replicas[0].breaker_forced
+
+
+@pytest.mark.parametrize("failure", list(FailureClass))
+def test_a_breaker_opens_for_what_the_endpoint_did_and_for_nothing_else(failure: FailureClass) -> None:
+    router = Router(
+        [Endpoint(id="a", backend="a", url="http://a")],
+        max_queue=10,
+        queue_timeout_s=10.0,
+        failover=Failover(breaker_failures=3),
+    )
+    for _ in range(3):
+        ticket = router.admit(RequestFacts(request_id="r", kind="chat", model="m"), 0.0, lambda: None)
+        ticket.settle(0.0, None, failure)
+    (replica,) = router.snapshot().replicas
+    innocent = {
+        FailureClass.CALLER,
+        FailureClass.CLIENT_GONE,
+        FailureClass.OVERLOADED,
+        FailureClass.GATEWAY,
+    }
+    assert (replica.breaker is BreakerState.CLOSED) is (failure in innocent), failure

@@ -35,6 +35,7 @@ def figures(report: SimReport) -> list[Figure]:
         _fairness(results),
         _starvation(results),
         _slow(results),
+        *_pauses(results),
         *_speed(report),
     ]
 
@@ -142,6 +143,19 @@ def _slow(results: Sequence[Result]) -> Figure:
     mine = _seeds(results, "slow", "one slow", _ttft_p99)
     others = _seeds(results, "slow", "one slow", _ttft_p99, "round-robin")
     return _figure("one of three slow: p99 TTFT over round-robin's", "", 0.5, _over(mine, others))
+
+
+def _pauses(results: Sequence[Result]) -> list[Figure]:
+    def latest(found: SimFigures) -> float | None:
+        return next(iter(found.classes.values())).ttft_p999_s
+
+    hedged = _seeds(results, "pauses", "are hedged", latest)
+    alone = _seeds(results, "pauses", "wait", latest)
+    work = _seeds(results, "pauses", "are hedged", lambda found: 100 * found.hedged_work)
+    return [
+        _figure("engines that pause: p99.9 TTFT over that without hedges", "", 0.6, _over(hedged, alone)),
+        _figure("the same: work for attempts that were given up", "%", 2, work),
+    ]
 
 
 def _speed(report: SimReport) -> list[Figure]:

@@ -66,6 +66,11 @@ EXTRA: Mapping[str, tuple[Column, ...]] = {
         ("max gap, tokens", lambda found: found.max_gap_tokens, ""),
         ("others' TTFT p95 s", lambda found: found.others_ttft_p95_s, ""),
     ),
+    "pauses": (
+        ("p99.9", lambda found: _first(found).ttft_p999_s, ""),
+        ("hedged", lambda found: found.hedged, "%"),
+        ("for nothing", lambda found: found.hedged_work, "%"),
+    ),
     "faults": (("broken", lambda found: found.endings.get("broken", 0), ""),),
 }
 

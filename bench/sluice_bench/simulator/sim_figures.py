@@ -85,6 +85,12 @@ class SimFigures(msgspec.Struct, frozen=True, kw_only=True):
         return self.goodput / self.ideal if self.ideal else 0.0
 
     @property
+    def hedged(self) -> float:
+        """Second attempts, over all requests."""
+        begun = sum(self.hedges.get(result, 0) for result in ("won", "lost", "failed", "left"))
+        return begun / max(1, sum(self.endings.values()))
+
+    @property
     def requests_per_s(self) -> float:
         """Simulated requests in a second of real time, decisions included."""
         return sum(self.endings.values()) / max(1e-9, self.decisions_s + self.engine_s)

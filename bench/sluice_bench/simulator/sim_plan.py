@@ -50,6 +50,7 @@ def questions(replicas: int, seconds: float) -> Iterator[Question]:
     yield _tenants(replicas, seconds)
     yield _classes(replicas, seconds)
     yield _slow_node(seconds)
+    yield _pauses(replicas, seconds)
     yield _death(replicas, seconds)
 
 
@@ -237,6 +238,30 @@ def _slow_node(seconds: float) -> Question:
             ("all well", base),
             ("one slow", msgspec.structs.replace(base, faults=(slow,))),
         ),
+    )
+
+
+def _pauses(replicas: int, seconds: float) -> Question:
+    pauses = Fault(kind="pauses", share=1.0, start_s=0.0, seconds=100 * seconds)
+    base = Scenario(
+        name="pauses",
+        traffic=TrafficShape(preset="chat-azure24"),
+        load=0.5,
+        replicas=replicas,
+        # One request in a thousand has to be told.
+        seconds=20 * seconds,
+        faults=(pauses,),
+    )
+    alone = msgspec.structs.replace(base, hedging=False)
+    return Question(
+        name="pauses",
+        title="Engines that pause",
+        text="chat-azure24 at load 0.5: each engine stands still for 5 s, about every five minutes. Second "
+        "attempts are counted over all requests; their work is what was computed for attempts that were "
+        "given up, over all work.",
+        varied="late requests",
+        policies=(SLUICE,),
+        scenarios=(("wait", alone), ("are hedged", base)),
     )
 
 

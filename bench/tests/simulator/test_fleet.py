@@ -295,7 +295,8 @@ def test_hedges_answer_for_an_engine_that_stands_still_and_nothing_is_left() -> 
     assert late[True] < late[False] / 2
 
 
-def test_engines_that_pause_do_so_at_random_and_for_all_the_fault() -> None:
+def test_engines_that_pause_do_so_at_random(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sluice_bench.simulator.fleet.PAUSES_EVERY_S", 30.0)
     pauses = Fault(kind="pauses", share=1.0, start_s=0.0, seconds=10_000.0)
     worst = [
         max(run(load=0.3, requests=2000, faults=f, hedging=False)[0].tally.ttft) for f in ((), (pauses,))
