@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from sluice_router.router import RECHECK_S, Router
+from sluice_router.router import RECHECK_S
+from sluice_router.routing import Routing
 from sluice_router.ticket import Ticket
 from sluice_router.types import Endpoint, FailureClass, RequestFacts, Usage
 
@@ -18,7 +19,7 @@ from sluice_router.types import Endpoint, FailureClass, RequestFacts, Usage
 class Admission:
     """Waits for the router's decisions."""
 
-    def __init__(self, router: Router, clock: Callable[[], float]) -> None:
+    def __init__(self, router: Routing, clock: Callable[[], float]) -> None:
         """`clock` gives monotonic seconds; the router knows no other time."""
         self._router = router
         self._clock = clock

@@ -18,6 +18,7 @@ from sluice_gateway.commands import engines, keys, tenants
 from sluice_gateway.commands.audit import audit
 from sluice_gateway.commands.compile import compile_modules
 from sluice_gateway.commands.explain import explain
+from sluice_gateway.commands.replay_decisions import replay_decisions
 from sluice_gateway.commands.usage import usage
 from sluice_gateway.config import ConfigError
 from sluice_gateway.serve_options import ServeOptions
@@ -36,6 +37,7 @@ app.add_typer(tenants.app, name="tenants")
 app.command()(audit)
 app.command()(usage)
 app.command()(explain)
+app.command("replay-decisions")(replay_decisions)
 app.command("compile")(compile_modules)
 
 ConfigOption = Annotated[

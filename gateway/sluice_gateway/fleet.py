@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from sluice_gateway.admission import Admission
 from sluice_gateway.children import Children, Held
@@ -19,9 +20,13 @@ from sluice_gateway.managed_ports import ManagedPorts
 from sluice_gateway.models import Catalog
 from sluice_gateway.routing_settings import choices
 from sluice_gateway.settings import Settings
-from sluice_router.router import Router
+from sluice_router.router_options import Options
+from sluice_router.routing import Routing
 
-_PARTS = ("backends", "queue", "admission", "failover", "aliases", "health")
+if TYPE_CHECKING:
+    from sluice_gateway.decision_file import DecisionFile
+
+_PARTS = ("backends", "queue", "admission", "failover", "aliases", "health", "decision_log")
 """Sections of the configuration that make a fleet what it is."""
 
 
@@ -44,18 +49,29 @@ class Fleet:
         self._health_timeout_s = settings.health.timeout_s
         # Whoever is managed has its address by now.
         self.engines = build_engines(self._held.backends, environment, transports, ManagedPorts())
-        self.router = Router(
-            [engine.endpoint for engine in self.engines],
+        self._decisions: DecisionFile | None = None
+        self.router = self._router(settings)
+        self.health = HealthMonitor(self.engines, self.router, settings.health, clock)
+        self.catalog = Catalog(self.router, started_at, choices(settings.aliases))
+        self.admission = Admission(self.router, clock)
+
+    def _router(self, settings: Settings) -> Routing:
+        endpoints = [engine.endpoint for engine in self.engines]
+        options = Options(
             max_queue=settings.queue.max_waiting,
             queue_timeout_s=settings.queue.timeout_s,
             failover=settings.failover.policy(),
             admission=settings.admission.policy(settings.queue.max_tokens, settings.queue.max_bytes),
-            random=random.random,
             hedge_share=settings.failover.hedge_share,
         )
-        self.health = HealthMonitor(self.engines, self.router, settings.health, clock)
-        self.catalog = Catalog(self.router, started_at, choices(settings.aliases))
-        self.admission = Admission(self.router, clock)
+        if settings.decision_log is None:
+            return options.router(endpoints, random.random)
+        # Hardly anybody records; nobody else loads what that takes.
+        from sluice_gateway.decision_file import DecisionFile
+        from sluice_router.decision_log import RecordedRouter
+
+        self._decisions = DecisionFile(settings.decision_log)
+        return RecordedRouter(endpoints, self._decisions.write, random=random.random, options=options)
 
     def serves(self, settings: Settings) -> bool:
         """Whether another configuration would make the same fleet."""
@@ -84,4 +100,6 @@ class Fleet:
         """After the last request. Managed engines that no other fleet has are stopped."""
         self.admission.close()
         await self.health.aclose()
+        if self._decisions is not None:
+            self._decisions.close()
         await self._children.release(self._held)

@@ -22,7 +22,7 @@ from sluice_engines.probe import Reading, probe
 from sluice_gateway.engines import Engine
 from sluice_gateway.settings import Health
 from sluice_gateway.told_load import ToldLoad
-from sluice_router.router import Router
+from sluice_router.routing import Routing
 from sluice_router.types import EngineLoad
 
 _STARTING = "has not answered yet"
@@ -54,7 +54,7 @@ class HealthMonitor:
     """Probes the engines and tells the router."""
 
     def __init__(
-        self, engines: Sequence[Engine], router: Router, settings: Health, clock: Callable[[], float]
+        self, engines: Sequence[Engine], router: Routing, settings: Health, clock: Callable[[], float]
     ) -> None:
         self._router = router
         self._clock = clock

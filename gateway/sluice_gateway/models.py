@@ -24,7 +24,7 @@ from sluice_gateway.keys import scopes
 from sluice_gateway.prompt_size import BYTES_PER_TOKEN
 from sluice_gateway.routes import Kind
 from sluice_router.prefix_chain import BLOCK_BYTES, chain
-from sluice_router.router import Router
+from sluice_router.routing import Routing
 from sluice_router.types import Choice, RequestFacts
 
 _FIELDS = {
@@ -87,7 +87,7 @@ class Catalog:
     """The models, and what a request's headers may select."""
 
     def __init__(
-        self, router: Router, started_at: int, aliases: Mapping[str, tuple[Choice, ...]] | None = None
+        self, router: Routing, started_at: int, aliases: Mapping[str, tuple[Choice, ...]] | None = None
     ) -> None:
         """`started_at`, seconds since 1970, is what models claim as their creation: they have no other."""
         self._router = router

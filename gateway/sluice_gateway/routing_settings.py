@@ -126,6 +126,30 @@ class FailoverSettings(Section, frozen=True, kw_only=True):
         )
 
 
+class DecisionLogSettings(Section, frozen=True, kw_only=True):
+    """Every call into the router and every decision is written down, for `sluice replay-decisions`. It holds
+    names of tenants, models and sessions, sizes, and hashes of prompts, never their text."""
+
+    folder: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="Where; it is made if need be. Each process writes a file of its own, and another one"
+            " after a reload that changes engines or queue.",
+        ),
+    ]
+    max_bytes: Annotated[
+        Count,
+        Meta(
+            description="A file that has grown to this size ends, for a log can be replayed only from its"
+            " start. A request takes about 2 kB."
+        ),
+    ] = 268_435_456
+    files: Annotated[
+        Count, Meta(description="Files that are kept; when one more begins, the oldest is removed.")
+    ] = 8
+
+
 class AliasTarget(Section, frozen=True, kw_only=True):
     """One model that an alias stands for. Clients ask for the alias; the first target that has a healthy
     engine serves, the next ones are fallbacks. Engines are asked for the target's model."""

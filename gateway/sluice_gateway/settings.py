@@ -19,7 +19,12 @@ from sluice_gateway.limits.settings import Limits, Prices, Redis
 from sluice_gateway.replay.settings import CacheSettings, IdempotencySettings
 from sluice_gateway.responses_api.settings import ResponsesSettings
 from sluice_gateway.routes import Kind
-from sluice_gateway.routing_settings import AdmissionSettings, AliasTarget, FailoverSettings
+from sluice_gateway.routing_settings import (
+    AdmissionSettings,
+    AliasTarget,
+    DecisionLogSettings,
+    FailoverSettings,
+)
 from sluice_gateway.settings_base import BaseUrl, Count, Name, ProxyUrl, Quant, Seconds, Section
 from sluice_gateway.store.settings import StoreSettings
 from sluice_gateway.tracing.settings import Tracing
@@ -330,6 +335,10 @@ class Settings(Section, frozen=True, kw_only=True):
     queue: Annotated[Queue, Meta(description="See *queue* below.")] = Queue()
     admission: Annotated[AdmissionSettings, Meta(description="See *admission* below.")] = AdmissionSettings()
     failover: Annotated[FailoverSettings, Meta(description="See *failover* below.")] = FailoverSettings()
+    decision_log: Annotated[
+        DecisionLogSettings | None,
+        Meta(description="See *decision_log* below. Absent: decisions are not written down."),
+    ] = None
     aliases: Annotated[
         dict[str, tuple[AliasTarget, ...]],
         Meta(

@@ -151,6 +151,10 @@ class Ticket:
         self.computed = False
         self.excluded |= {failed}
 
+    def hand_to(self, desk: Desk) -> None:
+        """The router's: from here on the ticket's verbs ask `desk`, which asks the router."""
+        self._desk = desk
+
     @property
     def endpoint(self) -> Endpoint | None:
         """The endpoint it is, or last was, placed on; `None` while waiting and when refused."""

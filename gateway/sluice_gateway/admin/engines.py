@@ -17,7 +17,7 @@ from sluice_gateway.admin.gate import admin_key
 from sluice_gateway.engines import Engine
 from sluice_gateway.health import EngineStatus, HealthMonitor
 from sluice_router.breaker import BreakerState
-from sluice_router.router import Router
+from sluice_router.routing import Routing
 from sluice_router.snapshot import ReplicaSnapshot
 
 State = Literal["ready", "not_ready", "draining", "suspended"]
@@ -107,7 +107,7 @@ class Fleet(Protocol):
     """Where the answer comes from; the gateway, whose engines change with a reload."""
 
     engines: tuple[Engine, ...]
-    router: Router
+    router: Routing
     health: HealthMonitor
 
 

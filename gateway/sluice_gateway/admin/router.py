@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field
 
 from sluice_gateway.admin.gate import admin_key
 from sluice_router.breaker import BreakerState
-from sluice_router.router import Router
+from sluice_router.routing import Routing
 from sluice_router.snapshot import ReplicaSnapshot
 
 
@@ -66,7 +66,7 @@ class RouterView(BaseModel):
 class Fleet(Protocol):
     """Where the answer comes from; the gateway, whose router changes with a reload."""
 
-    router: Router
+    router: Routing
 
 
 def router_router(fleet: Fleet) -> APIRouter:

@@ -1,0 +1,69 @@
+"""What whoever serves asks of a router, be it a `Router` or one that is recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from sluice_router.breaker import BreakerState
+from sluice_router.matching import Mismatch
+from sluice_router.snapshot import RouterSnapshot
+from sluice_router.ticket import Desk, Notify, Ticket
+from sluice_router.types import EngineLoad, RequestFacts
+
+
+class Routing(Desk, Protocol):
+    """See `router.Router`."""
+
+    @property
+    def endpoints(self) -> int:
+        """See `Router.endpoints`."""
+        ...
+
+    def backends(self) -> tuple[str, ...]:
+        """See `Router.backends`."""
+        ...
+
+    def models(self, backend: str | None = None) -> tuple[str, ...]:
+        """See `Router.models`."""
+        ...
+
+    def mismatch(self, facts: RequestFacts) -> Mismatch | None:
+        """See `Router.mismatch`."""
+        ...
+
+    def snapshot(self) -> RouterSnapshot:
+        """See `Router.snapshot`."""
+        ...
+
+    def admit(self, facts: RequestFacts, now: float, notify: Notify) -> Ticket:
+        """See `Router.admit`."""
+        ...
+
+    def expire(self, now: float) -> float | None:
+        """See `Router.expire`."""
+        ...
+
+    def set_health(self, endpoint_id: str, healthy: bool, now: float) -> None:
+        """See `Router.set_health`."""
+        ...
+
+    def set_draining(self, endpoint_id: str, draining: bool, now: float) -> None:
+        """See `Router.set_draining`."""
+        ...
+
+    def force_breaker(self, endpoint_id: str, state: BreakerState | None, now: float) -> None:
+        """See `Router.force_breaker`."""
+        ...
+
+    def set_models(self, endpoint_id: str, models: Sequence[str], now: float) -> None:
+        """See `Router.set_models`."""
+        ...
+
+    def set_quant(self, endpoint_id: str, quant: str, now: float) -> None:
+        """See `Router.set_quant`."""
+        ...
+
+    def record_load(self, endpoint_id: str, load: EngineLoad, now: float) -> None:
+        """See `Router.record_load`."""
+        ...
