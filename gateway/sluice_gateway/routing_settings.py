@@ -142,7 +142,7 @@ class DecisionLogSettings(Section, frozen=True, kw_only=True):
         Count,
         Meta(
             description="A file that has grown to this size ends, for a log can be replayed only from its"
-            " start. A request takes about 2 kB."
+            " start. A request takes about 1 kB, and 20 bytes for every 64 tokens of its prompt."
         ),
     ] = 268_435_456
     files: Annotated[
