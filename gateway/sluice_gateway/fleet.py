@@ -68,7 +68,7 @@ class Fleet:
             return options.router(endpoints, random.random)
         # Hardly anybody records; nobody else loads what that takes.
         from sluice_gateway.decision_file import DecisionFile
-        from sluice_router.decision_log import RecordedRouter
+        from sluice_router.recorded_router import RecordedRouter
 
         self._decisions = DecisionFile(settings.decision_log)
         return RecordedRouter(endpoints, self._decisions.write, random=random.random, options=options)

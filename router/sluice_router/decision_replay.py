@@ -27,7 +27,7 @@ from sluice_router.decision_log import (
 )
 from sluice_router.router import Router
 from sluice_router.ticket import Ticket
-from sluice_router.types import RequestFacts
+from sluice_router.types import Endpoint, RequestFacts
 
 _DECODER = msgspec.json.Decoder(Line)
 
@@ -129,6 +129,8 @@ class _Replay:
                 self._told(number, self._tickets[number])
             elif call.name == "expire":
                 self._expect(Ended(returned=self._router.expire(*args)))
+            elif call.name.startswith("hedges."):
+                self._hedge(call, *args)
             else:
                 getattr(self._router, call.name)(*args)
         except (KeyError, ValueError) as error:
@@ -156,6 +158,14 @@ class _Replay:
         ticket = self._router.admit(facts, now, self._telling(number))
         self._tickets[number] = ticket
         self._told(number, ticket)
+
+    def _hedge(self, call: Call, ticket: Ticket, *rest: Any) -> None:
+        name = call.name.removeprefix("hedges.")
+        returned = getattr(self._router.hedges, name)(ticket, *rest)
+        if name in ("due_at", "begin"):
+            self._expect(Ended(returned=returned.id if isinstance(returned, Endpoint) else returned))
+        elif name == "won" and int(call.args[0]) in self._tickets:
+            self._told(int(call.args[0]), ticket)
 
     def _telling(self, number: int) -> Callable[[], None]:
         def tell() -> None:

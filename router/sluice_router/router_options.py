@@ -8,6 +8,7 @@ import msgspec
 
 from sluice_router.admission_policy import AdmissionPolicy
 from sluice_router.failure import Failover
+from sluice_router.hedging import SHARE
 from sluice_router.prefixes import BLOCKS
 from sluice_router.router import Router
 from sluice_router.types import Endpoint
@@ -23,6 +24,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     load_ttl_s: float = 10.0
     recovery_s: float = 5.0
     prefix_blocks: int = BLOCKS
+    hedge_share: float = SHARE
 
     def router(self, endpoints: Sequence[Endpoint], random: Callable[[], float]) -> Router:
         """A router of these. Raises `ValueError` as `Router` does."""

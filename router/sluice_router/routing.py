@@ -9,11 +9,36 @@ from sluice_router.breaker import BreakerState
 from sluice_router.matching import Mismatch
 from sluice_router.snapshot import RouterSnapshot
 from sluice_router.ticket import Desk, Notify, Ticket
-from sluice_router.types import EngineLoad, RequestFacts
+from sluice_router.types import Endpoint, EngineLoad, FailureClass, RequestFacts
+
+
+class Hedging(Protocol):
+    """See `hedging.Hedges`."""
+
+    def due_at(self, ticket: Ticket, now: float) -> float | None:
+        """See `Hedges.due_at`."""
+        ...
+
+    def begin(self, ticket: Ticket, now: float) -> Endpoint | None:
+        """See `Hedges.begin`."""
+        ...
+
+    def won(self, ticket: Ticket, now: float) -> None:
+        """See `Hedges.won`."""
+        ...
+
+    def failed(self, ticket: Ticket, failure: FailureClass, now: float) -> None:
+        """See `Hedges.failed`."""
+        ...
 
 
 class Routing(Desk, Protocol):
     """See `router.Router`."""
+
+    @property
+    def hedges(self) -> Hedging:
+        """See `Router.hedges`."""
+        ...
 
     @property
     def endpoints(self) -> int:

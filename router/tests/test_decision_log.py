@@ -11,12 +11,14 @@ from inspect import signature
 import msgspec
 import pytest
 from hypothesis import settings
-from hypothesis.stateful import initialize
+from hypothesis.stateful import initialize, rule
 
-from sluice_router.decision_log import CALLS, READS, Decided, RecordedRouter, Start, encode
+from sluice_router.decision_log import CALLS, READS, Decided, Start, encode
 from sluice_router.decision_replay import LogError, replay
+from sluice_router.recorded_router import RecordedHedges, RecordedRouter
 from sluice_router.router import Router
 from sluice_router.router_options import Options
+from sluice_router.routing import Hedging
 from sluice_router.types import Endpoint, EngineLoad, FailureClass, RequestFacts, Usage
 
 from .test_router_properties import ENDPOINTS, FAILOVER, MAX_QUEUE, POLICY, TIMEOUT_S, RouterMachine
@@ -39,7 +41,9 @@ def facts(**changes: object) -> RequestFacts:
 
 def recorded(names: str = "ab", size: int = 1, seed: int = 1) -> tuple[RecordedRouter, list[bytes]]:
     log: list[bytes] = []
-    endpoints = [Endpoint(id=n, backend="b", url=f"http://{n}", max_in_flight=size) for n in names]
+    endpoints = [
+        Endpoint(id=n, backend="b", url=f"http://{n}", max_in_flight=size, hedging=True) for n in names
+    ]
     options = Options(max_queue=3, queue_timeout_s=10.0)
     return RecordedRouter(endpoints, log.append, random=random.Random(seed).random, options=options), log
 
@@ -93,6 +97,10 @@ class RecordedMachine(RouterMachine):
         options = Options(max_queue=MAX_QUEUE, queue_timeout_s=TIMEOUT_S, failover=FAILOVER, admission=POLICY)
         self.router = Opened(ENDPOINTS, self.log.append, random=lambda: 0.5, options=options)
 
+    @rule()
+    def its_first_token_is_late(self) -> None:
+        """It changes tickets behind the log's back; for hedges see below."""
+
     def teardown(self) -> None:
         if hasattr(self, "log"):
             replayed = replay(self.log)
@@ -107,10 +115,12 @@ TestRecorded.settings = settings(max_examples=25, stateful_step_count=40, deadli
 
 def test_every_call_of_a_router_is_recorded_or_changes_nothing():
     """A call or an option that is new in `Router` has to be added to `CALLS`, `READS` or `Options`."""
-    public = {name for name in dir(Router) if not name.startswith("_")}
+    public = {name for name in dir(Router) if not name.startswith("_")} - {"hedges"}
+    of_hedges = {name for name in dir(Hedging) if not name.startswith("_")}
 
-    assert public == READS | CALLS.keys()
+    assert public | {f"hedges.{name}" for name in of_hedges} == READS | CALLS.keys()
     assert all(hasattr(RecordedRouter, name) for name in public)
+    assert all(hasattr(RecordedHedges, name) for name in of_hedges)
     assert set(signature(Router).parameters) == {"endpoints", "random", *Options.__struct_fields__}
 
 
@@ -228,6 +238,44 @@ def test_a_line_that_makes_no_sense_is_named(line: bytes, words: str):
         replay([*log, line])
 
 
+@pytest.mark.parametrize("end", ["won", "lost", "failed", "rescued", "left"])
+def test_second_attempts_are_replayed(end: str):
+    router, log = recorded(size=2)
+    now = 0.0
+    for place in range(80):
+        ticket = router.admit(facts(repeatable=True), now, nothing)
+        now += 0.4 if place % 10 == 0 else 0.3
+        ticket.first_token(now)
+        ticket.settle(now, Usage(prompt_tokens=100, completion_tokens=10))
+    ticket = router.admit(facts(repeatable=True), now, nothing)
+    first, now = ticket.endpoint, router.hedges.due_at(ticket, now)
+    second = router.hedges.begin(ticket, now)
+    assert second is not None
+    assert second != first
+
+    if end == "won":
+        router.hedges.won(ticket, now + 0.1)
+        assert ticket.endpoint == second
+    elif end == "failed":
+        router.hedges.failed(ticket, FailureClass.BROKEN, now + 0.1)
+    elif end == "rescued":
+        ticket.retry(now + 0.1, FailureClass.BROKEN, nothing)
+        assert ticket.endpoint == second
+    elif end == "lost":
+        ticket.first_token(now + 0.1)
+    ticket.settle(now + 0.2, Usage(prompt_tokens=100, completion_tokens=10))
+    router.expire(now + 0.3)
+
+    replayed = replay(log)
+
+    assert replayed.difference is None
+    assert replayed.calls == sum(b'"line":"call"' in line for line in log)
+    begun = next(place for place, line in enumerate(log) if b"hedges.begin" in line)
+    log[begun + 1] = log[begun + 1].replace(second.id.encode(), first.id.encode())
+    assert replay(log).difference.line == begun + 2
+    assert router.hedges.due_at(ticket, now) is None, "nothing comes of a closed one"
+
+
 def test_what_is_over_is_not_remembered():
     router, log = recorded()
     for number in range(20):
@@ -235,6 +283,6 @@ def test_what_is_over_is_not_remembered():
         (ticket.settle if number % 2 else ticket.cancel)(*((number, None) if number % 2 else (number,)))
         ticket.settle(float(number), None)
 
-    assert router._numbers == {}
+    assert router._recorder._numbers == {}
     assert sum(b'"name":"settle"' in line for line in log) == 10
     assert set(CALLS) >= {"settle", "cancel"}

@@ -16,6 +16,7 @@ from sluice_bench.simulator.fleet import Fleet
 from sluice_bench.simulator.ideal import ideal_share
 from sluice_bench.simulator.tally import COMPLETE, OUTPUT_WEIGHT, Tally
 from sluice_bench.stats.percentile import percentile_of_sorted
+from sluice_router.recorded_router import RecordedRouter
 from sluice_router.router import Router
 from sluice_router.types import PRIORITIES
 
@@ -188,7 +189,7 @@ def _hedges(fleet: Fleet) -> dict[str, int]:
     counts: dict[str, int] = {}
     for gateway in fleet.gateways:
         balancer = gateway.balancer
-        if isinstance(balancer, Router):
+        if isinstance(balancer, Router | RecordedRouter):
             for result, count in balancer.snapshot().hedges.items():
                 counts[result.value] = counts.get(result.value, 0) + count
     return counts

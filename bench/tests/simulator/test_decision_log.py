@@ -11,8 +11,8 @@ from sluice_bench.simulator.fleet import SLUICE, Fleet, FleetSettings
 from sluice_bench.simulator.ideal import capacity_per_s
 from sluice_bench.simulator.sim_figures import figures
 from sluice_bench.simulator.traffic import MODEL, TrafficShape
-from sluice_router.decision_log import RecordedRouter
 from sluice_router.decision_replay import replay
+from sluice_router.recorded_router import RecordedRouter
 from sluice_router.router_options import Options
 from sluice_router.types import Endpoint
 
@@ -41,6 +41,7 @@ def test_an_overloaded_fleet_with_dying_engines_is_replayed_and_recording_change
                 url=f"http://engine-{place}.invalid",
                 models=(MODEL,),
                 max_in_flight=settings.shape.max_running,
+                hedging=True,
             )
             for place in range(settings.replicas)
         ]
