@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Annotated
 
@@ -105,6 +106,7 @@ def simulate_command(
     of an engine to a recorded run (and with --report adds that to the page). Nothing is started and nothing
     is asked: it needs one core.
     """
+    _prefer_compiled_router()
     try:
         from sluice_bench.commands import simulate_modes as modes
     except ModuleNotFoundError as error:
@@ -138,3 +140,10 @@ def simulate_command(
             modes.table(modes.small(asked) if quick else asked)
     except ValueError as error:
         fail(f"{error}.")
+
+
+def _prefer_compiled_router() -> None:
+    """Have machine code of the router imported where some package in this environment has it: the gateway
+    does once `sluice compile` has run. Decisions are the same, in half the time."""
+    for point in entry_points(group="sluice.compiled"):
+        point.load()()

@@ -6,6 +6,7 @@ import datetime
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import msgspec
 from rich.table import Table
@@ -31,6 +32,7 @@ from sluice_bench.simulator.sim_report import (
 from sluice_bench.simulator.traffic import TrafficShape
 from sluice_bench.terminal import command_line, console, fail, steps, write_json
 from sluice_bench.workloads.presets import PresetName
+from sluice_router import router
 from sluice_router.types import PRIORITIES
 
 _SPEED_REPLICAS, _SPEED_REQUESTS = 1000, 1_000_000
@@ -224,7 +226,9 @@ def _report(
         on_step(SPEED)
         speed_replicas = _QUICK_SPEED_REPLICAS if quick else _SPEED_REPLICAS
         figures = _speed(speed_replicas, _QUICK_SPEED_REQUESTS if quick else _SPEED_REQUESTS)
-        made = msgspec.structs.replace(made, speed=figures, speed_replicas=speed_replicas)
+        made = msgspec.structs.replace(
+            made, speed=figures, speed_replicas=speed_replicas, speed_compiled=_is_compiled(router)
+        )
     return made if earlier is None else _merged(made, earlier, setting)
 
 
@@ -239,8 +243,13 @@ def _merged(made: SimReport, earlier: SimReport, setting: tuple[bool, int, int, 
         statistics=made.statistics or earlier.statistics,
         speed=made.speed or earlier.speed,
         speed_replicas=made.speed_replicas or earlier.speed_replicas,
+        speed_compiled=made.speed_compiled if made.speed else earlier.speed_compiled,
         fits=earlier.fits,
     )
+
+
+def _is_compiled(module: ModuleType) -> bool:
+    return not (module.__file__ or "").endswith(".py")
 
 
 def _speed(replicas: int, requests: int) -> SimFigures:

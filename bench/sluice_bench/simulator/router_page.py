@@ -186,12 +186,13 @@ def _speed(report: SimReport) -> str:
     if speed is None:
         return ""
     total, real_s = sum(speed.endings.values()), speed.decisions_s + speed.engine_s
+    served_from = "compiled" if report.speed_compiled else "Python sources"
     return (
         "## What simulating costs\n\n"
         f"{report.speed_replicas:,} replicas, {total:,} requests of chat-azure24, one core: {real_s:.1f} s, "
-        f"of which {speed.decisions_s:.1f} s in the router; {speed.requests_per_s:,.0f} requests/s with its "
-        f"decisions and {total / speed.engine_s:,.0f} without. One admission: {speed.admit_p50_us:.0f} µs "
-        f"(p50), {speed.admit_p99_us:.0f} µs (p99)."
+        f"of which {speed.decisions_s:.1f} s in the router ({served_from}); {speed.requests_per_s:,.0f} "
+        f"requests/s with its decisions and {total / speed.engine_s:,.0f} without. One admission: "
+        f"{speed.admit_p50_us:.0f} µs (p50), {speed.admit_p99_us:.0f} µs (p99)."
     )
 
 

@@ -53,6 +53,8 @@ class SimReport(msgspec.Struct, frozen=True, kw_only=True):
     statistics: list[Statistic]
     speed: SimFigures | None = None
     speed_replicas: int = 0
+    speed_compiled: bool = False
+    """The router was machine code there."""
     fits: list[FitRecord] = []
 
 

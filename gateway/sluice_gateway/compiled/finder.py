@@ -49,9 +49,14 @@ def files_in(folder: Path) -> dict[str, Path]:
 
 
 def install(environment: Mapping[str, str] = os.environ) -> bool:
-    """Have the compiled modules imported from here on. False when there are none for these sources."""
+    """Have the compiled modules imported from here on. False when there are none for these sources.
+
+    Another program that runs the router finds this by the entry point group `sluice.compiled`.
+    """
     if environment.get(SWITCH) == "0":
         return False
+    if is_active():
+        return True
     files = files_in(modules.current_folder())
     if files:
         sys.meta_path.insert(0, CompiledFinder(files))

@@ -107,3 +107,14 @@ def test_a_process_with_compiled_modules_imports_them() -> None:
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert [Path(file).suffix for file in said.split()] == [".so", ".so"]
+
+
+def test_another_program_finds_the_compiled_router_without_knowing_the_gateway() -> None:
+    """`sluice-bench simulate` does."""
+    build.build()
+    code = (
+        "from sluice_bench.commands import simulate_command; simulate_command._prefer_compiled_router();"
+        "import sluice_router.router as r; print(r.__file__)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert Path(said.strip()).suffix == ".so"
