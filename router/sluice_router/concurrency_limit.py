@@ -12,9 +12,9 @@ configured number, never passes it, and is left alone
 - while first tokens come within `UNFELT_TTFT_S` and tokens within `UNFELT_ITL_S`: nobody would feel a
   difference, and jitter of a millisecond is no overload.
 
-Engines that do say how they are (`EngineLoad`) are not limited by it. It does not know what is normal but by
-what was: an engine that is overloaded from its first request on looks as if that were its speed. Source:
-Netflix's *concurrency-limits*, Gradient2. Does not know the clock.
+Engines that do say how busy they are (`replica.says_how_busy`) are not limited by it. It does not know what
+is normal but by what was: an engine that is overloaded from its first request on looks as if that were its
+speed. Source: Netflix's *concurrency-limits*, Gradient2. Does not know the clock.
 """
 
 from __future__ import annotations

@@ -34,6 +34,7 @@ class Replica:
         "_load_at",
         "_policy",
         "_served",
+        "_tells_load",
         "_work_s",
         "_worked",
         "avoid_until",
@@ -96,6 +97,9 @@ class Replica:
         self._work_s = 0.0
         self._load: EngineLoad | None = None
         self._load_at = 0.0
+        self._tells_load = False
+        """The engine has said how busy it is. One whose pages have other numbers only is limited like one
+        without any."""
 
     @property
     def usable(self) -> bool:
@@ -107,7 +111,7 @@ class Replica:
         """Whether it may be given one more request now, as far as their number goes."""
         if not self.healthy or self.draining or self.in_flight >= self.endpoint.max_in_flight:
             return False
-        if self._load is None and self.in_flight >= self.limit.limit:
+        if not self._tells_load and self.in_flight >= self.limit.limit:
             return False
         breaker = self.breaker
         return breaker.state is BreakerState.CLOSED or breaker.permits
@@ -183,6 +187,7 @@ class Replica:
         it was."""
         self._load, self._load_at = load, now
         restarted = self.ledger.record(load, now)
+        self._tells_load = says_how_busy(load) or (self._tells_load and not restarted)
         if restarted:
             self.latency.reset()
             self._served, self._worked, self._work_s = 0, 0.0, 0.0
@@ -255,7 +260,7 @@ class Replica:
             itl_s = (now - first_s) / (made - 1)
             self.latency.learn_itl((lease.batch + self.ledger.leases) / 2 + 1, itl_s)
             self.limit.note_itl(itl_s)
-        if self._load is None:
+        if not self._tells_load:
             self.limit.update(self.in_flight + 1, now)
 
     def snapshot(self, now: float) -> ReplicaSnapshot:
@@ -294,4 +299,14 @@ class Replica:
     def in_flight_limit(self) -> int:
         """Requests that may be on it at once."""
         limit = self.endpoint.max_in_flight
-        return limit if self._load is not None else min(limit, self.limit.limit)
+        return limit if self._tells_load else min(limit, self.limit.limit)
+
+
+def says_how_busy(load: EngineLoad) -> bool:
+    """Whether a reading bounds what may be sent: a page may be there and have none of it."""
+    return (
+        load.running is not None
+        or load.waiting is not None
+        or load.waiting_uncached_tokens is not None
+        or load.kv_used_ratio is not None
+    )
