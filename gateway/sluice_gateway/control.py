@@ -53,7 +53,7 @@ def _add_admin(app: FastAPI, gateway: Gateway) -> None:
     app.include_router(keys_router(gateway.identities.service))
     app.include_router(usage_router(UsageReport(gateway.database), gateway.wall_clock))
     app.include_router(engines_router(gateway, gateway.clock))
-    app.include_router(router_router(gateway))
+    app.include_router(router_router(gateway, gateway.clock))
     app.include_router(reload_router(lambda: gateway.overseer.reload()))
     app.add_middleware(
         AdminGate, keyring=gateway.keyring, origins=lambda: gateway.settings.cors.allow_origins

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,8 @@ def test_every_target_and_every_endpoint_has_its_line(explain) -> None:
         "cpu could serve",
         "any no: takes any model, but another one names it",
         "Engines without configured models are taken to have any; the gateway asks them.",
+        "expected tokens: 256 of the answer; work 512",
+        "class default: its first token is due within 10 s",
         "=> model=big; backend=gpu; endpoint=gpu-0; reason=least_loaded",
     ]
 
@@ -62,6 +65,22 @@ def test_the_options_are_the_headers(explain) -> None:
         "endpoint=cpu; reason=least_loaded"
     )
     assert lines(explain("--model", "big", "--session", "s"))[-1].endswith("reason=affinity")
+
+
+def test_what_it_is_expected_to_cost_and_by_when_it_is_due_are_those_of_the_gateway(
+    explain, tmp_path
+) -> None:
+    with (tmp_path / "sluice.yaml").open("a") as file:
+        file.write("admission: {bulk_ttft_s: 90}\n")
+    body = tmp_path / "body.json"
+    chat = {"model": "x", "max_tokens": 20, "messages": [{"role": "user", "content": "word " * 400}]}
+    body.write_text(json.dumps(chat))
+    shown = "\n".join(lines(explain("--model", "big", "--priority", "bulk", "--body", str(body))))
+
+    assert "class bulk: its first token is due within 90 s" in shown
+    found = re.search(r"expected tokens: (\d+) of the prompt and 20 of the answer; work (\d+)", shown)
+    assert found is not None
+    assert int(found[2]) == int(found[1]) + 2 * 20 > 400
 
 
 def test_with_a_body_its_prompt_places_it_and_the_candidates_are_shown(explain, tmp_path: Path) -> None:

@@ -40,6 +40,11 @@ class RetryBudget:
         self._retries += 1.0
         return True
 
+    def left(self, now: float) -> float:
+        """Retries that would be granted one after the other. Changes nothing, not in the last bit either."""
+        kept = exp(-max(0.0, now - self._at) / self._window_s)
+        return max(0.0, self._floor + kept * (self._ratio * self._requests - self._retries))
+
     def _decay(self, now: float) -> None:
         elapsed_s = now - self._at
         if elapsed_s > 0.0:

@@ -25,7 +25,7 @@ from sluice_router.types import Endpoint, EngineLoad, FailureClass, Reject, Requ
 VERSION = 1
 """Of the format."""
 
-READS: frozenset[str] = frozenset({"endpoints", "backends", "models", "mismatch", "snapshot"})
+READS: frozenset[str] = frozenset({"endpoints", "backends", "models", "mismatch", "snapshot", "details"})
 """Public names of a router that change nothing: not recorded."""
 CALLS: dict[str, tuple[Any, ...]] = {
     "admit": (RequestFacts, float),

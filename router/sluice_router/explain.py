@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from sluice_router.admission_policy import AdmissionPolicy
 from sluice_router.matching import RULES, Mismatch, candidates, mismatch
 from sluice_router.router import Router
 from sluice_router.scoring import Score
@@ -46,19 +47,34 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
     """Id of the one picked."""
     route: str
     """As in `Ticket.route`."""
+    prompt_tokens: int
+    """Estimated, as is all of the cost; nothing was learned from earlier requests."""
+    output_tokens: int
+    work: int
+    """What its queue places and shares are charged with."""
+    ttft_budget_s: float
+    """Seconds to its first token after which it is not worth serving."""
     scores: tuple[Score, ...]
     """Of the candidates, when the prompt's prefix or the session decided."""
     mismatch: Mismatch | None
     """Why nothing could serve it; `None` when something was picked."""
 
 
-def explain(endpoints: Sequence[Endpoint], facts: RequestFacts) -> Explanation:
+def explain(
+    endpoints: Sequence[Endpoint],
+    facts: RequestFacts,
+    policy: AdmissionPolicy = AdmissionPolicy(),  # noqa: B008  (it is frozen)
+) -> Explanation:
     """The decision on one request that comes alone."""
-    ticket = Router(endpoints, max_queue=0, queue_timeout_s=1.0).admit(facts, 0.0, _nothing)
+    ticket = Router(endpoints, max_queue=0, queue_timeout_s=1.0, admission=policy).admit(facts, 0.0, _nothing)
     return Explanation(
         assessments=tuple(_assess(endpoints, target) for target in targets(facts)),
         endpoint=ticket.endpoint.id if ticket.endpoint is not None else None,
         route=ticket.route,
+        prompt_tokens=ticket.cost.prompt_tokens,
+        output_tokens=ticket.cost.output_tokens,
+        work=ticket.cost.work,
+        ttft_budget_s=policy.ttft_budget_s(facts),
         scores=ticket.scores,
         mismatch=mismatch(endpoints, facts),
     )

@@ -84,6 +84,19 @@ class LatencyModel:
         _, _, before, beside = self._ttft.coefficients()
         return ahead * (before + beside * running) / _TOKENS
 
+    def ttft_line(self) -> tuple[float, float, float, float] | None:
+        """Seconds that a first token takes by itself, for each own token, for each queued one, and for each
+        of both and each request running; `None` while too little is measured."""
+        if self.ttft_measured < MEASURED:
+            return None
+        base, own, before, beside = self._ttft.coefficients()
+        return base, own / _TOKENS, before / _TOKENS, beside / _TOKENS
+
+    def itl_line(self) -> tuple[float, float] | None:
+        """Seconds between tokens: by themselves, and for each request of the batch; `None` while too little
+        is measured."""
+        return None if self.itl_measured < MEASURED else self._itl.coefficients()
+
     def itl_s(self, batch: float) -> float | None:
         """Seconds between tokens in a batch of that size; `None` while too little is measured."""
         if self.itl_measured < MEASURED:

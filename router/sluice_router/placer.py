@@ -6,6 +6,7 @@ go first is told by `claimed`.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 
 from sluice_router import matching, refusals
@@ -21,6 +22,9 @@ from sluice_router.ticket import Ticket
 from sluice_router.types import Endpoint, Reject, RequestFacts, Usage
 from sluice_router.work_ledger import Lease
 
+REMEMBERED = 16
+"""Placements."""
+
 
 class Placer:
     """Places tickets on the replicas that it was given."""
@@ -32,6 +36,7 @@ class Placer:
         "_recovery_s",
         "_replicas",
         "prefixes",
+        "recent",
         "retries",
     )
 
@@ -54,6 +59,8 @@ class Placer:
         self._placement = Placement(tuple(replicas.values()), self.prefixes, policy, random, load_ttl_s)
         self._recovery_s = recovery_s
         self._placements = 0
+        self.recent: deque[Ticket] = deque(maxlen=REMEMBERED)
+        """What was placed last, for people who ask why."""
         self.retries = 0
         """Placements of requests that had been placed before."""
 
@@ -87,6 +94,7 @@ class Placer:
         if ticket.attempts:
             self.retries += 1
         ticket.attempts += 1
+        self.recent.append(ticket)
         return True
 
     def choose(self, ticket: Ticket, step: Step, left_out: Lane, now: float) -> Pick | None:

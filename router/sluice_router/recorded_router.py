@@ -13,6 +13,7 @@ from typing import Any
 from sluice_router.breaker import BreakerState
 from sluice_router.decision_log import Call, Drawn, Ended, Line, Start, decided, encode, is_over
 from sluice_router.hedging import Hedges
+from sluice_router.inspection import RouterDetails
 from sluice_router.matching import Mismatch
 from sluice_router.router_options import Options
 from sluice_router.snapshot import RouterSnapshot
@@ -172,6 +173,10 @@ class RecordedRouter:
     def snapshot(self) -> RouterSnapshot:
         """See `Router.snapshot`."""
         return self._router.snapshot()
+
+    def details(self, now: float) -> RouterDetails:
+        """See `Router.details`."""
+        return self._router.details(now)
 
     # A request's stay
 

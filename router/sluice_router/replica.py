@@ -13,7 +13,7 @@ from sluice_router.breaker import Breaker, BreakerState
 from sluice_router.concurrency_limit import ConcurrencyLimit
 from sluice_router.cost import Cost
 from sluice_router.latency_model import MEASURED, LatencyModel
-from sluice_router.snapshot import ReplicaSnapshot, WorkSnapshot
+from sluice_router.snapshot import ReplicaSnapshot, SpeedSnapshot, WorkSnapshot
 from sluice_router.types import Endpoint, EngineLoad, Usage
 from sluice_router.work_ledger import Lease, WorkLedger
 
@@ -272,6 +272,7 @@ class Replica:
             draining=self.draining,
             breaker=self.breaker.state,
             breaker_forced=self.breaker.forced,
+            probe_at=self.breaker.half_open_at,
             failures=self.breaker.failures,
             in_flight=self.in_flight,
             load=self._load,
@@ -281,18 +282,23 @@ class Replica:
             expected_tokens=self.expected_tokens,
             cached_tokens=self.cached_tokens,
             usage=Usage(prompt_tokens=prompt, completion_tokens=completion, cached_tokens=cached),
-            work=WorkSnapshot(
-                leases=self.ledger.leases,
-                work=self.ledger.work,
-                new_tokens_queued=self.new_tokens_queued(now),
-                kv_tokens=self.ledger.kv_tokens(now),
-                kv_used_ratio=self.kv_used_ratio(now),
-                in_flight_limit=self.in_flight_limit,
-                prefill_tokens_per_s=self.latency.prefill_tokens_per_s(0),
-                itl_s=self.latency.itl_s(1.0),
-                drain_work_per_s=self.drain_work_per_s,
-                ttft_measured=self.latency.ttft_measured,
-            ),
+            work=self._work_snapshot(now),
+            speed=_speed(self.latency),
+        )
+
+    def _work_snapshot(self, now: float) -> WorkSnapshot:
+        return WorkSnapshot(
+            leases=self.ledger.leases,
+            work=self.ledger.work,
+            new_tokens_queued=self.new_tokens_queued(now),
+            kv_tokens=self.ledger.kv_tokens(now),
+            kv_used_ratio=self.kv_used_ratio(now),
+            in_flight_limit=self.in_flight_limit,
+            prefill_tokens_per_s=self.latency.prefill_tokens_per_s(0),
+            itl_s=self.latency.itl_s(1.0),
+            drain_work_per_s=self.drain_work_per_s,
+            ttft_measured=self.latency.ttft_measured,
+            oldest_lease_at=self.ledger.oldest_at,
         )
 
     @property
@@ -300,6 +306,19 @@ class Replica:
         """Requests that may be on it at once."""
         limit = self.endpoint.max_in_flight
         return limit if self._tells_load else min(limit, self.limit.limit)
+
+
+def _speed(latency: LatencyModel) -> SpeedSnapshot:
+    ttft, itl = latency.ttft_line(), latency.itl_line()
+    return SpeedSnapshot(
+        ttft_base_s=None if ttft is None else ttft[0],
+        own_token_s=None if ttft is None else ttft[1],
+        queued_token_s=None if ttft is None else ttft[2],
+        beside_token_s=None if ttft is None else ttft[3],
+        itl_base_s=None if itl is None else itl[0],
+        itl_request_s=None if itl is None else itl[1],
+        itl_measured=latency.itl_measured,
+    )
 
 
 def says_how_busy(load: EngineLoad) -> bool:

@@ -21,6 +21,7 @@ from collections import deque
 from collections.abc import Callable
 
 from sluice_router.shelf import Lane
+from sluice_router.snapshot import ReturnsSnapshot
 from sluice_router.types import RequestFacts
 
 LEAST_S, MOST_S = 1.0, 60.0
@@ -121,6 +122,16 @@ class ReturnTimes:
         """Seconds of the drain that requests of a tenant, or of all, need which were told to come back."""
         found = self._promised.get((lane, tenant))
         return 0.0 if found is None else found[1] * self._kept_share
+
+    def snapshot(self, now: float) -> ReturnsSnapshot:
+        """A frozen copy; with those that are late by now, and not forgotten yet."""
+        open_ones = [found for (_, tenant), found in self._promised.items() if tenant is None]
+        return ReturnsSnapshot(
+            expected=sum(int(found[0]) for found in open_ones),
+            service_s=sum(found[1] for found in open_ones),
+            last_at=max((at for at in self._clocks.values() if at > now), default=None),
+            kept_share=self._kept_share,
+        )
 
     def _count(self, promise: _Promise, number: int) -> None:
         for tenant in (None, promise.who[0]):

@@ -35,7 +35,7 @@ from math import inf
 import msgspec
 
 from sluice_router import failure as failures
-from sluice_router import matching, priority, refusals
+from sluice_router import inspection, matching, priority, refusals
 from sluice_router.admission_policy import AdmissionPolicy
 from sluice_router.breaker import Breaker, BreakerState
 from sluice_router.budget import RetryBudget
@@ -43,6 +43,7 @@ from sluice_router.cost import CostModel, work_of
 from sluice_router.dispatcher import Dispatcher
 from sluice_router.failure import Failover
 from sluice_router.hedging import SHARE, Hedges
+from sluice_router.inspection import RouterDetails
 from sluice_router.matching import Mismatch
 from sluice_router.placer import Placer
 from sluice_router.prefixes import BLOCKS
@@ -322,6 +323,10 @@ class Router:
             outcomes=dict(self._dispatcher.outcomes),
             hedges=dict(self.hedges.counts),
         )
+
+    def details(self, now: float) -> RouterDetails:
+        """What the snapshot leaves out: it takes time in proportion to what waits."""
+        return inspection.details(self._dispatcher, self._placer, self._budget, now)
 
     # Changing the state
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from sluice_router.breaker import BreakerState
+from sluice_router.inspection import RouterDetails
 from sluice_router.matching import Mismatch
 from sluice_router.snapshot import RouterSnapshot
 from sluice_router.ticket import Desk, Notify, Ticket
@@ -59,6 +60,10 @@ class Routing(Desk, Protocol):
 
     def snapshot(self) -> RouterSnapshot:
         """See `Router.snapshot`."""
+        ...
+
+    def details(self, now: float) -> RouterDetails:
+        """See `Router.details`."""
         ...
 
     def admit(self, facts: RequestFacts, now: float, notify: Notify) -> Ticket:

@@ -21,6 +21,7 @@ from sluice_router.plan import Step
 from sluice_router.replica import Replica
 from sluice_router.return_times import ReturnTimes
 from sluice_router.shelf import Lane
+from sluice_router.snapshot import ReturnsSnapshot
 from sluice_router.ticket import Ticket
 from sluice_router.types import Reject
 from sluice_router.waiting_room import WaitingRoom
@@ -140,6 +141,10 @@ class Shedding:
         work = self._room.work_ahead(step.lane, band) + ticket.cost.work
         wait_s = self._capacity(step, now).wait_s(work)
         return self._told(ticket, step, self._queue_timeout_s if wait_s is None else wait_s, now)
+
+    def returns(self, now: float) -> ReturnsSnapshot:
+        """Who was told to come back, and is expected."""
+        return self._returns.snapshot(now)
 
     def forget(self) -> None:
         """An endpoint has come or gone: what was summed up over endpoints is out of date."""

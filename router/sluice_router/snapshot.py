@@ -28,6 +28,28 @@ class WorkSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Work that leaves it in a second; 0 while unknown."""
     ttft_measured: int
     """First tokens that predictions rest on."""
+    oldest_lease_at: float | None
+    """When the request that has been there longest was placed, on the router's clock."""
+
+
+class SpeedSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """What one endpoint's times are predicted with, see `latency_model.py`; `None` while too little is
+    measured."""
+
+    ttft_base_s: float | None
+    """Seconds to the first token of an empty prompt."""
+    own_token_s: float | None
+    """For each uncached token of the prompt,"""
+    queued_token_s: float | None
+    """for each token of those queued before it,"""
+    beside_token_s: float | None
+    """and for each token of both, times the requests that run there."""
+    itl_base_s: float | None
+    """Seconds between tokens,"""
+    itl_request_s: float | None
+    """and for each request of the batch."""
+    itl_measured: int
+    """Answers that the last two rest on."""
 
 
 class ReplicaSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,6 +63,9 @@ class ReplicaSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     breaker: BreakerState
     breaker_forced: bool
     """Somebody set the breaker's state by hand."""
+    probe_at: float | None
+    """When an open breaker will let a request pass, on the router's clock; `None` when it is not open by
+    itself."""
     failures: int
     """Failures in a row that the breaker counted."""
     in_flight: int
@@ -60,6 +85,7 @@ class ReplicaSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     cached_tokens: int
     """and those of them that the engine says it took from there."""
     work: WorkSnapshot
+    speed: SpeedSnapshot
 
 
 class RouterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,3 +110,16 @@ class RouterSnapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Closed tickets by outcome; every outcome has an entry."""
     hedges: dict[HedgeResult, int]
     """Second attempts by what became of them, and those that were not made; all have an entry."""
+
+
+class ReturnsSnapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """Who was told when to come back, and is expected, see `return_times.py`."""
+
+    expected: int
+    """Requests."""
+    service_s: float
+    """Seconds of the endpoints' drain that they will need."""
+    last_at: float | None
+    """The last time that was told, on the router's clock; `None` when all are over."""
+    kept_share: float
+    """Of those that were told a time, how many came at it lately: what is held back for the others."""

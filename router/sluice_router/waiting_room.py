@@ -60,6 +60,11 @@ class WaitingRoom:
     def __len__(self) -> int:
         return len(self._queue)
 
+    @property
+    def body_bytes(self) -> int:
+        """Of the requests that wait."""
+        return self._bytes
+
     def __iter__(self) -> Iterator[Ticket]:
         return iter(self._queue)
 

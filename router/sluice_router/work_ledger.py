@@ -78,6 +78,7 @@ class WorkLedger:
         "_load",
         "_load_at",
         "_mean_new",
+        "_open",
         "_output_tokens",
         "_prompt_tokens",
         "_queued_leases",
@@ -109,6 +110,8 @@ class WorkLedger:
         self._queued_output = 0
         self._queued_leases = 0
         self._mean_new = 0.0
+        self._open: dict[Lease, None] = {}
+        """The open leases, in the order in which they were taken."""
         self._due: list[tuple[float, int, Lease]] = []
         self._taken = 0
         self._load: EngineLoad | None = None
@@ -129,6 +132,7 @@ class WorkLedger:
         now = lease.placed_at
         lease.ahead_tokens = self.new_tokens_queued(now)
         lease.batch = self.running(now)
+        self._open[lease] = None
         self.leases += 1
         self.work += lease.work
         self._prompt_tokens += lease.new_tokens
@@ -159,6 +163,7 @@ class WorkLedger:
             return
         self.first_token(lease)
         lease.open = False
+        del self._open[lease]
         self.leases -= 1
         self.work -= lease.work
         self._prompt_tokens -= lease.new_tokens
@@ -167,6 +172,11 @@ class WorkLedger:
         self._changed_running -= 1
         if not self.leases:
             self._due.clear()
+
+    @property
+    def oldest_at(self) -> float | None:
+        """When the lease that has been open longest was taken; `None` when none is."""
+        return next(iter(self._open)).placed_at if self._open else None
 
     # The engine's view
 

@@ -74,8 +74,10 @@ def explain(
     settings = config.for_serving(config_file, os.environ)
     endpoints = _endpoints(settings)
     asked = _body_facts(model, kind, body)
-    explanation = decide(endpoints, _facts(settings, endpoints, asked, kind, headers))
-    typer.echo("\n".join(_lines(explanation)))
+    policy = settings.admission.policy(settings.queue.max_tokens, settings.queue.max_bytes)
+    facts = _facts(settings, endpoints, asked, kind, headers)
+    explanation = decide(endpoints, facts, policy)
+    typer.echo("\n".join([*_lines(explanation), *_decision(explanation, facts)]))
     if explanation.mismatch is not None:
         raise ConfigError(explanation.mismatch.message)
 
@@ -139,6 +141,14 @@ def _lines(explanation: Explanation) -> Iterator[str]:
             yield f"   {verdict.endpoint.id:<{width}}  {text}"
     if any(not v.endpoint.models for a in explanation.assessments for v in a.verdicts):
         yield "Engines without configured models are taken to have any; the gateway asks them."
+
+
+def _decision(explanation: Explanation, facts: RequestFacts) -> Iterator[str]:
+    """What the request counts as, and where it goes."""
+    prompt, output = explanation.prompt_tokens, explanation.output_tokens
+    tokens = f"{prompt} of the prompt and {output} of the answer" if prompt else f"{output} of the answer"
+    yield f"expected tokens: {tokens}; work {explanation.work}"
+    yield f"class {facts.priority}: its first token is due within {explanation.ttft_budget_s:g} s"
     yield from (_candidate(score) for score in explanation.scores)
     yield f"=> {explanation.route or 'nowhere'}"
 
