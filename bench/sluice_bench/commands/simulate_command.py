@@ -51,6 +51,13 @@ Faults = Annotated[
     ),
 ]
 PatienceS = Annotated[float | None, typer.Option(min=0, help="Clients without a first token leave then.")]
+DecisionLog = Annotated[
+    Path | None,
+    typer.Option(
+        help="Simulate `sluice` once, at one load and with one gateway, and write here what its router is"
+        " told and decides; `sluice replay-decisions` reads it."
+    ),
+]
 Report = Annotated[bool, typer.Option("--report", help="All scenarios of the report, written to --output.")]
 Quick = Annotated[
     bool, typer.Option("--quick", help="A small fleet for some seconds; the figures mean nothing.")
@@ -91,6 +98,7 @@ def simulate_command(
     classes: Classes = "interactive=1",
     fault: Faults = None,
     patience_s: PatienceS = None,
+    decision_log: DecisionLog = None,
     report: Report = False,
     quick: Quick = False,
     only: Only = None,
@@ -137,7 +145,7 @@ def simulate_command(
                 faults=tuple(fault or ()),
                 patience_s=patience_s,
             )
-            modes.table(modes.small(asked) if quick else asked)
+            modes.table(modes.small(asked) if quick else asked, decision_log)
     except ValueError as error:
         fail(f"{error}.")
 

@@ -13,6 +13,7 @@ from rich.table import Table
 
 from sluice_bench.recording.run_file import BadRunFile, read_run
 from sluice_bench.simulator import router_page
+from sluice_bench.simulator.decisions import recorded
 from sluice_bench.simulator.faults import read_fault
 from sluice_bench.simulator.fit import compare, fit
 from sluice_bench.simulator.fit_report import FitRecord, comparison_text, met_bars, shape_text
@@ -71,10 +72,13 @@ def small(asked: Asked) -> Asked:
     )
 
 
-def table(asked: Asked) -> None:
-    """Print policies side by side. Raises `ValueError`."""
-    policies = _known(asked.policies) or POLICIES
+def table(asked: Asked, decision_log: Path | None = None) -> None:
+    """Print policies side by side; with a log only the router's own, once. Raises `ValueError`."""
     scenarios = [_scenario(asked, load) for load in asked.loads]
+    if decision_log is not None:
+        _logged(asked, scenarios, decision_log)
+        return
+    policies = _known(asked.policies) or POLICIES
     found: list[SimFigures] = []
     with steps(len(scenarios) * len(policies)) as on_step:
         for scenario in scenarios:
@@ -85,6 +89,28 @@ def table(asked: Asked) -> None:
     console.print(
         f"Medians of {asked.seeds} seeds; simulated {requests / real_s:,.0f} requests/s.", highlight=False
     )
+
+
+def _logged(asked: Asked, scenarios: list[Scenario], file: Path) -> None:
+    """Simulate once and write every decision to the file."""
+    if len(scenarios) != 1 or asked.gateways != 1 or set(asked.policies) - {SLUICE}:
+        raise ValueError(
+            f"a decision log is of one run: give one --load, one gateway and no --policy but {SLUICE!r}"
+        )
+    [scenario] = scenarios
+    try:
+        with file.open("wb") as lines, steps(1) as on_step:
+            on_step(f"{scenario.name}, load {scenario.load:g}: {SLUICE}")
+
+            def write(line: bytes) -> None:
+                lines.write(line)
+
+            settings = fleet_settings(scenario, SLUICE, 1)
+            found = [simulate(settings, scenario.load, time.perf_counter_ns, recorded(write))]
+    except OSError as error:
+        raise ValueError(f"cannot write decisions to {file}: {error.strerror}") from None
+    console.print(_table(found, scenarios, (SLUICE,)))
+    console.print(f"Wrote {file}; decide it again with: sluice replay-decisions {file}", soft_wrap=True)
 
 
 def _known(policies: tuple[str, ...]) -> tuple[str, ...]:

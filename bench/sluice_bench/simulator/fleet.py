@@ -28,7 +28,7 @@ from sluice_bench.simulator.stopwatch import Stopwatch
 from sluice_bench.simulator.tally import Tally
 from sluice_bench.simulator.traffic import MODEL, Client, Request, Traffic, TrafficShape
 from sluice_bench.workloads.preset_plan import schedule
-from sluice_router.router import Router
+from sluice_router.router_options import Options
 from sluice_router.types import Endpoint, EngineLoad, Reject
 
 SLUICE = "sluice"
@@ -81,9 +81,13 @@ class Sharing(Protocol):
         ...
 
 
-def make_balancer(settings: FleetSettings, source: random.Random) -> Balancer:
-    """One gateway's. Raises `ValueError` for a policy that there is not."""
-    endpoints = [
+Make = Callable[[FleetSettings, random.Random], Balancer]
+"""Makes one gateway's balancer. Raises `ValueError` for a policy that there is not."""
+
+
+def engine_endpoints(settings: FleetSettings) -> list[Endpoint]:
+    """The engines, as routers know them."""
+    return [
         Endpoint(
             id=f"engine-{place}",
             backend="engine",
@@ -94,13 +98,18 @@ def make_balancer(settings: FleetSettings, source: random.Random) -> Balancer:
         )
         for place in range(settings.replicas)
     ]
+
+
+def router_options(settings: FleetSettings) -> Options:
+    """What the policy `sluice` makes its routers with."""
+    return Options(max_queue=settings.max_queue, queue_timeout_s=settings.queue_timeout_s)
+
+
+def make_balancer(settings: FleetSettings, source: random.Random) -> Balancer:
+    """A `Make`: the policy's."""
+    endpoints = engine_endpoints(settings)
     if settings.policy == SLUICE:
-        return Router(
-            endpoints,
-            max_queue=settings.max_queue,
-            queue_timeout_s=settings.queue_timeout_s,
-            random=source.random,
-        )
+        return router_options(settings).router(endpoints, source.random)
     if settings.policy not in BASELINES:
         raise ValueError(f"there is no policy {settings.policy!r}; there are {', '.join(POLICIES)}")
     strategy = BASELINES[settings.policy](settings.replicas, settings.shape.kv_tokens, source)
@@ -114,7 +123,7 @@ class Fleet:
         self,
         settings: FleetSettings,
         clock: Callable[[], int],
-        balancer: Callable[[FleetSettings, random.Random], Balancer] = make_balancer,
+        balancer: Make = make_balancer,
     ) -> None:
         self.settings = settings
         self.events = Events()

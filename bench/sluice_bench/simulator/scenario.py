@@ -15,7 +15,7 @@ import msgspec
 
 from sluice_bench.simulator.engine_shape import SHAPES, EngineShape
 from sluice_bench.simulator.faults import Fault
-from sluice_bench.simulator.fleet import Fleet, FleetSettings
+from sluice_bench.simulator.fleet import Fleet, FleetSettings, Make, make_balancer
 from sluice_bench.simulator.ideal import capacity_per_s, mean_cycle_s
 from sluice_bench.simulator.sim_figures import SimFigures, figures
 from sluice_bench.simulator.traffic import TrafficShape
@@ -91,9 +91,11 @@ def fleet_settings(scenario: Scenario, policy: str, seed: int) -> FleetSettings:
     )
 
 
-def simulate(settings: FleetSettings, load: float, clock: Callable[[], int]) -> SimFigures:
+def simulate(
+    settings: FleetSettings, load: float, clock: Callable[[], int], balancer: Make = make_balancer
+) -> SimFigures:
     """Run it once. `load` is only noted; `clock` gives real nanoseconds. Raises `ValueError`."""
-    fleet = Fleet(settings, clock)
+    fleet = Fleet(settings, clock, balancer)
     with _uncollected():
         started = clock()
         fleet.run()
