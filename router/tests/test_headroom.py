@@ -1,14 +1,11 @@
-"""What is sent to an engine, by the room that it has, and that nothing stays behind."""
+"""What is sent to an engine, by the room that it has."""
 
 from __future__ import annotations
-
-import random
 
 import pytest
 from measured_router import OUTPUT, TOKENS, also_knows_queues, facts, learned, nothing, router
 
-from sluice_router.router import Router
-from sluice_router.types import EngineLoad, FailureClass, Usage
+from sluice_router.types import EngineLoad, Usage
 
 # What is sent to an engine
 
@@ -184,62 +181,3 @@ def test_a_prompt_whose_first_token_nobody_sees_counts_as_computed_when_it_was_d
     r.expire(5.0)
 
     assert r.snapshot().replicas[0].work.new_tokens_queued == TOKENS
-
-
-def test_five_thousand_leases_over_a_long_random_day_leave_nothing_behind():
-    rng = random.Random(1)
-    r = router("a", "b", "c", size=2000, queue_timeout_s=20.0, max_queue=500)
-    r.record_load("a", EngineLoad(kv_capacity_tokens=4_000_000, kv_used_ratio=0.1, max_running=1900), 0.0)
-    open_tickets: list = []
-    now, most = 0.0, 0
-    for number in range(30_000):
-        now += rng.expovariate(200.0)
-        draw = rng.random()
-        if draw < 0.55 or not open_tickets:
-            size, kind = rng.randint(1, 3000), rng.choice(["interactive", "default", "bulk"])
-            asked = facts(
-                prompt_tokens_estimate=size, priority=kind, stream=rng.random() < 0.7, body_bytes=size
-            )
-            open_tickets.append(r.admit(asked, now, nothing))
-        else:
-            ticket = rng.choice(open_tickets)
-            end_or_touch(rng, r, ticket, now)
-        if number % 500 == 0:
-            r.expire(now)
-            open_tickets = [t for t in open_tickets if not t.closed]
-            running = [t for t in open_tickets if t.endpoint is not None]
-            most = max(most, len(running))
-            for snapshot in r.snapshot().replicas:
-                leases = [t.lease for t in running if t.endpoint.id == snapshot.endpoint.id]
-                assert snapshot.work.leases == snapshot.in_flight == len(leases)
-                assert snapshot.work.work == sum(lease.work for lease in leases)
-    assert most > 5000
-    assert min(s.settled for s in r.snapshot().replicas) > 500
-    for ticket in open_tickets:
-        ticket.settle(now, None, FailureClass.CLIENT_GONE)
-
-    after = r.snapshot()
-    assert [(s.in_flight, s.work.leases, s.work.work, s.work.new_tokens_queued) for s in after.replicas] == [
-        (0,) * 4
-    ] * 3
-    assert (after.waiting, after.waiting_tokens, after.waiting_work, r._room._bytes) == (0, 0, 0, 0)
-    assert after.admitted == sum(after.outcomes.values())
-
-
-def end_or_touch(rng: random.Random, r: Router, ticket, now: float) -> None:
-    """Something happens to a request."""
-    draw = rng.random()
-    if draw < 0.4:
-        ticket.first_token(now)
-    elif draw < 0.8:
-        failure = rng.choice([*[None] * 150, *FailureClass])
-        ticket.settle(
-            now, Usage(prompt_tokens=rng.randint(1, 3000), completion_tokens=rng.randint(0, 40)), failure
-        )
-    elif draw < 0.9:
-        ticket.cancel(now)
-    elif draw < 0.93:
-        ticket.retry(now, rng.choice([FailureClass.OVERLOADED, FailureClass.CALLER]), nothing)
-    else:
-        used = rng.random()
-        r.record_load(rng.choice("abc"), EngineLoad(kv_capacity_tokens=4_000_000, kv_used_ratio=used), now)
