@@ -86,8 +86,13 @@ def chosen_token_prompts(count: int, length: int, ids: Sequence[int], seed: int)
 
 def _prompt(source: random.Random, index: int, words: int) -> str:
     """Starts with its own number, so that it shares no prefix with another."""
-    drawn = " ".join(source.choice(_WORDS) for _ in range(max(0, words - 12)))
+    drawn = random_words(source, max(0, words - 12))
     return f"Note {source.randrange(10**6)}-{index}. Write a short story with these words: {drawn}"
+
+
+def random_words(source: random.Random, count: int) -> str:
+    """`count` words without meaning."""
+    return " ".join(source.choice(_WORDS) for _ in range(count))
 
 
 def request_body(body: Mapping[str, object], max_tokens: int, asking: Asking) -> bytes:

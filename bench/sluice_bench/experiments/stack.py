@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Literal
@@ -63,14 +63,23 @@ def worker_engine(name: str, model: Path, options: Sequence[str] = (), quant: st
     return Engine(name=name, command=tuple(command), quant=quant)
 
 
+ConfigOf = Callable[[Sequence[Engine], Mapping[str, str], Path], bytes]
+"""From engines, their addresses and the folder for all state to a `sluice.yaml`."""
+
+
 @contextmanager
-def running_stack(engines: Sequence[Engine], folder: Path) -> Iterator[Stack]:
-    """Start everything below `folder`, an empty one; end everything. Raises `ServerFailed`."""
+def running_stack(
+    engines: Sequence[Engine], folder: Path, config_of: ConfigOf | None = None
+) -> Iterator[Stack]:
+    """Start everything below `folder`, an empty one; end everything. Raises `ServerFailed`.
+
+    The gateway is configured by `gateway_config` unless told otherwise.
+    """
     with ExitStack() as running:
         servers = {engine.name: _started(running, engine_process(engine, folder)) for engine in engines}
         port, config = free_port(), folder / "sluice.yaml"
         urls = {name: server.url for name, server in servers.items()}
-        config.write_bytes(gateway_config(engines, urls, folder))
+        config.write_bytes((config_of or gateway_config)(engines, urls, folder))
         command = [
             script("sluice"),
             "serve",
