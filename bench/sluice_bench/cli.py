@@ -29,6 +29,7 @@ from sluice_bench.commands.mode_commands import (
 from sluice_bench.commands.parity_command import parity_command
 from sluice_bench.commands.prompts_command import prompts_command
 from sluice_bench.commands.quality_command import quality_command
+from sluice_bench.commands.rehearse_command import rehearse_command
 from sluice_bench.commands.report_command import report_command
 from sluice_bench.commands.run_command import run_command
 from sluice_bench.commands.scrape_cost_command import scrape_cost_command
@@ -227,6 +228,7 @@ app.command("report")(report_command)
 app.command("scrape-cost")(scrape_cost_command)
 app.command("simulate")(simulate_command)
 app.command("verify")(verify_command)
+app.command("rehearse")(rehearse_command)
 
 
 @app.command("null-server")

@@ -1,0 +1,1 @@
+"""What the router promises, tried out with real processes and measured by their clients."""
