@@ -77,26 +77,8 @@ def running_stack(
     """
     with ExitStack() as running:
         servers = {engine.name: _started(running, engine_process(engine, folder)) for engine in engines}
-        port, config = free_port(), folder / "sluice.yaml"
         urls = {name: server.url for name, server in servers.items()}
-        config.write_bytes((config_of or gateway_config)(engines, urls, folder))
-        command = [
-            script("sluice"),
-            "serve",
-            "--config",
-            str(config),
-            "--host",
-            "127.0.0.1",
-            "--port",
-            str(port),
-        ]
-        gateway = ServerProcess(
-            command,
-            port,
-            folder / "gateway.log",
-            "/ready",
-            environment={"SLUICE_STORE_URL": f"sqlite:///{folder / 'sluice.db'}"},
-        )
+        gateway = gateway_process((config_of or gateway_config)(engines, urls, folder), folder)
         yield Stack(_started(running, gateway), servers)
 
 
@@ -122,6 +104,15 @@ def engine_process(engine: Engine, folder: Path) -> ServerProcess:
         engine.ready_within_s,
         engine.environment,
     )
+
+
+def gateway_process(config: bytes, folder: Path) -> ServerProcess:
+    """A gateway with this `sluice.yaml` on a free port, its state below `folder`; not yet started."""
+    port, path = free_port(), folder / "sluice.yaml"
+    path.write_bytes(config)
+    command = [script("sluice"), "serve", "--config", str(path), "--host", "127.0.0.1", "--port", str(port)]
+    environment = {"SLUICE_STORE_URL": f"sqlite:///{folder / 'sluice.db'}"}
+    return ServerProcess(command, port, folder / "gateway.log", "/ready", environment=environment)
 
 
 def gateway_config(engines: Sequence[Engine], urls: Mapping[str, str], folder: Path) -> bytes:

@@ -20,7 +20,7 @@ from sluice_bench.loops import LoadPlan, Loop, OpenLoop
 from sluice_bench.records import RequestRecord
 from sluice_bench.target import Target, WireRequest
 
-MOST_TRIES = 5
+MOST_TRIES = 12
 TOO_MANY_REQUESTS = 429
 REQUEST_LIMIT_S = 300.0
 _LOOK_EVERY_S = 0.005
@@ -36,11 +36,25 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """Of the error that answered it."""
     retry_after_s: float | None = None
     """As the answer's head said."""
+    route: str = ""
+    """How the gateway placed it, as the answer's head said."""
 
     @property
     def served(self) -> bool:
         """Answered, whole."""
         return self.record.failure is None
+
+    @property
+    def end(self) -> str:
+        """In words."""
+        record = self.record
+        place = f" at {record.backend}" if record.backend else ""
+        return f"{record.status} {self.code} {record.failure}{place}: {record.message}"
+
+    @property
+    def hedged(self) -> bool:
+        """A second attempt has answered it."""
+        return "hedge" in self.route.rpartition("reason=")[2].split(",")
 
     @property
     def refused(self) -> bool:
@@ -59,17 +73,23 @@ class _ErrorBody(msgspec.Struct):
 def outcome_of(exchange: Exchange) -> Outcome:
     """Of one that has ended."""
     record = read_answer(exchange)
-    if record.status is None or record.status < 400:
+    response = None if record.status is None else parse_response(exchange.reads, closed=exchange.closed)
+    if response is None:
         return Outcome(record=record)
-    response = parse_response(exchange.reads, closed=exchange.closed)
-    assert response is not None
-    try:
-        code = msgspec.json.decode(response.body.data, type=_ErrorBody).error.code or ""
-    except msgspec.DecodeError:
-        code = ""
+    headers = response.head.headers
     return Outcome(
-        record=record, code=code, retry_after_s=_seconds(response.head.headers.get(b"retry-after", b""))
+        record=record,
+        code=_code_in(response.body.data) if response.head.status >= 400 else "",
+        retry_after_s=_seconds(headers.get(b"retry-after", b"")),
+        route=headers.get(b"x-sluice-route", b"").decode("latin-1"),
     )
+
+
+def _code_in(body: bytes) -> str:
+    try:
+        return msgspec.json.decode(body, type=_ErrorBody).error.code or ""
+    except msgspec.DecodeError:
+        return ""
 
 
 def _seconds(value: bytes) -> float | None:

@@ -16,7 +16,7 @@ from sluice_bench.load_run import LoadRun
 from sluice_bench.loops import ClosedLoop
 from sluice_bench.processes import ServerProcess
 from sluice_bench.rehearsal.asking import Outcome, in_a_loop, load, outcomes, together, until
-from sluice_bench.rehearsal.finding import Check, Finding
+from sluice_bench.rehearsal.finding import Check, Finding, all_served
 from sluice_bench.rehearsal.stage import AT_ONCE, QUICK, TENANTS, Stage
 from sluice_bench.target import WireRequest
 from sluice_bench.workload import Shape, chat_requests
@@ -88,10 +88,11 @@ def death_finding(before: Sequence[Outcome], after: Sequence[Outcome]) -> Findin
     """From what became of the requests around its death, and of those after its return."""
     failed = [outcome for outcome in before if not outcome.served]
     unbegun = [outcome for outcome in failed if outcome.record.first_token_ns is None]
-    lost = [outcome for outcome in after if not outcome.served]
     returned = sum(outcome.record.backend == VICTIM for outcome in after)
     rows = (_row("around its death", before), _row("after its return", after))
     return Finding(
+        promise="A worker that dies cuts at most answers of which the client had a part; all others are the "
+        "other worker's, and started again it gets its part again.",
         title=f"`kill -9` of worker {VICTIM} in the middle of its answers",
         header=(
             "when",
@@ -111,7 +112,7 @@ def death_finding(before: Sequence[Outcome], after: Sequence[Outcome]) -> Findin
                 f"{len(failed)} streams were cut, of at most {AT_ONCE} that the worker had",
                 len(failed) <= AT_ONCE,
             ),
-            Check(f"{len(after) - len(lost)} of {len(after)} requests after its return served", not lost),
+            all_served(after, "requests after its return"),
             Check(f"{returned} of them by the worker that had been killed", returned > 0),
         ),
     )

@@ -8,6 +8,7 @@ from sluice_bench.rehearsal.conversations import conversations
 from sluice_bench.rehearsal.death import death
 from sluice_bench.rehearsal.finding import Finding
 from sluice_bench.rehearsal.flood import flood
+from sluice_bench.rehearsal.hedging import hedging
 from sluice_bench.rehearsal.refusals import crowd, impatience
 from sluice_bench.rehearsal.slow_worker import slow_worker
 from sluice_bench.rehearsal.stage import Stage
@@ -18,6 +19,7 @@ SCENES: Mapping[str, Callable[[Stage], Finding]] = {
     "impatience": impatience,
     "flood": flood,
     "conversations": conversations,
+    "hedging": hedging,
     "death": death,
 }
 

@@ -1,4 +1,5 @@
-"""Makes a process slower, whatever it does and on whatever machine: it is stopped for a part of the time.
+"""Makes a process slower, whatever it does and on whatever machine: it is stopped for a part of the time, or
+for all of it.
 
 Where a process is stopped for nine tenths of the time it does a tenth of its work, as if its core were shared
 with nine others. That needs signals that stop and continue processes, so no Windows.
@@ -9,8 +10,8 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -66,11 +67,22 @@ class Slowed:
         while not over.is_set():
             began = self._clock()
             over.wait(RUN_S)
-            self._send(signal.SIGSTOP)
+            _send(self._processes, signal.SIGSTOP)
             over.wait((self._clock() - began) * (1 - self._share) / self._share)
-            self._send(signal.SIGCONT)
+            _send(self._processes, signal.SIGCONT)
 
-    def _send(self, number: signal.Signals) -> None:
-        for process in self._processes:
-            with suppress(psutil.NoSuchProcess):
-                process.send_signal(number)
+
+@contextmanager
+def standing_still(processes: Sequence[psutil.Process]) -> Iterator[None]:
+    """Processes that do nothing while the block lasts. They may end meanwhile."""
+    try:
+        _send(processes, signal.SIGSTOP)
+        yield
+    finally:
+        _send(processes, signal.SIGCONT)
+
+
+def _send(processes: Sequence[psutil.Process], number: signal.Signals) -> None:
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.send_signal(number)

@@ -10,19 +10,26 @@ import hashlib
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import msgspec
 import psutil
 
-from sluice_bench.experiments.stack import MODEL_NAME, Engine, Stack, running_stack, worker_engine
+from sluice_bench.experiments.stack import (
+    MODEL_NAME,
+    Engine,
+    Stack,
+    gateway_process,
+    running_stack,
+    worker_engine,
+)
 from sluice_bench.processes import ServerFailed, ServerProcess
-from sluice_bench.rehearsal.slowness import Slowed
+from sluice_bench.rehearsal.slowness import Slowed, standing_still
 from sluice_bench.scrape import metrics_page
-from sluice_bench.target import Target
-from sluice_bench.workload import Asking
+from sluice_bench.target import Target, WireRequest
+from sluice_bench.workload import Asking, Shape, chat_requests
 
 TENANTS = ("ada", "ben", "cleo")
 QUICK, SLOW = "quick", "slow"
@@ -36,9 +43,11 @@ SLOW_SHARE = 0.1
 """Of its speed that is left to the slow worker."""
 
 _PATIENCE_S = 240.0
+_TIMEOUTS = ("hold_status_s", "first_token_s", "idle_s")
 _HEALTHY = re.compile(r"^sluice_gateway_endpoint_healthy\{.*\} 1(?:\.0)?$", re.MULTILINE)
 _HEALTHY_WITHIN_S = 120.0
 _LOOK_EVERY_S = 0.05
+_COMPILED = "serves from compiled modules"
 _ENGINE_PROCESS = "sluice_worker.engine_process"
 
 
@@ -48,6 +57,8 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
     stack: Stack
     keys: Mapping[str, str]
     """Of each tenant."""
+    folder: Path
+    """For all state."""
 
     @property
     def target(self) -> Target:
@@ -60,9 +71,39 @@ class Stage(msgspec.Struct, frozen=True, kw_only=True):
             model=MODEL_NAME, stream=stream, api_key=self.keys[tenant], ignore_eos=True, headers=headers
         )
 
+    def requests_by_turns(
+        self, shape: Shape, each: int, seed: int, *headers: tuple[str, str]
+    ) -> list[WireRequest]:
+        """`each` of every tenant."""
+        own = [
+            chat_requests(self.target, shape, self.asking(tenant, *headers), each, seed + number)
+            for number, tenant in enumerate(TENANTS)
+        ]
+        return [request for turn in zip(*own, strict=True) for request in turn]
+
     def slowed(self) -> Slowed:
         """A block in which the slow worker is slow; its HTTP server answers as ever."""
         return Slowed([engine_process_of(self.stack.engines[SLOW])], SLOW_SHARE)
+
+    def standing_still(self, worker: str) -> AbstractContextManager[None]:
+        """A block in which a worker computes nothing; its HTTP server answers as ever."""
+        return standing_still([engine_process_of(self.stack.engines[worker])])
+
+    @contextmanager
+    def with_a_new_gateway(self, name: str, hedge_share: float | None = None) -> Iterator[Stage]:
+        """The same workers behind another gateway, which does not know them yet; `hedge_share` is its
+        configuration's, the usual one with `None`. Raises `ServerFailed`."""
+        folder = self.folder / name
+        folder.mkdir()
+        urls = {worker: server.url for worker, server in self.stack.engines.items()}
+        with gateway_process(config_for(self.keys, urls, folder, hedge_share), folder) as gateway:
+            made = Stage(stack=Stack(gateway, self.stack.engines), keys=self.keys, folder=folder)
+            made.wait_until_healthy()
+            yield made
+
+    def is_compiled(self) -> bool:
+        """Whether the gateway runs its request path compiled."""
+        return self.stack.gateway.has_said(_COMPILED)
 
     def wait_until_healthy(self) -> None:
         """Until the gateway takes both workers for healthy. Raises `ServerFailed`."""
@@ -83,30 +124,34 @@ def stage(model: Path, folder: Path) -> Iterator[Stage]:
     """Start all of it below `folder`, an empty one; end it. Raises `ServerFailed`."""
     keys = {tenant: f"sk-{secrets.token_urlsafe(24)}" for tenant in TENANTS}
     engines = [worker_engine(name, model, ("--threads", "1")) for name in (QUICK, SLOW)]
-    with running_stack(engines, folder, config_for(keys)) as stack:
-        made = Stage(stack=stack, keys=keys)
+
+    def config_of(_: Sequence[Engine], urls: Mapping[str, str], folder: Path) -> bytes:
+        return config_for(keys, urls, folder)
+
+    with running_stack(engines, folder, config_of) as stack:
+        made = Stage(stack=stack, keys=keys, folder=folder)
         made.wait_until_healthy()
         yield made
 
 
-def config_for(keys: Mapping[str, str]) -> Callable[[Sequence[Engine], Mapping[str, str], Path], bytes]:
-    """The `sluice.yaml` (JSON is YAML) of a gateway whose tenants have these keys."""
-
-    def config_of(engines: Sequence[Engine], urls: Mapping[str, str], folder: Path) -> bytes:
-        return msgspec.json.encode(
-            {
-                "keys": [_key(tenant, secret) for tenant, secret in keys.items()],
-                "backends": [_backend(engine.name, urls[engine.name]) for engine in engines],
-                "queue": {"max_waiting": WAITING, "timeout_s": _PATIENCE_S},
-                "admission": {"default_ttft_s": _PATIENCE_S, "queued_prefill_s": _PATIENCE_S},
-                "store": {"url": f"sqlite:///{folder / 'sluice.db'}"},
-                "ledger": {"journal_folder": str(folder / "ledger")},
-                "files": {"dir": str(folder / "files")},
-                "timeouts": {"hold_status_s": _PATIENCE_S},
-            }
-        )
-
-    return config_of
+def config_for(
+    keys: Mapping[str, str], urls: Mapping[str, str], folder: Path, hedge_share: float | None = None
+) -> bytes:
+    """The `sluice.yaml` (JSON is YAML) of a gateway before workers at these addresses, whose tenants have
+    these keys."""
+    return msgspec.json.encode(
+        {
+            "keys": [_key(tenant, secret) for tenant, secret in keys.items()],
+            "backends": [_backend(name, url) for name, url in urls.items()],
+            "queue": {"max_waiting": WAITING, "timeout_s": _PATIENCE_S},
+            "admission": {"default_ttft_s": _PATIENCE_S, "queued_prefill_s": _PATIENCE_S},
+            "failover": {} if hedge_share is None else {"hedge_share": hedge_share},
+            "store": {"url": f"sqlite:///{folder / 'sluice.db'}"},
+            "ledger": {"journal_folder": str(folder / "ledger")},
+            "files": {"dir": str(folder / "files")},
+            "timeouts": dict.fromkeys(_TIMEOUTS, _PATIENCE_S),
+        }
+    )
 
 
 def _key(tenant: str, secret: str) -> dict[str, str]:

@@ -81,8 +81,23 @@ def test_a_client_that_is_not_told_when_does_not_come_back(
 def test_what_a_refusal_says_is_read_from_its_bytes(exchange_of: Callable[..., Exchange]) -> None:
     told = outcome_of(exchange_of([(20, refusal("12"))], stream=False))
     other = outcome_of(exchange_of([(20, answer(502, b"Bad gateway"))], stream=False))
+    lost = outcome_of(exchange_of([(20, b"HTTP/1.1 429")], stream=False))
 
     assert (told.refused, told.code, told.retry_after_s) == (True, "rate_limit_exceeded", 12.0)
     assert told.record.message == "full"
     assert (other.refused, other.code, other.retry_after_s) == (False, "", None)
     assert other.record.failure is Failure.HTTP_STATUS
+    assert (lost.refused, lost.code, lost.retry_after_s) == (False, "", None)
+
+
+@pytest.mark.parametrize(
+    ("reasons", "hedged"),
+    [("hedge,least_loaded", True), ("retry:2,hedge,prefix", True), ("least_loaded", False)],
+)
+def test_who_answered_is_told_in_the_head(
+    exchange_of: Callable[..., Exchange], reasons: str, hedged: bool
+) -> None:
+    route = f"x-sluice-route: model=hedge,m; backend=hedge; endpoint=hedge,-0; reason={reasons}"
+    told = outcome_of(exchange_of([(20, answer(200, GOOD, route))], stream=False))
+
+    assert (told.served, told.hedged) == (True, hedged)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import signal
 
 import psutil
+import pytest
 
-from sluice_bench.rehearsal.slowness import RUN_S, Slowed
+from sluice_bench.rehearsal.slowness import RUN_S, Slowed, standing_still
 
 
 class Recorded(psutil.Process):
@@ -62,3 +63,12 @@ def test_whatever_is_stopped_goes_on_afterwards_and_one_that_has_ended_is_nothin
 
     assert process.signals[-1] == signal.SIGCONT
     assert process.signals == ended.signals
+
+
+def test_what_stands_still_goes_on_even_when_the_scene_has_failed() -> None:
+    process, ended = Recorded(), Recorded(ended=True)
+    with pytest.raises(KeyboardInterrupt), standing_still([ended, process]):
+        assert process.signals == [signal.SIGSTOP]
+        raise KeyboardInterrupt
+
+    assert process.signals == ended.signals == [signal.SIGSTOP, signal.SIGCONT]
