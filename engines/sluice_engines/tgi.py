@@ -70,8 +70,9 @@ class TgiAdapter(OpenAICompatibleAdapter):
         ),
         Quirk(
             about="It leaves the stop string in its text, and stops only when one ends a token's text; the"
-            " adapter cuts before the first, wherever it is. Where it has to cut inside a token, a stream"
-            " ends without its usage.",
+            " adapter cuts before the first, wherever it is. A stream that is cut inside a token gets no"
+            " count of its prompt: the adapter asks `/tokenize` where usage is wanted, and a version that"
+            " lacks it leaves the stream without.",
             source="huggingface/text-generation-inference, server/text_generation_server/utils/tokens.py",
         ),
         Quirk(

@@ -34,7 +34,7 @@ LISTED = {"object": "list", "data": [{"id": MODEL, "object": "model", "created":
 
 
 class NativeTgi:
-    """A script that answers `/generate` and `/generate_stream`."""
+    """A script that answers `/generate`, `/generate_stream` and `/tokenize`."""
 
     def __init__(self, *tokens: str) -> None:
         self.tokens = tokens or ("The", " quick", " brown", " fox")
@@ -45,10 +45,15 @@ class NativeTgi:
         self.pause = asyncio.Event()
         """A stream waits for it before its second token."""
         self.pause.set()
+        self.tokenizes = True
+        """Versions before it could are asked too."""
 
     async def __call__(self, call: Call) -> None:
         """Answer one POST."""
         asked = call.fields
+        if call.path == "/tokenize":
+            await self._tokenize(call, asked["inputs"])
+            return
         problem = self._problem(call.path, asked["parameters"]) or (
             ("Input validation error: `inputs` is too long", "validation", 422)
             if len(asked["inputs"].split()) > MAX_INPUT_WORDS
@@ -78,6 +83,16 @@ class NativeTgi:
         if path == "/generate_stream" and parameters.get("decoder_input_details"):
             return "Input validation error: `decoder_input_details`", "validation", 422
         return None
+
+    async def _tokenize(self, call: Call, inputs: str) -> None:
+        """As many tokens as `_stream` counts, with what it says of each."""
+        if not self.tokenizes:
+            await call.answer(404, {})
+            return
+        words = inputs.split()
+        await call.answer(
+            200, [{"id": i, "text": w, "start": 0, "stop": len(w)} for i, w in enumerate(words)]
+        )
 
     def _said(self, parameters: dict[str, Any]) -> tuple[list[dict[str, Any]], str, str]:
         """Tokens, text and why it ended."""

@@ -244,6 +244,40 @@ async def test_a_stop_string_inside_a_token_ends_the_generation_too(start_engine
     assert streamed_text(answer) == "The q"
 
 
+@pytest.mark.parametrize(
+    ("more", "prompt_tokens"), [({}, 2 + 3), ({"truncate_prompt_tokens": 2}, 2 + 2), ({"stop": "wn"}, 2 + 3)]
+)
+async def test_a_stream_that_is_cut_inside_a_token_has_its_usage(
+    start_engine: StartEngine, more: dict[str, Any], prompt_tokens: int
+) -> None:
+    """The engine tells a prompt's tokens with a stream's last message, which no stream is read to here; with
+    `stop: wn` each ends with it."""
+    engine = await start_engine(NativeTgi("The", " quick brown", " fox"))
+    usage = {"prompt": ["Say it", "Say it again"], "stream": True, "stream_options": {"include_usage": True}}
+    async with behind_the_gateway(engine) as served:
+        answer = await complete(served, **usage | {"stop": "uic"} | more)
+
+    told = events(answer)[-1]["usage"]
+    assert told["prompt_tokens"] == prompt_tokens
+    assert told["completion_tokens"] == 4, "two of each answer were read"
+    asked = [call.fields["inputs"] for call in engine.calls if call.path == "/tokenize"]
+    assert asked == ([] if more.get("stop") else usage["prompt"])
+
+
+async def test_an_engine_that_counts_no_prompts_leaves_a_cut_stream_without_usage(
+    start_engine: StartEngine,
+) -> None:
+    native = NativeTgi("The quick brown", " fox")
+    native.tokenizes = False
+    engine = await start_engine(native)
+    async with behind_the_gateway(engine) as served:
+        answer = await complete(served, stream=True, stop="uic", stream_options={"include_usage": True})
+
+    assert answer.status_code == 200
+    assert streamed_text(answer) == "The q"
+    assert [chunk["usage"] for chunk in events(answer)] == [None, None]
+
+
 async def test_an_answer_that_is_closed_unread_closes_its_call(start_engine: StartEngine) -> None:
     native = NativeTgi()
     native.pause.clear()

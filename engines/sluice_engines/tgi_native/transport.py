@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import msgspec
 
@@ -23,11 +23,12 @@ from sluice_engines.transport import (
     ConnectionLost,
     Deadlines,
     Transport,
+    UpstreamError,
     UpstreamRequest,
     UpstreamResponse,
 )
 
-GENERATE, GENERATE_STREAM = "/generate", "/generate_stream"
+GENERATE, GENERATE_STREAM, TOKENIZE = "/generate", "/generate_stream", "/tokenize"
 CHAT, MODELS, INFO = "/v1/chat/completions", "/v1/models", "/info"
 _MAX_BODY_BYTES = 64 << 20
 _CALLS_AT_ONCE = 16
@@ -79,9 +80,29 @@ class TgiTransport:
             return WholeAnswer(200, answer.whole(await self._choices(asked, request, deadlines)))
         path = request.path.removesuffix(GENERATE) + GENERATE_STREAM
         streamed = msgspec.structs.replace(request, path=path)
-        stream = CompletionStream(asked, answer, lambda: Call(self._http, streamed, deadlines))
+
+        async def count(prompt: str) -> int | None:
+            return await self._prompt_tokens(asked, prompt, request, deadlines)
+
+        stream = CompletionStream(asked, answer, lambda: Call(self._http, streamed, deadlines), count)
         await stream.open()
         return stream
+
+    async def _prompt_tokens(
+        self, asked: Asked, prompt: str, request: UpstreamRequest, deadlines: Deadlines
+    ) -> int | None:
+        """What a generation would count; `None` where the engine cannot say: old versions."""
+        path, body = request.path.removesuffix(GENERATE) + TOKENIZE, msgspec.json.encode({"inputs": prompt})
+        asking = msgspec.structs.replace(request, path=path, body=body)
+        try:
+            response = await self._http.send(asking, deadlines)
+            tokens = _decoded(await read_whole(response, _MAX_BODY_BYTES))
+        except UpstreamError:
+            return None  # the answer is complete, and stays so
+        if response.status != 200 or not isinstance(tokens, list):
+            return None
+        limit: int = asked.parameters.get("truncate", len(tokens))
+        return min(len(tokens), limit)
 
     async def _choices(self, asked: Asked, request: UpstreamRequest, deadlines: Deadlines) -> list[Choice]:
         room = asyncio.Semaphore(_CALLS_AT_ONCE)
@@ -202,12 +223,21 @@ class RepairedStream:
 class CompletionStream:
     """A completion as OpenAI streams it, from native calls; see `UpstreamResponse`."""
 
-    def __init__(self, asked: Asked, answer: Answer, new_call: Callable[[], Call]) -> None:
+    def __init__(
+        self,
+        asked: Asked,
+        answer: Answer,
+        new_call: Callable[[], Call],
+        count: Callable[[str], Awaitable[int | None]],
+    ) -> None:
+        """`count` tells a prompt's tokens: the engine does so only with a stream's last message, which one
+        that is cut does not get."""
         self.status = 200
         self.headers = _STREAM_HEADERS
         self._asked = asked
         self._answer = answer
         self._new_call = new_call
+        self._count = count
         self._call: Call | None = None
         self._index = 0
         """Of the prompt at hand."""
@@ -261,11 +291,19 @@ class CompletionStream:
         """Read one message, begin the next prompt, or come to the end."""
         if self._index == len(self._asked.prompts):
             self._ended = True
-            self._events.append(self._answer.end(self._usages))
+            self._events.append(self._answer.end(await self._known_usages()))
         elif self._call is None:
             await self.open()
         else:
             await self._read(self._call)
+
+    async def _known_usages(self) -> list[Usage]:
+        """Those of all prompts, where they are wanted. Nothing generates any more."""
+        pairs = zip(self._asked.prompts, self._usages, strict=True) if self._asked.include_usage else ()
+        return [
+            usage if usage.prompt is not None else Usage(await self._count(prompt), usage.generated)
+            for prompt, usage in pairs
+        ]
 
     async def _read(self, call: Call) -> None:
         message = await call.next_message()
