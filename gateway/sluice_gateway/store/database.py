@@ -21,7 +21,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool
 from sqlalchemy.util import greenlet_spawn
 
 from sluice_gateway.store.schema import declare_all, newest_revision
-from sluice_gateway.store.transaction import Transaction, transaction
+from sluice_gateway.store.transaction import Arrivals, Transaction, transaction
 
 _DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -36,6 +36,8 @@ _CONNECT_S = 5
 """Until PostgreSQL has accepted a connection, or one of the pool is free."""
 _ANSWER_S = 30
 """For one statement. PostgreSQL that has died without a word answers nothing at all."""
+_SETTLE_S = 1.0
+"""At the end. Opening SQLite's file takes milliseconds, and nobody waits for a dead server."""
 _MIGRATION_LOCK = 7_583_020_114
 """Any number that nobody else takes: PostgreSQL's advisory locks are told apart by it."""
 _READS = "sluice_reads"
@@ -62,6 +64,7 @@ class Database:
         self._reader = self._engine.execution_options(**{_READS: True})
         self._is_migrated = False
         self._migrating = asyncio.Lock()
+        self._arrivals = Arrivals()
         if self.is_sqlite:
             event.listen(self._engine, "connect", _configure_sqlite)
             event.listen(self._engine, "begin", _begin_sqlite)
@@ -111,14 +114,15 @@ class Database:
 
         In SQLite it is the only one from its start, so what it has read stays true until it writes.
         """
-        return transaction(self._engine)
+        return transaction(self._engine, self._arrivals)
 
     def read(self) -> AbstractAsyncContextManager[Transaction]:
         """A transaction that only reads: it waits for no writer."""
-        return transaction(self._reader)
+        return transaction(self._reader, self._arrivals)
 
     async def aclose(self) -> None:
-        """Close every connection."""
+        """Close every connection, those too that are being opened and that nobody waits for any more."""
+        await self._arrivals.settle(_SETTLE_S)
         await greenlet_spawn(self._engine.dispose)
 
 

@@ -6,8 +6,9 @@ left while the driver waits. Rows are read to the last before a call returns, so
 stays open behind it.
 
 Invariant: when a block is left, by an exception or a cancellation too, its transaction has been committed or
-rolled back and its connection has gone back to the pool. Source of the mechanism: SQLAlchemy's documentation,
-"Asynchronous I/O", on running synchronous code with `greenlet_spawn`.
+rolled back and its connection has gone back to the pool; one that was still being opened goes there when it
+is (`Arrivals`). Source of the mechanism: SQLAlchemy's documentation, "Asynchronous I/O", on running
+synchronous code with `greenlet_spawn`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeAlias, TypeVar
 
 from sqlalchemy import Connection, CursorResult, Engine, Executable, Row
@@ -81,14 +82,55 @@ class Transaction:
         return await greenlet_spawn(work, self._connection, *arguments)
 
 
+class Arrivals:
+    """Connections that are being opened.
+
+    Whoever is cancelled meanwhile leaves it to the pool, and does not interrupt it: the driver of SQLite
+    opens it in a thread, which would come back to a loop that is gone, and nobody would close it. Only one
+    that takes too long is given up.
+    """
+
+    def __init__(self) -> None:
+        self._unwanted: set[asyncio.Task[None]] = set()
+
+    async def connection(self, engine: Engine) -> Connection:
+        """Of the pool, or a new one. Raises `TimeoutError` after `ACQUIRE_S`, and what opening it raises."""
+        opening = asyncio.ensure_future(greenlet_spawn(engine.connect))
+        try:
+            async with asyncio.timeout(ACQUIRE_S):
+                return await asyncio.shield(opening)
+        except (asyncio.CancelledError, TimeoutError) as error:
+            if isinstance(error, TimeoutError):
+                opening.cancel()
+            task = asyncio.create_task(_put_back(opening))
+            self._unwanted.add(task)
+            task.add_done_callback(self._unwanted.discard)
+            raise
+
+    async def settle(self, limit_s: float) -> None:
+        """Wait until none is on its way; after `limit_s` those that are left are given up."""
+        if not self._unwanted:
+            return
+        _, late = await asyncio.wait(self._unwanted, timeout=limit_s)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late)
+
+
+async def _put_back(opening: asyncio.Future[Connection]) -> None:
+    with suppress(Exception):  # it could not be opened
+        connection = await opening
+        await greenlet_spawn(connection.close)
+
+
 @asynccontextmanager
-async def transaction(engine: Engine) -> AsyncIterator[Transaction]:
+async def transaction(engine: Engine, arrivals: Arrivals) -> AsyncIterator[Transaction]:
     """Begin one; commit at the block's end, roll back when it raises.
 
     Raises `TimeoutError` when no connection that answers can be had within `ACQUIRE_S`.
     """
-    async with asyncio.timeout(ACQUIRE_S):
-        connection = await greenlet_spawn(engine.connect)
+    connection = await arrivals.connection(engine)
     try:
         begun = await greenlet_spawn(connection.begin)
         try:

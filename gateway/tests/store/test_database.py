@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import stat
+import threading
 from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 from sqlalchemy import text
 
@@ -117,3 +121,38 @@ async def test_a_task_that_is_cancelled_in_a_transaction_leaves_nothing_and_no_c
     async with asyncio.timeout(10), database.read() as connection:
         assert await connection.scalar(text("SELECT count(*) FROM tenants")) == 0
     await database.aclose()
+
+
+def test_a_database_that_is_closed_while_a_connection_is_opened_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when the gateway is stopped the moment after its start. The driver opens it in a thread, which must
+    not come back to a loop that is closed."""
+    path, opening, may_open = tmp_path / "store.db", threading.Event(), threading.Event()
+    connect, failed = sqlite3.connect, []
+
+    def slowly(*arguments: Any, **options: Any) -> sqlite3.Connection:
+        opening.set()
+        assert may_open.wait(30)
+        return connect(*arguments, **options)
+
+    async def start_and_stop() -> None:
+        database = Database(f"sqlite:///{path}")
+        starting = asyncio.create_task(database.migrate())
+        assert await asyncio.to_thread(opening.wait, 30)
+        starting.cancel()
+        await asyncio.wait([starting])
+        asyncio.get_running_loop().call_later(0.1, may_open.set)
+        await database.aclose()
+
+    monkeypatch.setattr("aiosqlite.core.sqlite3.connect", slowly)
+    monkeypatch.setattr("threading.excepthook", lambda told: failed.append(told.exc_value))
+    threads = set(threading.enumerate())
+    asyncio.run(start_and_stop())
+    may_open.set()
+    for thread in set(threading.enumerate()) - threads:
+        thread.join(30)
+
+    assert failed == []
+    assert path.exists(), "it was opened"
+    assert str(path) not in {opened.path for opened in psutil.Process().open_files()}
