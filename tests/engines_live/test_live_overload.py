@@ -90,6 +90,6 @@ def _ask(fleet: Fleet, number: int) -> httpx.Response:
 def _refusals(fleet: Fleet) -> float:
     """Requests of the gateway that vLLM was too busy for."""
     page = httpx.get(f"{fleet.url}/metrics", timeout=10).text
-    lines = [line for line in page.splitlines() if line.startswith("sluice_upstream_failures_total{")]
+    lines = [line for line in page.splitlines() if line.startswith("sluice_gateway_upstream_failures_total{")]
     labels = '{backend="vllm",failure="upstream_unavailable"}'
     return sum(float(line.rsplit(" ", 1)[1]) for line in lines if labels in line)
