@@ -136,6 +136,8 @@ def running_fleet(folder: Path) -> Fleet:
 
 
 def _settings(backends: list[dict[str, Any]], engines: dict[str, LiveEngine], folder: Path) -> dict[str, Any]:
+    """Nobody is refused because engines that share few cores are slow: what is tried here is what becomes of
+    the requests that are taken."""
     return {
         "backends": backends,
         "aliases": {ALIAS: [{"model": e.model, "backend": e.name} for e in engines.values()]},
@@ -143,6 +145,8 @@ def _settings(backends: list[dict[str, Any]], engines: dict[str, LiveEngine], fo
         "ledger": {"journal_folder": str(folder / "ledger")},
         "files": {"dir": str(folder / "files")},
         "timeouts": {"first_token_s": 300, "idle_s": 300},
+        "admission": {"default_ttft_s": 300},
+        "queue": {"timeout_s": 300},
         "logs": {"format": "json"},
     }
 
