@@ -7,7 +7,8 @@ llamacpp comes as a wheel (seconds): the package xllamacpp has llama.cpp's own H
 `llama_server.py` here, installed beside it as `llama-server`, starts it with llama-server's options. With
 `--build` it is compiled from the source package of llama-cpp-python (minutes), for this very CPU.
 
-vllm is the build for CPUs, with torch for CPUs: two gigabytes.
+vllm is the build for CPUs, with torch for CPUs: 3.5 GB, and minutes (147 s where two cores were busy and no
+wheel but torch's was on the disk).
 """
 
 from __future__ import annotations
