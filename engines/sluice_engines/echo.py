@@ -32,7 +32,10 @@ class EchoAdapter:
     title = "Echo"
     default_port = 0
     capabilities = Capabilities(
-        endpoints=frozenset({"chat", "completions", "embeddings"}), logprobs=False, multiple_choices=True
+        endpoints=frozenset({"chat", "completions", "embeddings"}),
+        logprobs=False,
+        multiple_choices=True,
+        continues_text=False,
     )
     health_path = "/health"
     ready_path = "/ready"

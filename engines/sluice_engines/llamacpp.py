@@ -45,6 +45,7 @@ class LlamaCppAdapter(OpenAICompatibleAdapter):
         tool_calls=True,
         json_schema=True,
         images=True,
+        continues_chat=True,
     )
     health_path = "/health"
     ready_path = "/health"

@@ -50,6 +50,8 @@ class SglangAdapter(OpenAICompatibleAdapter):
         tool_calls=True,
         json_schema=True,
         images=True,
+        continues_chat=True,
+        continues_space=True,
     )
     health_path = "/health"
     ready_path = "/health"

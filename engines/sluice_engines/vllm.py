@@ -55,6 +55,7 @@ class VllmAdapter(OpenAICompatibleAdapter):
         tool_calls=True,
         json_schema=True,
         images=True,
+        continues_chat=True,
     )
     health_path = "/health"
     ready_path = "/health"

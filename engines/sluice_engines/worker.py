@@ -24,6 +24,8 @@ class WorkerAdapter(OpenAICompatibleAdapter):
         endpoints=frozenset({"chat", "completions", "tokenize", "detokenize"}),
         prompt_logprobs=True,
         tools=True,
+        continues_chat=True,
+        continues_space=True,
     )
     health_path = "/health"
     ready_path = "/ready"

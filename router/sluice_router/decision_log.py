@@ -33,6 +33,7 @@ CALLS: dict[str, tuple[Any, ...]] = {
     "settle": (int, float, Usage | None, FailureClass | None),
     "answered": (int, float),
     "retry": (int, float, FailureClass),
+    "resume": (int, float, FailureClass, RequestFacts),
     "expire": (float,),
     "set_health": (str, bool, float),
     "set_draining": (str, bool, float),

@@ -122,10 +122,9 @@ class _Replay:
         try:
             if call.name == "admit":
                 self._admit(*args)
-            elif call.name == "retry":
+            elif call.name in ("retry", "resume"):
                 number = int(call.args[0])
-                ticket, now, failure = args
-                self._router.retry(ticket, now, failure, self._telling(number))
+                getattr(self._router, call.name)(*args, self._telling(number))
                 self._told(number, self._tickets[number])
             elif call.name == "expire":
                 self._expect(Ended(returned=self._router.expire(*args)))

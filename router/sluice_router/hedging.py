@@ -198,6 +198,8 @@ class Hedges:
             return None
         if not endpoint.hedging or not ticket.facts.repeatable or lease.first_token_at is not None:
             return None
+        if ticket.resumed:
+            return None
         replica, streamed = self._replicas[endpoint.id], ticket.facts.stream
         expected_s = _expected_s(replica, lease, streamed=streamed)
         if expected_s is None:

@@ -210,15 +210,27 @@ class RecordedRouter:
 
     def retry(self, ticket: Ticket, now: float, failure: FailureClass, notify: Notify) -> None:
         """See `Ticket.retry`."""
+        self._again(
+            "retry", ticket, (now, failure), notify, partial(self._router.retry, ticket, now, failure)
+        )
+
+    def resume(
+        self, ticket: Ticket, now: float, failure: FailureClass, facts: RequestFacts, notify: Notify
+    ) -> None:
+        """See `Ticket.resume`."""
+        do = partial(self._router.resume, ticket, now, failure, facts)
+        self._again("resume", ticket, (now, failure, facts), notify, do)
+
+    def _again(
+        self, name: str, ticket: Ticket, rest: tuple[Any, ...], notify: Notify, do: Callable[[Notify], None]
+    ) -> None:
         recorder = self._recorder
         number = recorder.number(ticket)
         if number is None:
-            self._router.retry(ticket, now, failure, notify)
+            do(notify)
             return
         telling = recorder.telling([ticket], notify)
-        recorder.call(
-            "retry", (number, now, failure), lambda: self._router.retry(ticket, now, failure, telling)
-        )
+        recorder.call(name, (number, *rest), lambda: do(telling))
         recorder.tell(ticket)
 
     # What the outside reports

@@ -225,6 +225,17 @@ class Router:
         if ticket.decision is None:
             ticket.notify = notify
 
+    def resume(
+        self, ticket: Ticket, now: float, failure: FailureClass, facts: RequestFacts, notify: Notify
+    ) -> None:
+        """See `Ticket.resume`."""
+        if ticket.endpoint is None or ticket.closed:
+            return
+        self._tick(now)
+        self.hedges.drop(ticket, HedgeResult.LOST, now)  # it makes the whole answer, not the rest
+        ticket.go_on(facts, self._costs.estimate(facts, now), now)
+        self.retry(ticket, now, failure, notify)
+
     # What the outside reports
 
     def expire(self, now: float) -> float | None:
@@ -349,11 +360,12 @@ class Router:
             self.hedges.answered(ticket, replica, now, streamed=False)
         self.hedges.drop(ticket, HedgeResult.LEFT, now)
         replica.vacate(lease)
-        replica.record_service(lease, usage, now, well=failure is None)
+        telling = failure is None and not ticket.resumed  # of which no endpoint has done all
+        replica.record_service(lease, usage, now, well=telling)
         self._room.settle(ticket, None if usage is None else work_of(usage))
         self._placer.ended(ticket, replica, usage, well=failure is None)
         self._informed = self._informed or replica.measured
-        if usage is not None and failure is None:
+        if usage is not None and telling:
             self._costs.learn(ticket.facts, ticket.cost, usage, now)
         ticket.outcome = Outcome.DISPATCHED
         self._dispatcher.outcomes[Outcome.DISPATCHED] += 1

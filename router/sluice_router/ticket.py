@@ -47,6 +47,12 @@ class Desk(Protocol):
         """See `Ticket.retry`."""
         ...
 
+    def resume(
+        self, ticket: Ticket, now: float, failure: FailureClass, facts: RequestFacts, notify: Notify
+    ) -> None:
+        """See `Ticket.resume`."""
+        ...
+
     def answered(self, ticket: Ticket, now: float) -> None:
         """See `Ticket.first_token`."""
         ...
@@ -81,6 +87,7 @@ class Ticket:
         "queued_at",
         "reason",
         "relaxed",
+        "resumed",
         "scores",
         "second",
         "waited_s",
@@ -124,6 +131,8 @@ class Ticket:
         self.patience_s: float | None = None
         """Seconds from arrival to the first token after which it is not worth serving; `None` until it has
         to wait."""
+        self.resumed = False
+        """Only the rest of its answer is asked for: an endpoint failed amid it."""
         self.came_back = False
         """It was refused before, and comes at the time that it was told."""
         self.lane: Lane = frozenset()
@@ -150,6 +159,13 @@ class Ticket:
         self.decision = self.late_at = None
         self.computed = False
         self.excluded |= {failed}
+
+    def go_on(self, facts: RequestFacts, cost: Cost, now: float) -> None:
+        """The router's: from here on only the rest of the answer is asked for. Its client has been served
+        until now, so that its patience begins anew; its place in the order stays."""
+        self.facts, self.cost = facts, cost
+        self.resumed = True
+        self.arrived_at, self.patience_s, self.came_back = now, None, False
 
     def hand_to(self, desk: Desk) -> None:
         """The router's: from here on the ticket's verbs ask `desk`, which asks the router."""
@@ -181,6 +197,8 @@ class Ticket:
             reasons = f"fallback:{self.choice},{reasons}"
         if self.attempts > 1:
             reasons = f"retry:{self.attempts},{reasons}"
+        if self.resumed:
+            reasons = f"resume,{reasons}"
         return reasons
 
     def cancel(self, now: float) -> None:
@@ -223,6 +241,12 @@ class Ticket:
         are used up. Does nothing unless the ticket is placed and open.
         """
         self._desk.retry(self, now, failure, notify)
+
+    def resume(self, now: float, failure: FailureClass, facts: RequestFacts, notify: Notify) -> None:
+        """The same for an endpoint that failed amid its answer: another one is to go on, and what the rest
+        asks of it is `facts` (`resumption.py`). Budget and attempts are those of retries. The rest is never
+        hedged, and nothing is learned from what the whole has used: no endpoint has done all of it."""
+        self._desk.resume(self, now, failure, facts, notify)
 
 
 @lru_cache(maxsize=1024)

@@ -69,6 +69,12 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     images: bool = False
     multiple_choices: bool = True
     """`n > 1`."""
+    continues_text: bool = True
+    """It completes whatever prompt it gets, one that another engine's answer was put behind as well."""
+    continues_chat: bool = False
+    """It goes on with an assistant's last message when it is told to: `continue_final_message`."""
+    continues_space: bool = False
+    """Also when that begins or ends with white space, which some templates cut off."""
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):

@@ -69,6 +69,9 @@ def busy_hour(seed: int = 1, names: str = "abcdef") -> list[bytes]:
         ticket = source.choice(tickets)
         if source.random() < 0.2:
             ticket.retry(now, FailureClass.BROKEN, nothing)
+        elif source.random() < 0.1:
+            rest = msgspec.structs.replace(ticket.facts, prompt_tokens_estimate=2000, max_tokens=50)
+            ticket.resume(now, FailureClass.BROKEN, rest, nothing)
         elif source.random() < 0.6:
             ticket.first_token(now)
         else:
@@ -142,6 +145,8 @@ def test_a_busy_hour_is_replayed_to_the_same_decisions():
     assert replayed.calls > 500
     assert replayed.decisions > 400
     assert any(b'"line":"drawn"' in line for line in log)
+    assert sum(b'"name":"resume"' in line for line in log) > 5
+    assert any(b"reason=resume,retry:2," in line for line in log)
 
 
 def test_a_recorded_router_decides_as_one_that_is_not():

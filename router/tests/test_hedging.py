@@ -198,6 +198,38 @@ def test_a_retry_elsewhere_is_late_anew() -> None:
     assert fleet.router.hedges.begin(ticket, due_at) is None, "that time was the first engine's"
 
 
+def test_the_rest_of_an_answer_is_asked_for_once() -> None:
+    fleet = Fleet()
+    ticket = fleet.ask()
+    second = fleet.late(ticket)
+    assert second is not None
+    ticket.resume(fleet.now, FailureClass.BROKEN, ticket.facts, lambda: None)
+    assert ticket.second is None
+    assert fleet.count(HedgeResult.LOST) == 1
+    assert ticket.endpoint is not None and sum(fleet.held().values()) == 1
+    assert "reason=resume,retry:2," in ticket.route
+    assert fleet.router.hedges.due_at(ticket, fleet.now) is None
+    fresh = fleet.ask()
+    fresh.resume(fleet.now, FailureClass.BROKEN, fresh.facts, lambda: None)
+    assert not fresh.hedged
+    assert fleet.router.hedges.due_at(fresh, fleet.now) is None
+    fleet.now += 100.0
+    assert fleet.router.hedges.begin(fresh, fleet.now) is None
+
+
+def test_a_second_attempt_that_won_may_be_resumed() -> None:
+    fleet = Fleet()
+    ticket = fleet.ask()
+    first = ticket.endpoint
+    fleet.late(ticket)
+    fleet.router.hedges.won(ticket, fleet.now)
+    ticket.first_token(fleet.now)
+    ticket.resume(fleet.now + 1.0, FailureClass.BROKEN, ticket.facts, lambda: None)
+    assert ticket.endpoint == first
+    ticket.settle(fleet.now + 2.0, None)
+    assert fleet.held() == {"a": 0, "b": 0}
+
+
 def test_nobody_is_hedged_sooner_than_it_would_be_felt() -> None:
     lateness = Lateness(0.0)
     for _ in range(ENOUGH + 1):

@@ -220,6 +220,26 @@ class RouterMachine(RuleBasedStateMachine):
         assert refused or client.ticket.endpoint != failed
         self.retries_granted += client.ticket.endpoint is not None or client.ticket.decision is None
 
+    @rule(client=clients, failure=st.sampled_from(list(FailureClass)))
+    def resume(self, client: Client, failure: FailureClass) -> None:
+        ticket, failed = client.ticket, client.ticket.endpoint
+        was_running = failed is not None and not ticket.closed
+        rest = msgspec.structs.replace(
+            ticket.facts,
+            model="tiny",
+            choices=(),
+            prompt_tokens_estimate=ticket.facts.prompt_tokens_estimate + 9,
+        )
+        ticket.resume(self.now, failure, rest, self.ring(client))
+        if not was_running:
+            return
+        client.waits += ticket.decision is None
+        refused = ticket.outcome is Outcome.EXHAUSTED
+        assert refused or (failures.may_retry(failure) and ticket.endpoint != failed)
+        assert ticket.second is None, "it makes the whole answer"
+        assert self.router.hedges.due_at(ticket, self.now) is None
+        self.retries_granted += not refused
+
     @rule(client=clients, other=clients)
     def leave_together(self, client: Client, other: Client) -> None:
         client.cancels_when_rung = other
