@@ -44,6 +44,14 @@ class Admission:
         if ticket.decision is None:
             await self._wait(ticket, decided)
 
+    async def resume(self, ticket: Ticket, failure: FailureClass, facts: RequestFacts) -> None:
+        """The same for an endpoint that failed amid its answer; `facts` are those of the rest."""
+        decided = asyncio.Event()
+        ticket.resume(self._clock(), failure, facts, decided.set)
+        self._rearm()
+        if ticket.decision is None:
+            await self._wait(ticket, decided)
+
     def release(self, ticket: Ticket, usage: Usage | None, failure: FailureClass | None = None) -> None:
         """Give the ticket's slot or queue place back, and say how it went: `None` is well. Idempotent."""
         ticket.settle(self._clock(), usage, failure)

@@ -10,6 +10,8 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from sluice_engines.adapter import ClientRequest
 from sluice_engines.http_headers import first_value
 from sluice_engines.load_report import HEADER as LOAD_HEADER
@@ -24,6 +26,8 @@ from sluice_gateway.facts import BodyFacts
 from sluice_gateway.native_observers import observer_for
 from sluice_gateway.relay import BodyRelay, Contend, StreamRelay, is_event_stream, read_refusal
 from sluice_gateway.response import Responder
+from sluice_gateway.resumption.told import Rest, Told
+from sluice_gateway.resumption.transcript import Transcript
 from sluice_gateway.routes import DATA_PLANE
 from sluice_gateway.settings import Timeouts
 from sluice_gateway.tracing.types import Trace
@@ -54,6 +58,12 @@ class Job:
     """Called when the first content of a stream has come."""
     contend: Contend | None = None
     """Set when there may be two attempts: asks whether this one answers; see `relay.py`."""
+    keeps: bool = False
+    """What the client gets of a stream is kept, so that another engine could go on with it."""
+    told: Told | None = None
+    """A stream that the client has got, or a part of it."""
+    rest: Rest | None = None
+    """Only this is asked for: the stream was cut."""
 
 
 @dataclass(slots=True)
@@ -63,6 +73,8 @@ class Prepared:
     request: UpstreamRequest
     translation: Translation | None
     observer: Observer
+    told: Told | None
+    """For streams that can be read, and continued."""
 
 
 class Attempts:
@@ -108,6 +120,8 @@ class Attempts:
     ) -> Problem | None:
         sent_s = self._clock()
         deadlines = self._plain_deadlines if first_token is None else self._stream_deadlines
+        if job.rest is not None:
+            deadlines = msgspec.structs.replace(deadlines, total_s=job.rest.left_s)
         try:
             response = await engine.transport.send(prepared.request, deadlines)
         finally:
@@ -148,11 +162,13 @@ class Attempts:
                 finishing=finishing,
                 on_content=job.on_content,
                 contend=job.contend,
+                transcript=None if prepared.told is None else prepared.told.transcript,
+                splice=None if job.rest is None else job.rest.splice,
             )
             try:
                 return await relay.run(response, first_token)
             finally:
-                _note_stream(job, relay)
+                _note_stream(job, relay, prepared.told)
         if job.client.started:
             return upstream_failure.no_stream(backend)
         plain = BodyRelay(job.client, backend, prepared.translation, finishing, job.contend)
@@ -172,35 +188,39 @@ def _deadlines(timeouts: Timeouts, first_byte_s: float) -> Deadlines:
     )
 
 
-def _note_stream(job: Job, relay: StreamRelay) -> None:
+def _note_stream(job: Job, relay: StreamRelay, told: Told | None) -> None:
     """What was used, cut streams included: content that reached the client was made and is paid for."""
-    exchange, observer = job.exchange, relay.observer
+    exchange, observer, rest = job.exchange, relay.observer, job.rest
     if relay.lost or relay.contends:
         return
     if job.client.content_started:
-        exchange.usage = observer.settle(job.facts.prompt_tokens_estimate)
-        exchange.usage_is_exact = observer.usage is not None
-    if relay.first_token_at_s is not None:
+        job.told = told
+        if rest is None:
+            exchange.usage = observer.settle(job.facts.prompt_tokens_estimate)
+        else:
+            exchange.usage = rest.splice.usage(observer.usage, observer.content_events)
+        exchange.usage_is_exact = observer.usage is not None and rest is None
+        if told is not None:
+            told.usage = exchange.usage if observer.usage is not None else None
+    if relay.first_token_at_s is not None and exchange.first_token_s is None:
         exchange.first_token_s = relay.first_token_at_s - exchange.started_s
 
 
 def _prepare(engine: Engine, job: Job) -> Prepared | Problem:
     """The bytes for the engine, how its answer is translated, and who reads its stream."""
-    exchange, facts = job.exchange, job.facts
-    kind: str = exchange.kind
-    path, body, inject, translation = exchange.path, job.body, False, None
-    if job.opened is not None:
-        native = kind in engine.endpoint.capabilities.endpoints
-        found = job.opened.attempt(native)
-        if isinstance(found, Problem):
-            return found
-        translation = found
+    facts = job.facts
+    found = _question(engine, job)
+    if isinstance(found, Problem):
+        return found
+    kind, path, body, translation = found
+    told = None
+    if facts.stream and kind in _COUNTED:
+        transcript = Transcript(job.keeps) if job.rest is None else job.rest.told.transcript
+        original = body if job.rest is None else job.rest.told.original
+        told = Told(kind, path, original, translation, transcript)
+    inject = engine.backend.inject_usage and told is not None and translation is None
+    inject = inject and not facts.include_usage
     job.client.failure_event = None if translation is None else translation.failure
-    if translation is not None:
-        path, body = translation.path, translation.body
-        kind = DATA_PLANE[path].kind
-    elif facts.stream and not facts.include_usage and kind in _COUNTED:
-        inject = engine.backend.inject_usage
     if job.model != facts.model:
         body = _with_model(job, body)
     if inject:
@@ -211,7 +231,22 @@ def _prepare(engine: Engine, job: Job) -> Prepared | Problem:
         headers = (*(h for h in headers if h[0] != b"traceparent"), own)
     request = ClientRequest(kind=kind, path=path, body=body, headers=headers)
     sent = engine.adapter.prepare(request, engine.endpoint.url, engine.api_key)
-    return Prepared(sent, translation, observer_for(kind, hide_usage=inject))
+    return Prepared(sent, translation, observer_for(kind, hide_usage=inject), told)
+
+
+def _question(engine: Engine, job: Job) -> tuple[str, str, bytes, Translation | None] | Problem:
+    """Kind, path and body for the engine, and what translates its answer."""
+    rest, kind = job.rest, job.exchange.kind
+    if rest is not None:
+        return rest.told.kind, rest.told.path, rest.body, rest.told.translation
+    if job.opened is None:
+        return kind, job.exchange.path, job.body, None
+    translation = job.opened.attempt(kind in engine.endpoint.capabilities.endpoints)
+    if isinstance(translation, Problem):
+        return translation
+    if translation is None:
+        return kind, job.exchange.path, job.body, None
+    return DATA_PLANE[translation.path].kind, translation.path, translation.body, translation
 
 
 def _with_model(job: Job, body: bytes) -> bytes:

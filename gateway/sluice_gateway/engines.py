@@ -125,6 +125,8 @@ def _endpoint(backend: Backend, adapter: EngineAdapter, url: str, index: int | N
     capabilities = adapter.capabilities
     if backend.endpoints:
         capabilities = msgspec.structs.replace(capabilities, endpoints=frozenset(backend.endpoints))
+    if not backend.resuming:
+        capabilities = msgspec.structs.replace(capabilities, continues_text=False, continues_chat=False)
     return Endpoint(
         id=backend.name if index is None else f"{backend.name}-{index}",
         backend=backend.name,

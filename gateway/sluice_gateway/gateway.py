@@ -39,6 +39,7 @@ from sluice_gateway.overseer import Alone, Overseer
 from sluice_gateway.pipeline import Pipeline, Recorder, Stages
 from sluice_gateway.reload import refuse_fixed
 from sluice_gateway.responses_api.serving import Opener
+from sluice_gateway.resumption.resumptions import Resumptions
 from sluice_gateway.services import Services
 from sluice_gateway.settings import Settings
 from sluice_gateway.store.database import Database, StoreError
@@ -145,6 +146,12 @@ class Gateway:
             dialects=Dialects(Opener(self.services.responses)),
             background=self.services.background,
             replays=self.services.replays,
+            resumptions=Resumptions(
+                settings.failover.resume_streams and len(fleet.engines) > 1,
+                settings.timeouts.total_s,
+                self.clock,
+                self.metrics.count_resumption,
+            ),
             health=fleet.health,
             metrics=self.metrics,
             prices=settings.prices.table(),

@@ -10,7 +10,8 @@ and one price.
 - A failure of one leaves the other. When the first one fails, the second takes its place in the router, no
   retry is spent, and what it ends with is what the request ends with.
 - A client that leaves cancels both, and they are waited for.
-- The second attempt keeps a record of its own, which becomes the request's when it has answered.
+- The second attempt keeps a record of its own, which becomes the request's when it has answered; so does
+  what it told the client, for whoever goes on with its stream if that is cut (`resumption/`).
 
 The cancellation of the first attempt looks to its task like any other. It is told apart by asyncio's count of
 them: if it is the only one, it is taken back (`Task.uncancel`, as `asyncio.timeout` does).
@@ -101,7 +102,8 @@ class Race:
         self._first = task
         self._upstream_s = job.exchange.upstream_s
         self._second: asyncio.Task[Problem | None] | None = None
-        self._record: Exchange | None = None
+        self._other: Job | None = None
+        """The second attempt's."""
         self._endpoint: Endpoint | None = None
         self._answered = False
         """One of the two has been told that it is the one."""
@@ -127,14 +129,13 @@ class Race:
         if endpoint is None:
             return
         self._endpoint = endpoint
-        job = self._second_job(self._job)
-        coroutine = self._attempt(self, endpoint, job)
+        self._other = self._second_job(self._job)
+        coroutine = self._attempt(self, endpoint, self._other)
         self._second = asyncio.get_running_loop().create_task(coroutine)  # type: ignore[arg-type]
 
     def _second_job(self, job: Job) -> Job:
         told = job.exchange
         record = Exchange(told.request_id, told.kind, told.path, told.started_s)
-        self._record = record
         return Job(
             record,
             job.client,
@@ -145,6 +146,7 @@ class Race:
             content_type=job.content_type,
             on_content=partial(self._admission.first_token, self._ticket) if job.facts.stream else None,
             contend=self._second_answers,
+            keeps=job.keeps,
         )
 
     def _first_answers(self) -> bool:
@@ -168,8 +170,9 @@ class Race:
 
     def _become(self) -> None:
         """The second attempt's record is the request's."""
-        record, endpoint, exchange = self._record, self._endpoint, self._job.exchange
-        assert record is not None and endpoint is not None
+        other, endpoint, exchange = self._other, self._endpoint, self._job.exchange
+        assert other is not None and endpoint is not None
+        self._job.told, record = other.told, other.exchange
         exchange.backend, exchange.endpoint, exchange.quant = endpoint.backend, endpoint.id, endpoint.quant
         exchange.route = self._ticket.route
         exchange.upstream_s = self._upstream_s + self._wait_s + record.upstream_s

@@ -86,6 +86,12 @@ class Metrics:
             ("backend", "failure"),
             registry=self.registry,
         )
+        self.resumptions = Counter(
+            f"{PREFIX}resumptions",
+            "Streams whose engine died amid its answer, by what became of them.",
+            ("result",),
+            registry=self.registry,
+        )
         self.loop_lag = PrometheusHistogram(
             f"{PREFIX}event_loop_lag_seconds",
             "How late the event loop ran a timer.",
@@ -139,6 +145,10 @@ class Metrics:
     def count_upstream_failure(self, backend: str, failure: str) -> None:
         """Count an attempt that an engine failed; `failure` is a `Failure`'s value."""
         self.upstream_failures.labels(backend, failure).inc()
+
+    def count_resumption(self, result: str) -> None:
+        """Count a stream that was cut; `result` is one of `resumptions.RESULTS`."""
+        self.resumptions.labels(result).inc()
 
     def page(self) -> bytes:
         """Everything, in Prometheus' text format."""

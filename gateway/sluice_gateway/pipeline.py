@@ -8,8 +8,9 @@ taken is given back: the limiter's lease, the router's ticket, the engine's resp
 `finally`. A client that leaves interrupts the task (`interruption.py`), and the same `finally`s run.
 
 Failover: an endpoint that fails before any content has reached the client is left out and the router decides
-anew, as long as the failure is the endpoint's (`FailureClass`). After that the failure is reported as it is;
-two engines' answers are never spliced together. An endpoint that is late is hedged (`hedging.py`).
+anew, as long as the failure is the endpoint's (`FailureClass`). After that another endpoint may go on with a
+stream of plain text (`resumption/`); otherwise the failure is reported as it is. An endpoint that is late is
+hedged (`hedging.py`).
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ from sluice_gateway.replay.delivery import Delivery
 from sluice_gateway.replay.replays import Replays
 from sluice_gateway.response import WORDS, Responder, decision_headers
 from sluice_gateway.responses_api.serving import BackgroundResponses, ResponseRequest
+from sluice_gateway.resumption.resumptions import Resumptions
 from sluice_gateway.routes import Family
 from sluice_gateway.settings import Server, Timeouts
 from sluice_gateway.tracing.types import Trace, TraceMaker
@@ -91,6 +93,7 @@ class Stages:
     prices: Mapping[str, Price]
     """By model."""
     replays: Replays
+    resumptions: Resumptions
     recorders: Sequence[Recorder]
     tracer: TraceMaker | None
 
@@ -296,8 +299,9 @@ class Pipeline:
 
     async def _with_ticket(self, job: Job, facts: RequestFacts) -> Problem | None:
         """Admit, and try endpoints until one has answered or none is left."""
-        admission, exchange, client = self._stages.admission, job.exchange, job.client
+        admission, exchange = self._stages.admission, job.exchange
         keep_alive = self._keep_alive(job) if facts.stream else None
+        job.keeps = self._stages.resumptions.enabled
         last: Problem | None = None
         ticket: Ticket | None = None
         ended: FailureClass | None = FailureClass.CLIENT_GONE  # what an interruption means to the endpoint
@@ -306,16 +310,26 @@ class Pipeline:
             while isinstance(ticket.decision, Endpoint):
                 exchange.attempts, exchange.queued_s = ticket.attempts, ticket.waited_s
                 last = await self._attempt(job, ticket, ticket.decision)
-                if last is None or client.content_started:
+                if last is None or not await self._again(job, ticket, last):
                     ended = None if last is None else failure_class(last)
-                    return last
-                await admission.retry(ticket, failure_class(last))
+                    return None if last is None else self._stages.resumptions.outcome(job, last)
+            self._stages.resumptions.exhaust(job)
             return last or self._refusal(ticket)
         finally:
             if ticket is not None:
                 admission.release(ticket, exchange.usage, ended)
             if keep_alive is not None:
                 keep_alive.stop()
+
+    async def _again(self, job: Job, ticket: Ticket, found: Problem) -> bool:
+        """Have the router decide anew after a failure; False when the client gets to know of it."""
+        if not job.client.content_started:
+            await self._stages.admission.retry(ticket, failure_class(found))
+            return True
+        facts = self._stages.resumptions.begin(job, ticket, found)
+        if facts is not None:
+            await self._stages.admission.resume(ticket, failure_class(found), facts)
+        return facts is not None
 
     def _keep_alive(self, job: Job) -> KeepAlive:
         timeouts = self._timeouts
@@ -341,7 +355,9 @@ class Pipeline:
         found = await self._hedging.run(engine, job, ticket)
         if job.trace is not None:
             job.trace.end_attempt(None if found is None else found.failure.value)
-        if found is not None:
+        if found is None:
+            self._stages.resumptions.complete(job)
+        else:
             self._note_failure(ticket.endpoint or endpoint, found)
         return found
 

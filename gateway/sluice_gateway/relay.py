@@ -9,7 +9,9 @@ Rules:
 - The client sees the engine's bytes unchanged, but for the usage event that it did not ask for, and but for a
   translation into the client's dialect when the engine does not speak it.
 - The first-token deadline runs until there is content; comments and empty deltas do not count.
-- A stream that ends without `[DONE]` and without a finish reason was cut, and is reported as such.
+- A stream that ends without `[DONE]` and without a finish reason was cut, and is reported as such. What the
+  client got of it is in the transcript, so that another engine may go on (`resumption/`), whose events are
+  spliced in.
 - A plain answer is held until it is complete, up to a bound, so that a connection lost in its middle is
   still a real status. A larger one is passed on as it comes.
 
@@ -28,6 +30,8 @@ from sluice_gateway import upstream_failure
 from sluice_gateway.dialects.translation import Translation
 from sluice_gateway.errors import Failure, Problem, problem
 from sluice_gateway.response import Responder
+from sluice_gateway.resumption.splice import Splice, Unfit
+from sluice_gateway.resumption.transcript import Transcript
 from sluice_gateway.sse import DONE, Splitter, event_data
 from sluice_gateway.upstream import pump
 from sluice_gateway.upstream.response import HttpResponse
@@ -86,7 +90,10 @@ class StreamRelay:
         "_held",
         "_last_write",
         "_on_content",
+        "_plain_events",
+        "_splice",
         "_splitter",
+        "_transcript",
         "_translation",
         "first_token_at_s",
         "lost",
@@ -104,10 +111,13 @@ class StreamRelay:
         finishing: Finishing | None = None,
         on_content: Callable[[], None] | None = None,
         contend: Contend | None = None,
+        transcript: Transcript | None = None,
+        splice: Splice | None = None,
     ) -> None:
         """`finishing` is waited for before the last bytes of an answer leave, `on_content` is called at the
         first content. `contend` is for one of two attempts: nothing leaves before there is content, and then
-        only if it says so."""
+        only if it says so. `transcript` gets what the client gets, if that is a stream of chat or text
+        completions; `splice` is for one that goes on with another engine's."""
         self._client = client
         self._backend = backend
         self._clock = clock
@@ -115,6 +125,10 @@ class StreamRelay:
         self._finishing = finishing
         self._on_content = on_content
         self._contend = contend
+        self._transcript = transcript
+        self._splice = splice
+        self._plain_events = 0
+        """Pieces of text that the observer has not been told of yet."""
         self._splitter = Splitter()
         self._first_token: asyncio.Timeout | None = None
         self._flows = False
@@ -144,14 +158,28 @@ class StreamRelay:
             return upstream_failure.from_exception(error, self._backend)
         else:
             return await self._end()
+        finally:
+            self._settle()
         await _done(self._last_write)
         return self._found
 
+    def _settle(self) -> None:
+        """Tell the observer of what it did not need to see."""
+        self.observer.data_events += self._plain_events
+        self.observer.content_events += self._plain_events
+        self._plain_events = 0
+
     def _take(self, chunk: bytes) -> Awaitable[None] | None:
         """Pass the events in a chunk on, up to the first that is an error."""
-        observer = self.observer
-        if self._flows and not self._splitter.pending and observer.note_plain(chunk):
-            return self._client.write(chunk)
+        observer, transcript = self.observer, self._transcript
+        if self._flows and not self._splitter.pending:
+            if transcript is not None and transcript.take(chunk):
+                self._plain_events += 1
+                return self._client.write(chunk)
+            if observer.note_plain(chunk):
+                if transcript is not None:
+                    transcript.note(chunk)
+                return self._client.write(chunk)
         kept: list[bytes] = []
         for event in self._splitter.feed(chunk):
             keep = observer.keep(event)
@@ -174,7 +202,7 @@ class StreamRelay:
         if self.first_token_at_s is None and observer.content_events and self._first_token is not None:
             self.first_token_at_s = self._clock()
             self._first_token.reschedule(None)
-            self._flows = self._translation is None
+            self._flows = self._translation is None and self._splice is None
             if self._on_content is not None:
                 self._on_content()
         return self._write(kept)
@@ -192,6 +220,14 @@ class StreamRelay:
             self._held += comments
 
     def _write(self, events: list[bytes]) -> Awaitable[None] | None:
+        if self._splice is not None:
+            events = self._spliced(self._splice, events)
+            if not events:
+                return None
+        if self._transcript is not None:
+            for event in events:
+                if not self._transcript.take(event):
+                    self._transcript.note(event)
         data = events[0] if len(events) == 1 else b"".join(events)
         if self._translation is not None:
             data = self._translate(self._translation, events)
@@ -205,6 +241,13 @@ class StreamRelay:
             return client.write(data)
         return _both(waiting, client, data)
 
+    def _spliced(self, splice: Splice, events: list[bytes]) -> list[bytes]:
+        try:
+            return splice.events(events)
+        except Unfit as error:
+            self._found = upstream_failure.no_continuation(self._backend)
+            raise _Stop from error
+
     def _translate(self, translation: Translation, events: list[bytes]) -> bytes:
         parts = []
         for event in events:
@@ -213,6 +256,8 @@ class StreamRelay:
                 try:
                     parts.append(translation.events(data))
                 except ValueError as error:
+                    if self._transcript is not None:
+                        self._transcript.drop()
                     self._found = upstream_failure.not_understood(self._backend, error)
                     raise _Stop from error
         return b"".join(parts)
@@ -231,6 +276,8 @@ class StreamRelay:
             self.lost = True
             return LOST
         rest = self._splitter.flush() if self._translation is None else self._translation.end()
+        if self._splice is not None and self._translation is None:
+            rest = b""
         if self._finishing is not None:
             await self._finishing(None)
         if not self._client.started:

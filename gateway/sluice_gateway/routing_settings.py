@@ -82,7 +82,7 @@ class FailoverSettings(Section, frozen=True, kw_only=True):
         Count,
         Meta(
             description="Endpoints that one request may be tried on when they fail before its first byte was"
-            " sent to the client."
+            " sent to the client, or amid a stream that can be resumed."
         ),
     ] = 3
     retry_budget: Annotated[
@@ -103,6 +103,13 @@ class FailoverSettings(Section, frozen=True, kw_only=True):
             " of the last five minutes, and of their work. 0: none. Only between backends with `hedging`.",
         ),
     ] = 0.02
+    resume_streams: Annotated[
+        bool,
+        Meta(
+            description="Whether a stream of plain text goes on at another endpoint when its own dies amid"
+            " the answer, where that is safe."
+        ),
+    ] = True
     breaker_failures: Annotated[
         Count,
         Meta(description="Failures in a row after which an endpoint gets no more requests for a while."),

@@ -195,6 +195,16 @@ class Backend(Section, frozen=True, kw_only=True):
             " which may charge for both."
         ),
     ] = None
+    resuming: Annotated[
+        bool,
+        Meta(
+            description="It may be asked for the rest of a stream that another engine began, if its adapter"
+            " knows how: see `failover.resume_streams`. Switch off for a vLLM older than"
+            " October 2024, an SGLang older than March 2025, and a llama.cpp older than May 2025, or than May"
+            " 2026 if it runs with `--no-prefill-assistant`: those take the beginning of an answer for a"
+            " finished one."
+        ),
+    ] = True
     inject_usage: Annotated[
         bool,
         Meta(

@@ -68,6 +68,11 @@ def not_understood(backend: str, error: ValueError) -> Problem:
     return problem(Failure.UPSTREAM_PROTOCOL, f"The answer of backend '{backend}' is not usable: {error}.")
 
 
+def no_continuation(backend: str) -> Problem:
+    """It was asked for the rest of an answer, and began something else."""
+    return problem(Failure.UPSTREAM_REFUSED, f"The backend '{backend}' did not go on with the answer.")
+
+
 def from_response(
     status: int, headers: tuple[tuple[bytes, bytes], ...], body: bytes, backend: str
 ) -> Problem:

@@ -34,6 +34,9 @@ class CapabilitiesView(BaseModel):
     json_schema: bool
     images: bool
     multiple_choices: bool
+    continues_text: bool = Field(description="It may be asked for the rest of a cut text completion.")
+    continues_chat: bool = Field(description="And of a cut chat.")
+    continues_space: bool = Field(description="And where that begins or ends with white space.")
 
 
 class LoadView(BaseModel):

@@ -48,6 +48,7 @@ COMPILED = (
     "sluice_gateway.relay",
     "sluice_gateway.request_ids",
     "sluice_gateway.response",
+    "sluice_gateway.resumption.transcript",
     "sluice_gateway.sse",
     "sluice_gateway.tally",
     "sluice_gateway.upstream.client",

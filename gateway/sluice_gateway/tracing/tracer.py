@@ -87,6 +87,12 @@ class RequestTrace:
             attempt.set_attribute("gen_ai.usage.cache_read.input_tokens", usage.cached_tokens)
         _end(attempt, failure)
 
+    def note_resumption(self, endpoint: str, tokens: int) -> None:
+        """See `Trace`."""
+        self._span.add_event(
+            "sluice.resumption", {"sluice.endpoint": endpoint, "sluice.delivered_tokens": tokens}
+        )
+
     def end(self) -> None:
         """The request is over."""
         exchange = self._exchange

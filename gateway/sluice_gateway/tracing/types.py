@@ -18,6 +18,10 @@ class Trace(Protocol):
         """The attempt is over; `failure` names what went wrong, `None` when nothing did."""
         ...
 
+    def note_resumption(self, endpoint: str, tokens: int) -> None:
+        """The endpoint died amid a stream, after so many tokens; another one is asked to go on."""
+        ...
+
     def end(self) -> None:
         """The request is over."""
         ...
