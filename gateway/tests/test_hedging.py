@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -271,3 +272,65 @@ async def test_no_connection_is_left(start_engine: StartEngine) -> None:
         await served.until_idle()
         transport = served.gateway._generations.current.fleet.engines[0].transport
         await eventually(lambda: transport.open_connections == transport.idle_connections)
+
+
+async def cut_off(call: Call) -> None:
+    await call.start_events()
+    await call.write(ROLE + delta("Hel"))
+    await asyncio.sleep(0.02)
+    call.reset()
+
+
+async def the_rest(call: Call) -> None:
+    assert call.fields["messages"][-1] == {"role": "assistant", "content": "Hel"}
+    await asyncio.sleep(0.6)  # late, if anybody waited for it to be
+    await call.stream(ROLE, delta("lo"), FINISH, DONE)
+
+
+WHOLE = [{"role": "assistant", "content": ""}, {"content": "Hel"}, {"content": "lo"}, {}, "[DONE]"]
+
+
+def what_was_told(answer: httpx.Response) -> list[Any]:
+    """The deltas of a stream."""
+    events = [line[6:] for line in answer.text.splitlines() if line.startswith("data: ")]
+    return [e if e == "[DONE]" else json.loads(e)["choices"][0]["delta"] for e in events]
+
+
+async def test_an_answer_that_was_hedged_may_be_resumed_and_its_rest_is_not_hedged(
+    start_engine: StartEngine,
+) -> None:
+    plan = Plan()
+    async with taught(start_engine, plan) as served:
+        before = served.metric("tokens_total", backend="own", direction="completion")
+        plan.then(only_a_role, cut_off, the_rest)
+        told = what_was_told(await served.http.post(PATH, json=chat(stream=True)))
+        await served.until_idle()
+        assert served.metric("hedges_total", result="won") == 1
+        assert served.metric("resumptions_total", result="completed") == 1
+        assert served.metric("tokens_total", backend="own", direction="completion") - before == 2
+        assert served.gateway.router.snapshot().outcomes["dispatched"] == TAUGHT + 1
+        assert sum(served.metric("hedges_total", result=r) for r in ("lost", "no_room", "no_budget")) == 0
+    assert len(plan.calls) == 3
+    assert told == WHOLE
+
+
+async def test_the_first_one_may_be_resumed_where_the_second_was_tried(start_engine: StartEngine) -> None:
+    plan = Plan()
+    begun = asyncio.Event()
+
+    async def late_and_cut_off(call: Call) -> None:
+        await begun.wait()
+        await cut_off(call)
+
+    async def begins(call: Call) -> None:
+        begun.set()
+        await only_a_role(call)
+
+    async with taught(start_engine, plan) as served:
+        plan.then(late_and_cut_off, begins, the_rest)
+        told = what_was_told(await served.http.post(PATH, json=chat(stream=True)))
+        await served.until_idle()
+        assert served.metric("hedges_total", result="lost") == 1
+        assert served.metric("resumptions_total", result="completed") == 1
+    assert len(plan.calls) == 3
+    assert told == WHOLE

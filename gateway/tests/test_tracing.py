@@ -81,3 +81,22 @@ def test_versions_to_come_are_read_and_wrong_ones_are_not() -> None:
     assert parse_traceparent(b"ff" + PARENT[2:]) is None
     assert parse_traceparent(b"00-" + b"0" * 32 + PARENT[35:]) is None
     assert Sampler(0.0, lambda: 0.0).decide(None) == (False, None)
+
+
+def test_an_answer_that_another_engine_goes_on_with_is_one_request() -> None:
+    exporter = InMemorySpanExporter()
+    tracer = Tracer(Tracing(sample_ratio=1.0), exporter=exporter, random_number=lambda: 0.5)
+    trace = tracer.begin(None, exchange_of())
+    assert trace is not None
+    trace.begin_attempt("m")
+    trace.end_attempt("upstream_lost")
+    trace.note_resumption("vllm-0", 12)
+    trace.begin_attempt("m")
+    trace.end_attempt(None)
+    trace.end()
+    tracer.close()
+    cut, rest, request = exporter.get_finished_spans()
+    [event] = request.events
+    assert event.attributes == {"sluice.endpoint": "vllm-0", "sluice.delivered_tokens": 12}
+    assert not cut.status.is_ok
+    assert rest.parent is not None and rest.parent.span_id == request.context.span_id
