@@ -6,8 +6,8 @@ engines has more applications than one of eight), who asks (tenants), how urgent
 client does when it is refused.
 
 A prompt is numbers: the hash chain of its blocks, where the blocks of one stream are the same in each prompt
-that shares them and all others are nobody else's. Numbers of one stream follow each other, which no hash's
-do; whoever compares them cannot tell.
+that shares them and all others are nobody else's. The numbers of one prompt are a multiplicative sequence: as
+evenly spread over 64 bits as hashes, on which whoever files them by their leading bits relies.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from itertools import accumulate
 from typing import Generic, TypeVar
 
 import msgspec
+import numpy as np
 
 from sluice_bench.workloads.preset_plan import Planned, requests, session
 from sluice_bench.workloads.presets import PRESETS, PresetName
@@ -27,7 +28,8 @@ from sluice_router.types import RequestFacts
 MODEL = "simulated"
 _CHAIN_TOKENS = 64
 _LONGEST_CHAIN = 4096
-_OWN = 1 << 62
+_STEPS = np.arange(_LONGEST_CHAIN, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+"""From a chain's first number to each, modulo 2**64: multiples of the golden ratio (Knuth, volume 3)."""
 
 T = TypeVar("T")
 
@@ -154,12 +156,13 @@ class Traffic:
         """A number for each whole block."""
         blocks = min(prompt // _CHAIN_TOKENS, _LONGEST_CHAIN)
         common = min(shared // _CHAIN_TOKENS, blocks)
-        own = _OWN + self.drawn * _LONGEST_CHAIN
-        rest = range(own, own + blocks - common)
-        if not common:
-            return tuple(rest)
-        first = mixed(stream)
-        return (*range(first, first + common), *rest)
+        own = _numbers(mixed(-self.drawn), blocks - common)
+        return (*_numbers(mixed(stream), common), *own) if common else tuple(own)
+
+
+def _numbers(first: int, length: int) -> list[int]:
+    """So many hashes, that are the same for the same first one."""
+    return (np.uint64(first) + _STEPS[:length]).tolist()  # type: ignore[no-any-return]
 
 
 class Dice(Generic[T]):
