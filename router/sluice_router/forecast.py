@@ -47,7 +47,7 @@ class Capacity:
         for replica in members:
             if not replica.usable:
                 continue
-            self.drain_work_per_s += replica.drain_work_per_s
+            self.drain_work_per_s += replica.drain_work_per_s(now)
             self.measured = self.measured and replica.measured
             bare_s = bare_ttft_s(replica, _TYPICAL_TOKENS, now)
             known = known and bare_s is not None
@@ -62,12 +62,12 @@ class Capacity:
         """Seconds until that much work has left; `None` when unknown. A guess unless `measured`."""
         return work / self.drain_work_per_s if self.drain_work_per_s > 0.0 else None
 
-    def placed_s(self, cost: Cost, now: float) -> float:
+    def placed_s(self, new_tokens: int, now: float) -> float:
         """Seconds to the first token once it is placed, where as many prompts are queued as now: an endpoint
         that others wait for has about as many then. 0 when unknown."""
         if self.fastest is None:
             return 0.0
-        return self.fastest.predicted_ttft_s(cost.prompt_tokens, now) or 0.0
+        return self.fastest.predicted_ttft_s(new_tokens, now) or 0.0
 
     def bare_s(self, cost: Cost, now: float) -> float:
         """Seconds to the first token with nothing queued before it; 0 when unknown."""

@@ -36,9 +36,11 @@ _TOKENS = 1000.0
 class LatencyModel:
     """What was learned of one endpoint."""
 
-    __slots__ = ("_itl", "_ttft", "itl_measured", "ttft_measured")
+    __slots__ = ("_itl", "_peers", "_ttft", "itl_measured", "ttft_measured")
 
-    def __init__(self) -> None:
+    def __init__(self, peers: LatencyModel | None = None) -> None:
+        """`peers`: of the whole backend. It is asked until enough is measured here."""
+        self._peers = peers
         self._ttft = Plane(FORGETTING)
         self._itl = Line(FORGETTING)
         self.ttft_measured = 0
@@ -61,6 +63,8 @@ class LatencyModel:
         own, before = new / _TOKENS, ahead / _TOKENS
         self._ttft.learn(own, before, (own + before) * running, ttft_s)
         self.ttft_measured += 1
+        if self._peers is not None:
+            self._peers.learn_ttft(new, ahead, running, ttft_s)
 
     def learn_itl(self, batch: float, itl_s: float) -> None:
         """An answer ended whose tokens came `itl_s` apart, among about `batch` answers at once."""
@@ -69,11 +73,13 @@ class LatencyModel:
             itl_s = min(itl_s, FAR * predicted + _FAR_S)
         self._itl.learn(batch, itl_s)
         self.itl_measured += 1
+        if self._peers is not None:
+            self._peers.learn_itl(batch, itl_s)
 
     def ttft_s(self, new: int, ahead: int, running: int) -> float | None:
         """Seconds to the first token; arguments as in `learn_ttft`. `None` while too little is measured."""
         if self.ttft_measured < MEASURED:
-            return None
+            return None if self._peers is None else self._peers.ttft_s(new, ahead, running)
         own, before = new / _TOKENS, ahead / _TOKENS
         return self._ttft.predict(own, before, (own + before) * running)
 
@@ -100,14 +106,14 @@ class LatencyModel:
     def itl_s(self, batch: float) -> float | None:
         """Seconds between tokens in a batch of that size; `None` while too little is measured."""
         if self.itl_measured < MEASURED:
-            return None
+            return None if self._peers is None else self._peers.itl_s(batch)
         return self._itl.predict(batch)
 
     def prefill_tokens_per_s(self, running: int) -> float | None:
         """How fast it computes a prompt while `running` others are on it; `None` while that is unknown, or
         when the time to the first token was not seen to depend on the prompt."""
         if self.ttft_measured < MEASURED:
-            return None
+            return None if self._peers is None else self._peers.prefill_tokens_per_s(running)
         _, own, _, beside = self._ttft.coefficients()
         per_token_s = (own + beside * running) / _TOKENS
         return 1.0 / per_token_s if per_token_s > 1e-9 else None

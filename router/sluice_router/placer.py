@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from sluice_router import matching, refusals
 from sluice_router.admission_policy import AdmissionPolicy
 from sluice_router.matching import Mismatch
-from sluice_router.placement import Pick, Placement
+from sluice_router.placement import Home, Pick, Placement
 from sluice_router.plan import Planner, Step
 from sluice_router.prefixes import Prefixes
 from sluice_router.replica import Replica
@@ -76,14 +76,36 @@ class Placer:
                 return left
         return None
 
-    def place(self, ticket: Ticket, step: Step, claimed: Lane, now: float) -> bool:
-        """Place the ticket; False when no endpoint of the step takes it, those in `claimed` left out."""
-        if claimed and covers(claimed, step.lane):
+    def place(self, ticket: Ticket, step: Step, claimed: Lane, now: float, *, again: bool = False) -> bool:
+        """Place the ticket; False when no endpoint of the step takes it, those in `claimed` left out, or one
+        is worth waiting for, which is noted in the ticket. `again`: it is waiting for one since
+        `ticket.queued_at`."""
+        first_at = ticket.home if again else None
+        ticket.home, ticket.new_tokens = None, ticket.cost.prompt_tokens
+        if claimed and not ticket.facts.prefix and covers(claimed, step.lane):
             return False
-        left_out = claimed | ticket.excluded if claimed and ticket.excluded else claimed or ticket.excluded
-        pick = self.choose(ticket, step, left_out, now)
+        facts, cost = ticket.facts, ticket.cost
+        waited_s = 0.0 if first_at is None else now - ticket.queued_at
+        pick = self._placement.choose(
+            step.pool, facts, cost, ticket.excluded, now, claimed, first_at, waited_s
+        )
         if pick is None:
             return False
+        if isinstance(pick, Home):
+            ticket.home, ticket.new_tokens = pick.replica.endpoint.id, pick.new_tokens
+            return False
+        self._put(ticket, step, pick, now)
+        return True
+
+    def place_at(self, ticket: Ticket, step: Step, replica: Replica, now: float) -> None:
+        """Place a ticket where it has waited for."""
+        self._put(ticket, step, self._placement.at(step.pool, replica, ticket.facts, ticket.cost, now), now)
+
+    def waits_for(self, ticket: Ticket, step: Step) -> Step:
+        """The part of the step that the ticket is to wait for."""
+        return step if ticket.home is None else step.only(self._replicas[ticket.home])
+
+    def _put(self, ticket: Ticket, step: Step, pick: Pick, now: float) -> None:
         replica, target = pick.replica, step.target
         ticket.reason, ticket.hit_tokens, ticket.scores = pick.reason, pick.hit_tokens, pick.scores
         if ticket.facts.prefix:
@@ -95,11 +117,11 @@ class Placer:
             self.retries += 1
         ticket.attempts += 1
         self.recent.append(ticket)
-        return True
 
     def choose(self, ticket: Ticket, step: Step, left_out: Lane, now: float) -> Pick | None:
         """The step's best endpoint for the ticket, but for some; `None` when none takes it."""
-        return self._placement.choose(step.pool, ticket.facts, ticket.cost, left_out, now)
+        pick = self._placement.choose(step.pool, ticket.facts, ticket.cost, left_out, now)
+        return None if isinstance(pick, Home) else pick
 
     def is_of(self, ticket: Ticket, step: Step) -> bool:
         """Whether the ticket was placed by this step's target: the same model, with the same wishes met."""
@@ -119,7 +141,7 @@ class Placer:
     def _occupy(self, ticket: Ticket, pick: Pick, now: float) -> Lease:
         self._placements += 1
         cost = ticket.cost
-        lease = Lease(cost.prompt_tokens - pick.hit_tokens, cost.output_tokens, cost.work, now)
+        lease = Lease(pick.new_tokens, cost.output_tokens, cost.work, now)
         pick.replica.occupy(self._placements, lease, seen=ticket.facts.stream)
         return lease
 

@@ -53,6 +53,10 @@ class Step:
         members = tuple(r for r in self.members if r.endpoint.id not in excluded)
         return Step(self.target, members, self.lane - excluded, self.pool)
 
+    def only(self, replica: Replica) -> Step:
+        """The same with one of its endpoints."""
+        return Step(self.target, (replica,), frozenset((replica.endpoint.id,)), self.pool)
+
     @property
     def usable(self) -> bool:
         """Whether it is worth waiting for."""

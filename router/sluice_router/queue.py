@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from heapq import heapify, heappop, heappush
+from itertools import islice
 from typing import Generic, TypeVar
 
 from sluice_router.crowd import Crowd
@@ -62,6 +63,12 @@ class WaitingQueue(Generic[T]):
         self._deadlines_s = deadlines_s
         self._entries: dict[Place, Entry[T]] = {}
         self._shelves: dict[tuple[Lane, int], Shelf[T]] = {}
+        self._narrow: dict[str, list[Shelf[T]]] = {}
+        """Those for one endpoint alone, of which there may be as many as endpoints;"""
+        self._wide: list[Shelf[T]] = []
+        """and all others."""
+        self._claimed: Lane | None = frozenset()
+        """All endpoints that somebody waits for; `None` when that has to be found anew."""
         self._turns: dict[str, Turns[T]] = {}
         self._crowds: dict[int, Crowd[T]] = {}
         self._ends: list[tuple[float, int, Entry[T]]] = []
@@ -74,6 +81,10 @@ class WaitingQueue(Generic[T]):
     def __iter__(self) -> Iterator[T]:
         """All items, in the order in which they began to wait."""
         return iter([entry.item for entry in self._entries.values()])
+
+    def oldest(self, most: int) -> list[T]:
+        """The first of these, so many at most."""
+        return [entry.item for entry in islice(self._entries.values(), most)]
 
     def push(
         self,
@@ -122,7 +133,8 @@ class WaitingQueue(Generic[T]):
 
     def first_for(self, endpoint_id: str, now: float) -> T | None:
         """The item that is to be placed on the endpoint next; `None` when none waits for it."""
-        waiting = [shelf for shelf in self._shelves.values() if endpoint_id in shelf.lane]
+        waiting = [shelf for shelf in self._wide if endpoint_id in shelf.lane]
+        waiting += self._narrow.get(endpoint_id, ())
         if not waiting:
             return None
         turns = self._turns.get(endpoint_id)
@@ -178,11 +190,11 @@ class WaitingQueue(Generic[T]):
         than his, where he does not know whether his turn comes first."""
         entry = None if place is None else self._entries.get(place)
         own = None if entry is None else entry.shelf
-        claimed: Lane = frozenset()
-        for shelf in self._shelves.values():
-            if shelf is not own and not shelf.lane <= claimed:
-                claimed = claimed | shelf.lane if claimed else shelf.lane
-        return claimed
+        if own is not None:
+            return self._claims(own)
+        if self._claimed is None:
+            self._claimed = self._claims(None)
+        return self._claimed
 
     def rivals(self, lane: Lane, band: int, tenant: str, weight: float) -> float:
         """The sum of the weights of the tenants that wait for some of the endpoints in this class, and of
@@ -242,13 +254,29 @@ class WaitingQueue(Generic[T]):
     # Shelves
 
     def _competing(self, endpoint_id: str, band: int) -> list[Shelf[T]]:
-        return [s for s in self._shelves.values() if s.band == band and endpoint_id in s.lane]
+        found = [s for s in self._wide if s.band == band and endpoint_id in s.lane]
+        found += [s for s in self._narrow.get(endpoint_id, ()) if s.band == band]
+        return found
+
+    def _claims(self, but: Shelf[T] | None) -> Lane:
+        """The endpoints of all shelves but for one."""
+        claimed: Lane = frozenset()
+        for shelf in self._wide:
+            if shelf is not but and not shelf.lane <= claimed:
+                claimed = claimed | shelf.lane if claimed else shelf.lane
+        alone = [name for name, shelves in self._narrow.items() if len(shelves) > 1 or shelves[0] is not but]
+        return claimed.union(alone) if alone and not claimed.issuperset(alone) else claimed
 
     def _put(self, entry: Entry[T], lane: Lane) -> None:
         key = (lane, entry.band)
         shelf = self._shelves.get(key)
         if shelf is None:
             shelf = self._shelves[key] = Shelf(lane, entry.band)
+            self._claimed = None
+            if len(lane) == 1:
+                self._narrow.setdefault(next(iter(lane)), []).append(shelf)
+            else:
+                self._wide.append(shelf)
         self._events += 1
         shelf.put(entry, self._events)
 
@@ -257,4 +285,18 @@ class WaitingQueue(Generic[T]):
         assert shelf is not None
         shelf.take(entry)
         if not len(shelf):
-            del self._shelves[(shelf.lane, shelf.band)]
+            self._clear_away(shelf)
+
+    def _clear_away(self, shelf: Shelf[T]) -> None:
+        """Nothing lies on the shelf any more."""
+        lane = shelf.lane
+        del self._shelves[(lane, shelf.band)]
+        self._claimed = None
+        if len(lane) != 1:
+            self._wide.remove(shelf)
+            return
+        endpoint_id = next(iter(lane))
+        beside = self._narrow[endpoint_id]
+        beside.remove(shelf)
+        if not beside:
+            del self._narrow[endpoint_id]

@@ -6,6 +6,7 @@ know which requests are in flight, nor why an endpoint is unhealthy: both are th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from math import inf
 
 from sluice_router.admission_policy import AdmissionPolicy, slack
@@ -13,6 +14,8 @@ from sluice_router.breaker import Breaker, BreakerState
 from sluice_router.concurrency_limit import ConcurrencyLimit
 from sluice_router.cost import Cost
 from sluice_router.latency_model import MEASURED, LatencyModel
+from sluice_router.neighbours import Neighbours
+from sluice_router.service_model import ServiceModel
 from sluice_router.snapshot import ReplicaSnapshot, SpeedSnapshot, WorkSnapshot
 from sluice_router.types import Endpoint, EngineLoad, Usage
 from sluice_router.work_ledger import Lease, WorkLedger
@@ -22,8 +25,20 @@ SERVICE_TIME_WEIGHT = 0.1
 AHEAD_OF_SLOTS = 8
 """A request for every so many places of an engine's batch is sent before a place is free, so that none is
 empty while the news that it is travels."""
+TARGET = 0.5
+"""Of the prompts that may be queued, what several gateways fill up to: they do not see each other's."""
 _TOLD_FROM = 4
 """Output tokens from which the time between them says something."""
+
+
+class Peers:
+    """What the endpoints of one backend taught together, which stands in for what one has not taught yet."""
+
+    __slots__ = ("latency", "service")
+
+    def __init__(self) -> None:
+        self.latency = LatencyModel()
+        self.service = ServiceModel()
 
 
 class Replica:
@@ -32,11 +47,12 @@ class Replica:
     __slots__ = (
         "_load",
         "_load_at",
+        "_neighbours",
+        "_part",
         "_policy",
-        "_served",
+        "_random",
+        "_service",
         "_tells_load",
-        "_work_s",
-        "_worked",
         "avoid_until",
         "breaker",
         "cached_tokens",
@@ -54,6 +70,9 @@ class Replica:
         "recovered_at",
         "settled",
         "used",
+        "waiting",
+        "waiting_tokens",
+        "waiting_work",
     )
 
     def __init__(
@@ -65,6 +84,9 @@ class Replica:
         number: int = 0,
         policy: AdmissionPolicy = AdmissionPolicy(),  # noqa: B008  (it is frozen)
         load_ttl_s: float = 10.0,
+        peers: Peers | None = None,
+        neighbours: Neighbours | None = None,
+        random: Callable[[], float] = lambda: 0.5,
     ) -> None:
         """Healthy and empty. `order` decides whose turn is first among replicas that never had one; `number`
         is its place in the configuration, from 0 on; `load_ttl_s` is the age at which a reading stops
@@ -73,7 +95,7 @@ class Replica:
         self.number = number
         self.breaker = breaker
         self.ledger = WorkLedger(load_ttl_s)
-        self.latency = LatencyModel()
+        self.latency = LatencyModel(None if peers is None else peers.latency)
         self.limit = ConcurrencyLimit(endpoint.max_in_flight)
         self.healthy = True
         self.draining = False
@@ -89,12 +111,20 @@ class Replica:
         self.last_placed = order
         self.mean_service_s: float | None = None
         self.settled = 0
+        self.waiting = 0
+        """Requests that wait in the gateway for this endpoint and no other,"""
+        self.waiting_tokens = 0
+        """the prompt tokens that they have to compute,"""
+        self.waiting_work = 0
+        """and their work."""
         self.used = [0, 0, 0]
         """Sums of prompt, completion and cached tokens."""
         self._policy = policy
-        self._served = 0
-        self._worked = 0.0
-        self._work_s = 0.0
+        self._neighbours = Neighbours() if neighbours is None else neighbours
+        self._random = random
+        self._part = 0.0
+        """Of the next request, how much has to fit into this gateway's part of the room."""
+        self._service = ServiceModel(None if peers is None else peers.service)
         self._load: EngineLoad | None = None
         self._load_at = 0.0
         self._tells_load = False
@@ -117,31 +147,78 @@ class Replica:
         return breaker.state is BreakerState.CLOSED or breaker.permits
 
     def takes(self, cost: Cost, now: float) -> bool:
-        """Whether it may be given this request now.
+        """Whether it may be given this request now: it has room, which is this gateway's to fill
+        (`neighbours.py`)."""
+        if not self.available or not self.has_room(cost.footprint(), now):
+            return False
+        return self._neighbours.alone or self._is_ours(cost, now)
 
-        Beyond `available`: the batch has a place, or nearly (`AHEAD_OF_SLOTS`); what the request will hold
+    def has_room(self, footprint: int, now: float) -> bool:
+        """Whether there is room for a request that will hold so many tokens, whoever may take it.
+
+        The batch has a place, or nearly (`AHEAD_OF_SLOTS`); what the request will hold
         fits the KV cache; and the prompts queued before it are computed soon (`queued_prefill_s`). Each
         bound holds only where the engine says, or the answers told, what it needs; and none of them for an
-        endpoint that has none of our requests, since nothing would ever make more room there.
+        endpoint that has no requests, since nothing would ever make more room there.
         """
-        if not self.available:
-            return False
         ledger = self.ledger
-        if not ledger.leases:
+        running = ledger.running(now)
+        if not running:
             return True
-        places, running = ledger.max_running(now), ledger.running(now)
+        places = ledger.max_running(now)
         if places is not None and running >= places + max(1, places // AHEAD_OF_SLOTS):
             return False
         capacity = ledger.kv_capacity_tokens()
         if capacity:
-            if ledger.kv_tokens(now) + cost.footprint() > self._policy.kv_share * capacity:
+            if ledger.kv_tokens(now) + footprint > self._policy.kv_share * capacity:
                 return False
         else:
             used = ledger.kv_used_ratio(now)
             if used is not None and used > self._policy.kv_share:
                 return False
         ahead = ledger.new_tokens_queued(now)
-        return not ahead or self.latency.queue_s(ahead, running) <= self._policy.queued_prefill_s
+        return not ahead or self.queue_s(ahead, running) <= self._policy.queued_prefill_s
+
+    def queue_s(self, ahead: int, running: int) -> float:
+        """Seconds for which so many queued prompt tokens keep a newcomer waiting; 0 while that is unknown.
+
+        By the engine's own counters where other gateways send there as well: this one sees few of the first
+        tokens, and does not know well what was before them.
+        """
+        ledger = self.ledger
+        if ledger.alone or not ledger.prefill_tokens_per_s:
+            return self.latency.queue_s(ahead, running)
+        return ahead / ledger.prefill_tokens_per_s
+
+    def expected_new(self, prompt_tokens: int, hit_tokens: int) -> int:
+        """Prompt tokens to be computed of a request that all gateways send here: what others have sent is in
+        the cache as well, and nothing is known of it but how much that is as a rule."""
+        if self._neighbours.alone:
+            return prompt_tokens - hit_tokens
+        return min(prompt_tokens - hit_tokens, round(prompt_tokens * (1.0 - self.ledger.hit_share)))
+
+    @property
+    def shared(self) -> bool:
+        """Whether other gateways send here as well."""
+        return not self.ledger.alone
+
+    def room_in_s(self, now: float, waiting_tokens: int) -> float:
+        """Seconds until it has room for one before whom so many prompt tokens wait."""
+        ledger = self.ledger
+        ahead_s = self.queue_s(ledger.new_tokens_queued(now) + waiting_tokens, ledger.running(now))
+        return max(0.0, ahead_s - self._policy.queued_prefill_s)
+
+    def _is_ours(self, cost: Cost, now: float) -> bool:
+        """Whether this gateway's part of the room that the engine makes is enough for a request."""
+        ledger = self.ledger
+        if not ledger.running(now):
+            return True
+        room = ledger.room_tokens(TARGET * self._policy.queued_prefill_s, now)
+        if room is None:
+            return True
+        return self._neighbours.part(room) >= ledger.placed_tokens + self._part * self.expected_new(
+            cost.prompt_tokens, 0
+        )
 
     # What a newcomer would meet; placement reads these.
 
@@ -166,15 +243,19 @@ class Replica:
     @property
     def measured(self) -> bool:
         """Whether enough requests have ended here for `drain_work_per_s` to be refused by."""
-        return self._served >= MEASURED
+        return self._service.measured
 
-    @property
-    def drain_work_per_s(self) -> float:
-        """Work that leaves it in a second at its present occupancy (Little's law); 0 while unknown.
+    def drain_work_per_s(self, now: float) -> float:
+        """Work of this gateway that leaves it in a second at its present occupancy; 0 while unknown.
 
-        Heavy requests stay longer, so the mean stay is taken by work and not by request.
+        Where other gateways send as well, its share of all that is there counts: at many engines it has
+        nothing just now, and they drain all the same.
         """
-        return self.ledger.work * self._worked / self._work_s if self._work_s > 0.0 else 0.0
+        ledger, neighbours = self.ledger, self._neighbours
+        held = float(ledger.work)
+        if not neighbours.alone:
+            held = neighbours.share * ledger.running(now) * self._service.typical_work
+        return self._service.drain_work_per_s(held)
 
     def slack(self, now: float) -> float:
         """Share of a budget that predictions here may fill, see `admission_policy.slack`."""
@@ -186,11 +267,20 @@ class Replica:
         """Keep the engine's reading taken at `now`. An engine that was started anew is learned anew; whether
         it was."""
         self._load, self._load_at = load, now
-        restarted = self.ledger.record(load, now)
+        ledger = self.ledger
+        ledger.alone = self._neighbours.alone
+        restarted = ledger.record(load, now)
+        if load.running is not None:
+            present = load.running + (load.waiting or 0)
+            self._neighbours.note(ledger.leases, present, full=not self.has_room(0, now))
+        if not self._neighbours.alone:
+            self._part = self._random()
+            if load.prefix_queried_tokens is None:
+                ledger.prefill_tokens_per_s = self.latency.prefill_tokens_per_s(ledger.running(now)) or 0.0
         self._tells_load = says_how_busy(load) or (self._tells_load and not restarted)
         if restarted:
             self.latency.reset()
-            self._served, self._worked, self._work_s = 0, 0.0, 0.0
+            self._service.reset()
         return restarted
 
     def reported_waiting(self, now: float, ttl_s: float) -> int:
@@ -241,10 +331,7 @@ class Replica:
             self.mean_service_s = service_s
         else:
             self.mean_service_s += SERVICE_TIME_WEIGHT * (service_s - self.mean_service_s)
-        weight = SERVICE_TIME_WEIGHT if self._served else 1.0
-        self._worked += weight * (lease.work - self._worked)
-        self._work_s += weight * (lease.work * service_s - self._work_s)
-        self._served += 1
+        self._service.learn(lease.work, service_s)
         if usage is None:
             return
         used = self.used
@@ -296,7 +383,7 @@ class Replica:
             in_flight_limit=self.in_flight_limit,
             prefill_tokens_per_s=self.latency.prefill_tokens_per_s(0),
             itl_s=self.latency.itl_s(1.0),
-            drain_work_per_s=self.drain_work_per_s,
+            drain_work_per_s=self.drain_work_per_s(now),
             ttft_measured=self.latency.ttft_measured,
             oldest_lease_at=self.ledger.oldest_at,
         )

@@ -7,7 +7,8 @@ Invariants, true between any two calls:
 - nothing waits that could run: a ticket waits for the first of its targets that has a usable endpoint (well,
   wanted, breaker not open), and only while each of that target's usable endpoints either does not take it
   (`Replica.takes`) or is waited for by somebody whose turn comes before; it is refused as soon as no target
-  has one;
+  has one. A prompt may wait for one endpoint, its home, where less of it has to be computed, as long as
+  nothing else is expected to answer it a good deal sooner;
 - what an endpoint's ledger says is the sum over the requests placed on it (`work_ledger.py`);
 - every ticket is closed with exactly one outcome:
   admitted == waiting + in flight + the sum of all outcomes;
@@ -45,9 +46,10 @@ from sluice_router.failure import Failover
 from sluice_router.hedging import SHARE, Hedges
 from sluice_router.inspection import RouterDetails
 from sluice_router.matching import Mismatch
+from sluice_router.neighbours import Neighbours
 from sluice_router.placer import Placer
 from sluice_router.prefixes import BLOCKS
-from sluice_router.replica import Replica
+from sluice_router.replica import Peers, Replica
 from sluice_router.snapshot import RouterSnapshot
 from sluice_router.suspensions import Suspensions
 from sluice_router.ticket import Notify, Ticket
@@ -64,6 +66,10 @@ from sluice_router.types import (
 
 RECHECK_S = 1.0
 """Longest time between two looks at what waits: readings get old, and patience ends."""
+
+SHARED_RECHECK_S = 0.1
+"""The same where others send to the engines as well: their requests end unseen, and their room is shared out
+as time passes (`neighbours.py`)."""
 
 
 class Router:
@@ -93,7 +99,8 @@ class Router:
         `hedge_share`: second attempts, as a share of the requests; 0 for none (`hedging.py`).
         Raises `ValueError` on two endpoints with the same id.
         """
-        self._replicas = _replicas(endpoints, failover, admission, load_ttl_s, random)
+        self._neighbours = Neighbours()
+        self._replicas = _replicas(endpoints, failover, admission, load_ttl_s, random, self._neighbours)
         if len(self._replicas) != len(endpoints):
             raise ValueError("endpoint ids must be unique")
         self._classes = priority.classes(queue_timeout_s, admission.deadlines_s)
@@ -252,7 +259,8 @@ class Router:
         deadline = self._room.next_deadline()
         if deadline is None:
             return None
-        return min(deadline, self._suspensions.next_half_open, now + RECHECK_S if self._informed else inf)
+        again_s = RECHECK_S if self._neighbours.alone else SHARED_RECHECK_S
+        return min(deadline, self._suspensions.next_half_open, now + again_s if self._informed else inf)
 
     def set_health(self, endpoint_id: str, healthy: bool, now: float) -> None:
         """Report an endpoint's health. Raises `KeyError` on an unknown id.
@@ -384,9 +392,11 @@ def _replicas(
     policy: AdmissionPolicy,
     load_ttl_s: float,
     random: Callable[[], float],
+    neighbours: Neighbours,
 ) -> dict[str, Replica]:
     """By endpoint id. Their turns come in the order of the configuration."""
     limit, open_s = failover.breaker_failures, failover.breaker_open_s
+    peers = {endpoint.backend: Peers() for endpoint in endpoints}
     return {
         endpoint.id: Replica(
             endpoint,
@@ -395,6 +405,9 @@ def _replicas(
             number=number,
             policy=policy,
             load_ttl_s=load_ttl_s,
+            peers=peers[endpoint.backend],
+            neighbours=neighbours,
+            random=random,
         )
         for number, endpoint in enumerate(endpoints)
     }

@@ -89,11 +89,15 @@ class Shedding:
         patience_s = self.patience_s(ticket, step, now)
         if not capacity.measured:
             return None
-        wait_s = self._wait_s(ticket, step, capacity, now)
+        home = step.members[0] if ticket.home is not None else None
+        if home is not None and home.shared:
+            wait_s: float | None = home.room_in_s(now, home.waiting_tokens)
+        else:
+            wait_s = self._wait_s(ticket, step, capacity, now)
         if wait_s is None:
             return None
         limit_s = self._limit_s(ticket, patience_s, capacity.slack)
-        excess_s = wait_s + capacity.placed_s(ticket.cost, now) - limit_s
+        excess_s = wait_s + capacity.placed_s(ticket.new_tokens, now) - limit_s
         if excess_s <= 0.0:
             return None
         return refusals.too_late(patience_s, self._told(ticket, step, excess_s, now))
@@ -113,7 +117,7 @@ class Shedding:
         patience_s = ticket.patience_s
         if patience_s is None:
             return False
-        ttft_s = replica.predicted_ttft_s(ticket.cost.prompt_tokens, now)
+        ttft_s = replica.predicted_ttft_s(ticket.new_tokens, now)
         limit_s = self._limit_s(ticket, patience_s, 1.0)
         return ttft_s is not None and now + ttft_s > ticket.arrived_at + limit_s
 

@@ -75,10 +75,12 @@ class Ticket:
         "facts",
         "hedged",
         "hit_tokens",
+        "home",
         "lane",
         "late_at",
         "lease",
         "model",
+        "new_tokens",
         "notify",
         "outcome",
         "patience_s",
@@ -137,6 +139,11 @@ class Ticket:
         """It was refused before, and comes at the time that it was told."""
         self.lane: Lane = frozenset()
         """Ids of the endpoints it waits for, or waited for last."""
+        self.home: str | None = None
+        """The id of the one endpoint that it waits for, because its prompt's beginning is there; `None` when
+        it waits for whoever has room."""
+        self.new_tokens = cost.prompt_tokens
+        """Prompt tokens to compute where it waits."""
         self.lease: Lease | None = None
         """What it holds, or held last, of its endpoint."""
         self.permit = 0

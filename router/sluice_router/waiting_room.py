@@ -68,6 +68,10 @@ class WaitingRoom:
     def __iter__(self) -> Iterator[Ticket]:
         return iter(self._queue)
 
+    def oldest(self, most: int) -> list[Ticket]:
+        """Who has waited longest, so many at most."""
+        return self._queue.oldest(most)
+
     def has_room(self, ticket: Ticket, extra: int = 0) -> bool:
         """Whether the ticket may wait. `extra`: requests by which the bound on them may be exceeded."""
         waiting = len(self._queue)

@@ -31,6 +31,9 @@ NOTICEABLE = 0.05
 LEAST_SHARE = 0.05
 """Of the counted prompt tokens, however much of them the engine shares."""
 _MEAN_WEIGHT = 0.1
+SPEED_EVERY_S = 0.5
+"""Seconds of readings by which it is told how fast the engine is: its counters grow by whole prompts."""
+_SPEED_WEIGHT = 0.2
 
 
 class Lease:
@@ -69,28 +72,39 @@ class WorkLedger:
     """The leases of one endpoint, and its last reading."""
 
     __slots__ = (
+        "_base",
+        "_base_at",
+        "_base_queued",
         "_changed_kv",
         "_changed_queued",
         "_changed_running",
         "_drifts",
         "_due",
+        "_inflow",
         "_judged_at",
         "_load",
         "_load_at",
         "_mean_new",
         "_open",
+        "_others_tokens",
         "_output_tokens",
+        "_placed_since",
         "_prompt_tokens",
         "_queued_leases",
         "_queued_output",
         "_queued_tokens",
         "_said_kv",
         "_said_present",
+        "_said_queued",
         "_said_uncached",
         "_said_waiting",
         "_taken",
         "_ttl_s",
+        "alone",
+        "hit_share",
         "leases",
+        "placed_tokens",
+        "prefill_tokens_per_s",
         "shared",
         "work",
     )
@@ -121,6 +135,22 @@ class WorkLedger:
         self._said_present: int | None = None
         self._said_uncached: int | None = None
         self._said_waiting: int | None = None
+        self._others_tokens = 0
+        self._said_queued = 0
+        self.hit_share = 0.0
+        """Of the prompt tokens of all its requests, lately, that were in its cache."""
+        self._base: EngineLoad | None = None
+        self._base_at = 0.0
+        self._base_queued = 0
+        self._placed_since = 0
+        self._inflow = 0.0
+        """Prompt tokens that others send in a second."""
+        self.alone = True
+        """No other gateway sends here. The owner's to set, like"""
+        self.prefill_tokens_per_s = 0.0
+        """how fast the engine computes prompts; 0 while that is unknown."""
+        self.placed_tokens = 0
+        """Prompt tokens that were placed since the reading."""
         self._drifts = 0
         self._judged_at = -DRIFT_EVERY_S
         self._changed_kv = self._changed_queued = self._changed_running = 0
@@ -142,6 +172,8 @@ class WorkLedger:
         self._queued_leases += 1
         self._taken += 1
         self._changed_kv += lease.new_tokens + lease.output_tokens
+        self.placed_tokens += lease.new_tokens
+        self._placed_since += lease.new_tokens
         self._changed_queued += lease.new_tokens
         self._changed_running += 1
         self._mean_new += _MEAN_WEIGHT * (lease.new_tokens - self._mean_new)
@@ -183,10 +215,18 @@ class WorkLedger:
     def record(self, load: EngineLoad, now: float) -> bool:
         """Take the engine's reading. Whether it shows that the engine was started anew: counters fell."""
         before, self._load, self._load_at = self._load, load, now
-        self._changed_kv = self._changed_queued = self._changed_running = 0
         self._say(load)
+        self._note_others()
+        if self._base is None or now - self._base_at >= SPEED_EVERY_S:
+            if self._base is not None and now - self._base_at <= self._ttl_s:
+                self._learn_speed(self._base, load, now - self._base_at)
+            self._base, self._base_at, self._base_queued = load, now, self._said_queued
+            self._placed_since = 0
+        self._changed_kv = self._changed_queued = self._changed_running = self.placed_tokens = 0
         restarted = before is not None and _fell(before, load)
         if restarted:
+            self._base = None
+            self.prefill_tokens_per_s = self.hit_share = self._inflow = 0.0
             self.shared = 1.0
             self._drifts = 0
         if now - self._judged_at >= DRIFT_EVERY_S:
@@ -200,13 +240,19 @@ class WorkLedger:
             self._pass(now)
         if self._load is None or now - self._load_at > self._ttl_s:
             return self._queued_tokens
-        uncached, waiting = self._said_uncached, self._said_waiting
-        if uncached is not None:
-            return max(self._queued_tokens, uncached + self._changed_queued)
-        if waiting is None or waiting <= self._queued_leases:
-            return self._queued_tokens
-        # Others' requests wait there as well; nobody says how long they are: as long as ours.
-        return self._queued_tokens + round((waiting - self._queued_leases) * self._mean_new)
+        rate = self.prefill_tokens_per_s
+        if self.alone or not rate:
+            return self._queued_tokens + self._others_tokens
+        here = self._said_queued + self.placed_tokens + (self._inflow - rate) * (now - self._load_at)
+        return max(self._queued_tokens, round(here))
+
+    def room_tokens(self, queued_s: float, now: float) -> float | None:
+        """Prompt tokens for which the engine had room at the reading, or has made room since, if `queued_s`
+        seconds of them may be queued; `None` when that is unknown."""
+        rate = self.prefill_tokens_per_s
+        if not rate or self._load is None or now - self._load_at > self._ttl_s:
+            return None
+        return max(0.0, rate * (queued_s + now - self._load_at) - self._said_queued)
 
     def running(self, now: float) -> int:
         """Requests on the endpoint, whoever sent them."""
@@ -263,6 +309,36 @@ class WorkLedger:
         self._said_uncached = load.waiting_uncached_tokens
         self._said_waiting = load.waiting
 
+    def _note_others(self) -> None:
+        """Tell from what is queued what others have queued."""
+        self._others_tokens = max(0, self._queued_there() - self._queued_tokens)
+        self._said_queued = self._others_tokens + self._queued_tokens
+
+    def _queued_there(self) -> int:
+        """Prompt tokens that the engine says it has to compute."""
+        if self._said_uncached is not None:
+            return self._said_uncached
+        # Nobody says how long others' prompts are: as long as ours.
+        waiting = (self._said_waiting or 0) - self._queued_leases
+        return self._queued_tokens + round(waiting * self._mean_new)
+
+    def _learn_speed(self, before: EngineLoad, load: EngineLoad, elapsed_s: float) -> None:
+        """How fast the engine computes prompts, and others send them, by what its counters grew by."""
+        queued, there = self._said_queued, self._base_queued + self._placed_since
+        computed = _grown(before.prefix_queried_tokens, load.prefix_queried_tokens)
+        if computed is None:
+            speed = min(float(there), self.prefill_tokens_per_s * elapsed_s) / elapsed_s
+        else:
+            asked, found = computed, _grown(before.prefix_hit_tokens, load.prefix_hit_tokens) or 0
+            speed = max(0, asked - found) / elapsed_s
+            if asked:
+                self.hit_share += _SPEED_WEIGHT * (min(1.0, found / asked) - self.hit_share)
+            if self._base_queued and queued:  # it was never idle
+                self.prefill_tokens_per_s += _SPEED_WEIGHT * (speed - self.prefill_tokens_per_s)
+            self.prefill_tokens_per_s = max(self.prefill_tokens_per_s, speed)
+        inflow = max(0.0, (queued - there) / elapsed_s + speed)
+        self._inflow += _SPEED_WEIGHT * (inflow - self._inflow)
+
     def _counted_kv(self) -> int:
         if self.shared == 1.0:
             return self._prompt_tokens + self._output_tokens
@@ -288,6 +364,11 @@ class WorkLedger:
         if self._drifts >= DRIFTS:
             self.shared = share
             self._drifts = 0
+
+
+def _grown(before: int | None, after: int | None) -> int | None:
+    """By how much a counter has; `None` when the engine does not count that."""
+    return None if before is None or after is None else max(0, after - before)
 
 
 def _fell(before: EngineLoad, after: EngineLoad) -> bool:

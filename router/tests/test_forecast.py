@@ -50,7 +50,7 @@ def test_heavy_requests_that_stay_longer_weigh_as_much_as_they_are():
         made.record_service(lease, None, stay_s, well=True)
     made.occupy(0, Lease(10_000, 0, 10_000, 0.0))
 
-    assert made.drain_work_per_s == pytest.approx(100.0, rel=0.05)
+    assert made.drain_work_per_s(100.0) == pytest.approx(100.0, rel=0.05)
 
 
 @pytest.mark.parametrize("order", [1, -1])

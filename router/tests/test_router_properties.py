@@ -371,10 +371,13 @@ class RouterMachine(RuleBasedStateMachine):
         }
         if self.looked_at != self.now:
             return  # what only time has changed is found out at the next `expire`
+        if not self.router._neighbours.alone:
+            return  # so is how much of an engine's room is ours, which readings of other engines change
         for ticket in self.waiting():
             worth = next((w for t in targets(ticket.facts) if (w := self.of(t, ticket) & usable)), None)
             assert worth, "it has nothing to wait for"
-            for endpoint_id in worth:
+            assert ticket.home is None or {ticket.home} == ticket.lane <= worth
+            for endpoint_id in worth if ticket.home is None else ticket.lane:
                 first = self.router._room.first_for(endpoint_id, self.now)
                 assert not self.router._replicas[endpoint_id].takes(first.cost, self.now), "it could run"
 

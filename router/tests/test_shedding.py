@@ -52,7 +52,7 @@ def test_nothing_is_refused_while_one_of_the_engines_is_not_known():
     r = learned("a", size=1)
     known = r._replicas["a"]
     r = router("a", "b", size=1)
-    r._replicas["a"].latency, r._replicas["a"]._served = known.latency, known._served
+    r._replicas["a"].latency, r._replicas["a"]._service = known.latency, known._service
     for _ in range(2):
         r.admit(facts(), 0.0, nothing)
 
@@ -158,8 +158,7 @@ def test_a_lesser_target_serves_who_would_wait_too_long_for_the_better_one():
         queue_timeout_s=300.0,
     )
     known = r._replicas["a"]
-    both._replicas["a"].latency, both._replicas["a"]._served = known.latency, known._served
-    both._replicas["a"]._worked, both._replicas["a"]._work_s = known._worked, known._work_s
+    both._replicas["a"].latency, both._replicas["a"]._service = known.latency, known._service
     asked = facts(backend="b", prefer=True, priority="interactive")
     assert both.admit(asked, 0.0, nothing).endpoint.id == "a"
 
