@@ -214,6 +214,7 @@ class WorkLedger:
 
     def record(self, load: EngineLoad, now: float) -> bool:
         """Take the engine's reading. Whether it shows that the engine was started anew: counters fell."""
+        self._pass(now)
         before, self._load, self._load_at = self._load, load, now
         self._say(load)
         self._note_others()
