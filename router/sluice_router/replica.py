@@ -13,7 +13,7 @@ from sluice_router.admission_policy import AdmissionPolicy, slack
 from sluice_router.breaker import Breaker, BreakerState
 from sluice_router.concurrency_limit import ConcurrencyLimit
 from sluice_router.cost import Cost
-from sluice_router.latency_model import MEASURED, LatencyModel
+from sluice_router.latency_model import LatencyModel
 from sluice_router.neighbours import Neighbours
 from sluice_router.service_model import ServiceModel
 from sluice_router.snapshot import ReplicaSnapshot, SpeedSnapshot, WorkSnapshot
