@@ -238,7 +238,7 @@ def test_no_iteration_since_the_last_look_does_not_make_an_engine_look_idle():
 def test_a_page_without_load_leaves_an_engine_limited_by_how_its_answers_slow_down(page: str):
     """As behind Dynamo, which passes on a few of the series."""
     silent = TrtllmAdapter().parse_load({"/prometheus/metrics": page.encode()})
-    telling = TrtllmAdapter().parse_load({"/prometheus/metrics": b"trtllm_num_requests_running 3\n"})
+    telling = TrtllmAdapter().parse_load({"/prometheus/metrics": b"trtllm_num_requests_running 0\n"})
 
     assert given_when_slow(silent) < 16
     assert given_when_slow(telling) == 16
