@@ -217,7 +217,8 @@ class Placement:
         )
 
     def _candidates(self, asked: _Asked) -> list[tuple[Replica, str]]:
-        """Those of the prompt's key first, then those that computed it lately."""
+        """Those of the prompt's key first, then those that computed it lately; all of them usable, be they
+        full: a prompt may have to wait for one."""
         facts, pool = asked.facts, asked.pool
         wanted = self._key(asked)
         key = asked.key = wanted.key
@@ -234,7 +235,9 @@ class Placement:
         for number in self._prefixes.owners(facts.prefix, wanted.key):
             bit = 1 << number
             replica = self._replicas[number]
-            if pool.numbers & bit and not numbers & bit and replica.endpoint.id not in asked.excluded:
+            if not pool.numbers & bit or numbers & bit:
+                continue
+            if replica.usable and replica.endpoint.id not in asked.excluded:
                 found.append((replica, scoring.OWNER))
                 numbers |= bit
         return found

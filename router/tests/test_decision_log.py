@@ -55,7 +55,7 @@ def busy_hour(seed: int = 1, names: str = "abcdef") -> list[bytes]:
     source = random.Random(seed)
     router, log = recorded(names, size=2, seed=seed)
     now, tickets = 0.0, []
-    for number in range(1200):
+    for number in range(400):
         now += source.expovariate(5.0)
         chain = tuple(source.getrandbits(63) for _ in range(2))
         asked = facts(
@@ -79,7 +79,8 @@ def busy_hour(seed: int = 1, names: str = "abcdef") -> list[bytes]:
             ticket.settle(now, Usage(prompt_tokens=100, completion_tokens=source.randrange(100)))
         if number % 20 == 0:
             name = source.choice(names)
-            router.record_load(name, EngineLoad(running=source.randrange(3), kv_used_ratio=0.5), now)
+            running = sum(not t.closed and t.endpoint is not None and t.endpoint.id == name for t in tickets)
+            router.record_load(name, EngineLoad(running=running, kv_used_ratio=0.5), now)
             router.set_health(name, source.random() < 0.8, now)
             router.expire(now)
     return log

@@ -107,6 +107,19 @@ def test_it_waits_for_anybody_when_its_home_has_gone():
     assert waiting.endpoint == placed[1].endpoint
 
 
+def test_nobody_waits_for_an_engine_that_is_away():
+    router = fleet()
+    home = served_once(router).endpoint
+    router.set_health(home.id, False, 2.0)
+    others = [router.admit(facts(), 2.0, lambda: None) for _ in range(2)]
+    assert {t.endpoint.id for t in others} == set("abc") - {home.id}
+
+    ticket = router.admit(facts(), 2.0, lambda: None)
+
+    assert ticket.decision is None
+    assert home.id not in ticket.lane
+
+
 @pytest.mark.parametrize("end", ["cancel", "expire"])
 def test_who_leaves_is_not_counted_any_more(end: str):
     router = fleet()
